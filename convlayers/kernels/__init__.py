@@ -1,0 +1,103 @@
+"""The compiled kernels: which instruction set, how many threads; both chosen once, at import.
+
+The same Cython sources are compiled once for each instruction set and data type; a module is named after both, as in
+`_avx2_float32`. `CONVLAYERS_ISA` forces an instruction set, `CONVLAYERS_NUM_THREADS` a thread count.
+"""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib import import_module
+from importlib.util import find_spec
+from types import ModuleType
+
+import numpy as np
+
+from ..errors import ConfigError
+
+# Fastest first. `wide` (vectors of 64 bytes on AVX2) and `scalar` (no vector type) are built for tests alone: they run
+# the logic of AVX-512, and of a compiler without vector types, on a machine that has neither.
+_CHOICES = ("avx512", "avx2", "baseline")
+_TEST_ONLY = ("wide", "scalar")
+_NEEDS = {"avx512": 2, "avx2": 1, "baseline": 0, "wide": 1, "scalar": 0}
+
+
+def _cpu_level() -> int:
+    return import_module("._baseline_float32", __name__).cpu_level()
+
+
+def available() -> list[str]:
+    """Instruction sets that are compiled in and that this processor has, fastest first."""
+    level = _cpu_level()
+    names = _CHOICES + _TEST_ONLY
+    return [n for n in names if _NEEDS[n] <= level and find_spec(f"{__name__}._{n}_float32") is not None]
+
+
+def _chosen_isa() -> str:
+    names = available()
+    forced = os.environ.get("CONVLAYERS_ISA", "").strip().lower()
+    if forced and forced not in names:
+        raise ConfigError(f"CONVLAYERS_ISA={forced}: not available on this machine; it has {', '.join(names)}")
+    return forced or names[0]
+
+
+def _chosen_threads() -> int:
+    forced = os.environ.get("CONVLAYERS_NUM_THREADS", "").strip()
+    if not forced:
+        usable = getattr(os, "sched_getaffinity", lambda _: range(os.cpu_count() or 1))
+        return len(usable(0))
+    if not forced.isdecimal() or int(forced) < 1:
+        raise ConfigError(f"CONVLAYERS_NUM_THREADS={forced}: it must be a whole number of at least 1")
+    return int(forced)
+
+
+class _Choice:
+    """What is in use now; one per process."""
+
+    def __init__(self) -> None:
+        self.threads = _chosen_threads()
+        self.use(_chosen_isa())
+
+    def use(self, isa: str) -> None:
+        self.modules = {np.dtype(t): import_module(f"._{isa}_{t}", __name__) for t in ("float32", "float64")}
+        self.isa = isa
+
+
+_choice = _Choice()
+
+
+def compiled(dtype: np.dtype) -> ModuleType:
+    """The compiled kernels for `dtype`, float32 or float64."""
+    return _choice.modules[dtype]
+
+
+def isa() -> str:
+    """The instruction set in use."""
+    return _choice.isa
+
+
+def get_num_threads() -> int:
+    """How many threads a kernel may use."""
+    return _choice.threads
+
+
+def set_num_threads(n: int) -> None:
+    """Let kernels use up to `n` threads; results are the same to the bit for every `n`."""
+    if isinstance(n, bool) or not hasattr(n, "__index__") or n.__index__() < 1:
+        raise ConfigError(f"the number of threads must be an int of at least 1; got {n!r}")
+    _choice.threads = n.__index__()
+
+
+@contextmanager
+def using(*, isa: str | None = None, threads: int | None = None) -> Iterator[None]:
+    """Within this block, use another instruction set or thread count: for tests and measurements, one thread at a time."""
+    before = _choice.isa, _choice.threads
+    try:
+        if isa is not None:
+            _choice.use(isa)
+        if threads is not None:
+            set_num_threads(threads)
+        yield
+    finally:
+        _choice.use(before[0])
+        _choice.threads = before[1]

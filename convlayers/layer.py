@@ -1,0 +1,152 @@
+"""The contract that every layer keeps, and nothing else.
+
+A layer is one final class. Its constructor takes the configuration: plain JSON values, each kept as given in an attribute
+of the same name. Then, in this order:
+
+    build(input_shape, rng) -> output_shape       creates `params` (float32), once, when its model is built
+    forward(x, *, training) -> (y, cache)         computes; `cache` is what `backward` will need
+    backward(dy, cache) -> dx                     adds to `grads`, returns the gradient with respect to x
+    to_onnx(graph, *inputs) -> output name        says the same in ONNX operators
+
+Shapes are those of one sample, without the batch axis. What `backward` needs travels in the cache and never on `self`: one
+layer can stand at two places of a graph, and two threads can run one model. A join (`joins = True`) takes a list of inputs:
+`build` gets a list of shapes, `forward` a list of arrays, and `backward` returns one gradient for each.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Sequence
+from typing import Any, ClassVar, Protocol
+
+import numpy as np
+
+from .errors import ConvlayersError, ExportError, ShapeError, located
+
+Shape = tuple[int, ...]
+
+
+class OnnxGraph(Protocol):
+    """What `to_onnx` sees of the file being written; no import of onnx is needed to use it."""
+
+    opset: int
+
+    def shape(self, name: str) -> Shape:
+        """The shape of a layer's input or output, without the batch axis."""
+
+    def op(self, op_type: str, *inputs: str | np.ndarray | None, outputs: int = 1, domain: str = "", **attributes: Any) -> Any:
+        """Add a node; an ndarray becomes a constant, a parameter keeps its name; returns the output's name (or names)."""
+
+
+class Layer:
+    """Base of all layers: holds the arrays, reads the configuration back, and gives defaults where a default is right.
+
+    `params` are trained, `grads` has an array of the same shape for each, `buffers` are saved but not trained.
+    `examples` lists `(configuration, input_shape)` pairs that `convlayers.testing` tries.
+    """
+
+    joins: ClassVar[bool] = False
+    examples: ClassVar[Sequence[tuple[dict[str, Any], Any]]] = ()
+
+    params: dict[str, np.ndarray]
+    grads: dict[str, np.ndarray]
+    buffers: dict[str, np.ndarray]
+
+    def __new__(cls, *args: Any, **kwargs: Any) -> Layer:
+        # Here rather than in __init__, so that a layer's constructor holds its configuration and nothing else.
+        self = super().__new__(cls)
+        self.params, self.grads, self.buffers = {}, {}, {}
+        return self
+
+    def config(self) -> dict[str, Any]:
+        """The constructor's arguments, read from the attributes of the same names."""
+        skip = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+        parameters = inspect.signature(type(self)).parameters.values()
+        return {p.name: getattr(self, p.name) for p in parameters if p.kind not in skip}
+
+    def build(self, input_shape: Shape, rng: np.random.Generator) -> Shape:
+        """Create `params` for inputs of this shape and return the output's; by default nothing to create, the same shape."""
+        return input_shape
+
+    def forward(self, x: np.ndarray, *, training: bool) -> tuple[np.ndarray, Any]:
+        """The output and what `backward` needs."""
+        raise NotImplementedError(f"{type(self).__name__} has no forward")
+
+    def backward(self, dy: np.ndarray, cache: Any) -> np.ndarray:
+        """Add to `grads` and return the gradient with respect to the input."""
+        raise NotImplementedError(f"{type(self).__name__} has no backward")
+
+    def accumulate(self, dy: np.ndarray, cache: Any) -> None:
+        """Add to `grads` alone: what a model calls where nobody needs the input's gradient, as in a first layer."""
+        self.backward(dy, cache)
+
+    def to_onnx(self, graph: OnnxGraph, *inputs: str) -> str:
+        """Add the operators that compute this layer and return the output's name."""
+        raise ExportError(f"{type(self).__name__} cannot be exported: it has no to_onnx")
+
+    def multiply_adds(self, input_shape: Shape, output_shape: Shape) -> int:
+        """Multiply-adds of the forward pass for one sample, for `Model.summary`; by default none."""
+        return 0
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({', '.join(f'{k}={v!r}' for k, v in self.config().items())})"
+
+    def __call__(self, *nodes: Node, name: str | None = None) -> Node:
+        """Place this layer in a graph, behind these nodes; see `convlayers.Model`."""
+        return Node(self, nodes, name)
+
+
+def has_to_onnx(layer: Layer) -> bool:
+    """Whether the layer says how it is exported."""
+    return type(layer).to_onnx is not Layer.to_onnx
+
+
+class Node:
+    """A value in a graph: an input of the model, or a layer's output. Its shape is checked as the graph is built."""
+
+    def __init__(self, layer: Layer | None, parents: Sequence[Node], name: str | None, shape: Shape | None = None) -> None:
+        self.layer, self.parents, self.name = layer, tuple(parents), name
+        if layer is not None:
+            place = type(layer).__name__ + (f' "{name}"' if name else "")
+            if not parents or not all(isinstance(p, Node) for p in parents):
+                raise ShapeError(f"{place}: call a layer on the nodes it follows, as in Conv2d(8, 3)(x)")
+            shape = infer_shape(layer, [p.shape for p in parents], place)
+        self.shape: Shape = shape if shape is not None else ()
+
+
+class _NoDraws(np.random.Generator):
+    """A generator whose weights cost nothing: shapes are wanted, not values."""
+
+    def __init__(self) -> None:
+        super().__init__(np.random.Philox(0))
+
+    def standard_normal(self, size=None, dtype=np.float64, out=None):  # type: ignore[no-untyped-def]
+        return np.zeros(size if size is not None else (), dtype)
+
+    def normal(self, loc=0.0, scale=1.0, size=None):  # type: ignore[no-untyped-def]
+        return np.zeros(size if size is not None else ())
+
+    def uniform(self, low=0.0, high=1.0, size=None):  # type: ignore[no-untyped-def]
+        return np.zeros(size if size is not None else ())
+
+
+def joined(layer: Layer, values: Sequence[Any]) -> Any:
+    """One input as itself, a join's inputs as a list."""
+    return list(values) if layer.joins else values[0]
+
+
+def build_layer(layer: Layer, shapes: Sequence[Shape], rng: np.random.Generator, place: str) -> Shape:
+    """Build `layer` and give its gradients their memory; errors name the place."""
+    if not layer.joins and len(shapes) != 1:
+        raise ShapeError(f"{place}: takes one input; got {len(shapes)}")
+    try:
+        output = layer.build(joined(layer, shapes), rng)
+    except ConvlayersError as error:
+        raise located(error, place) from None
+    layer.grads = {key: np.zeros_like(value) for key, value in layer.params.items()}
+    return tuple(int(n) for n in output)
+
+
+def infer_shape(layer: Layer, shapes: Sequence[Shape], place: str) -> Shape:
+    """The output's shape, from a copy of the layer that is thrown away."""
+    return build_layer(type(layer)(**layer.config()), shapes, _NoDraws(), place)

@@ -1,0 +1,70 @@
+"""Dense layers, and the reshaping in front of them."""
+
+import math
+
+import numpy as np
+
+from .. import functional
+from ..errors import ShapeError
+from ..layer import Layer, OnnxGraph, Shape
+from ..shapes import features, positive
+
+
+class Flatten(Layer):
+    """All values of a sample in one row, `(N, ...)` to `(N, features)`, in C order; the gradient is the reshape back."""
+
+    examples = (({}, (3, 4, 5)), ({}, (7,)))
+
+    def build(self, input_shape: Shape, rng: np.random.Generator) -> Shape:
+        return (features(input_shape),)
+
+    def forward(self, x, *, training):
+        return x.reshape(len(x), -1) if x.size else x.reshape(len(x), features(x.shape[1:])), x.shape
+
+    def backward(self, dy, cache):
+        return dy.reshape(cache)
+
+    def to_onnx(self, graph: OnnxGraph, *inputs: str) -> str:
+        return graph.op("Flatten", *inputs, axis=1)
+
+
+class Dense(Layer):
+    """`y = x @ weight.T + bias`; x `(N, in)`, `weight` `(out, in)`, `bias` `(out,)`, y `(N, out)`.
+
+    `dx = dy @ weight`, `dweight = dy.T @ x`, `dbias = sum_n dy`. Both parameters are drawn from the uniform distribution with
+    bound `1 / sqrt(in)`, as PyTorch's `Linear` does (He et al. 2015 with a = sqrt(5)).
+    """
+
+    examples = (({"out_features": 5}, (7,)), ({"out_features": 33, "bias": False}, (18,)))
+
+    def __init__(self, out_features: int, *, bias: bool = True) -> None:
+        self.out_features = positive(out_features, "out_features")
+        self.bias = bias
+
+    def build(self, input_shape: Shape, rng: np.random.Generator) -> Shape:
+        if len(input_shape) != 1:
+            raise ShapeError(f"takes vectors (features,); got a sample of shape {tuple(input_shape)}; put Flatten before it")
+        bound = 1 / math.sqrt(max(input_shape[0], 1))
+        self.params["weight"] = rng.uniform(-bound, bound, (self.out_features, input_shape[0])).astype(np.float32)
+        if self.bias:
+            self.params["bias"] = rng.uniform(-bound, bound, self.out_features).astype(np.float32)
+        return (self.out_features,)
+
+    def forward(self, x, *, training):
+        return functional.linear(x, self.params["weight"], self.params.get("bias")), x
+
+    def backward(self, dy, cache):
+        self.accumulate(dy, cache)
+        return functional.linear_backward_input(dy, self.params["weight"])
+
+    def accumulate(self, dy, cache):
+        dw, db = functional.linear_backward_weight(dy, cache)
+        self.grads["weight"] += dw
+        if self.bias:
+            self.grads["bias"] += db
+
+    def to_onnx(self, graph: OnnxGraph, *inputs: str) -> str:
+        return graph.op("Gemm", *inputs, self.params["weight"], self.params.get("bias"), transB=1)
+
+    def multiply_adds(self, input_shape: Shape, output_shape: Shape) -> int:
+        return self.params["weight"].size

@@ -1,0 +1,161 @@
+"""Every output size and every padding, computed in this one place.
+
+Sizes are counted in pixels. One axis at a time: an input of `size` pixels, a window of `kernel` taps `dilation` apart,
+moved by `stride`, `before` and `after` pixels of padding:
+
+    output = floor((size + before + after - dilation (kernel - 1) - 1) / stride) + 1
+
+with `ceil` for `floor` under `ceil_mode`, less a last window that would start in the padding behind the input
+(PyTorch's rule). `"same"` is ONNX's SAME_UPPER: `output = ceil(size / stride)`, the odd pixel of padding behind.
+"""
+
+from collections.abc import Sequence
+from functools import lru_cache
+from math import prod
+from typing import NamedTuple
+
+from .errors import ArrayTypeError, ConfigError, ShapeError
+
+IntOrSequence = int | Sequence[int]
+Padding = int | str | Sequence[int] | Sequence[Sequence[int]]
+Pairs = tuple[tuple[int, int], ...]
+
+
+class Window(NamedTuple):
+    """A window over the spatial axes, with every default resolved. All sizes in pixels, one entry an axis."""
+
+    kernel: tuple[int, ...]
+    stride: tuple[int, ...]
+    dilation: tuple[int, ...]
+    padding: Pairs
+    output: tuple[int, ...]
+
+
+def _is_int(value: object) -> bool:
+    return hasattr(value, "__index__") and not isinstance(value, bool)
+
+
+def per_axis(value: IntOrSequence, rank: int, name: str, *, minimum: int = 1) -> tuple[int, ...]:
+    """`value` as `rank` integers of at least `minimum`; a single int serves every axis."""
+    values = (value,) * rank if _is_int(value) else value
+    if isinstance(values, str) or not isinstance(values, Sequence) or not all(_is_int(v) for v in values):
+        raise ArrayTypeError(f"{name} is an int or {rank} ints, one per axis; got {value!r}")
+    if len(values) != rank:
+        raise ConfigError(f"{name} is an int or {rank} ints, one per axis; got {value!r}")
+    ints = tuple(v.__index__() for v in values)
+    if min(ints) < minimum:
+        raise ConfigError(f"{name} must be at least {minimum}; got {value!r}")
+    return ints
+
+
+def positive(value: int, name: str, *, minimum: int = 1) -> int:
+    """`value` as an int of at least `minimum`."""
+    if not _is_int(value):
+        raise ArrayTypeError(f"{name} is an int; got {value!r}")
+    if value.__index__() < minimum:
+        raise ConfigError(f"{name} must be at least {minimum}; got {value!r}")
+    return value.__index__()
+
+
+def padding_rule(value: Padding, rank: int) -> str | Pairs:
+    """`padding` as `"same"`, or as one `(before, after)` pair an axis."""
+    if isinstance(value, str):
+        if value not in ("same", "valid"):
+            raise ConfigError(f'padding is "same", "valid", an int, one int per axis or one pair per axis; got {value!r}')
+        return "same" if value == "same" else ((0, 0),) * rank
+    if isinstance(value, Sequence) and any(isinstance(v, Sequence) for v in value):
+        if len(value) != rank:
+            raise ConfigError(f"padding needs {rank} pairs, one per axis; got {value!r}")
+        pairs = [per_axis(v, 2, "a padding pair", minimum=0) for v in value]
+        return tuple((before, after) for before, after in pairs)
+    return tuple((v, v) for v in per_axis(value, rank, "padding", minimum=0))
+
+
+def _same(size: int, kernel: int, stride: int, dilation: int) -> tuple[int, int]:
+    total = max((-(-size // stride) - 1) * stride + dilation * (kernel - 1) + 1 - size, 0)
+    return total // 2, total - total // 2
+
+
+def _axis_output(size: int, kernel: int, stride: int, dilation: int, pad: tuple[int, int], ceil_mode: bool) -> int:
+    room = size + sum(pad) - dilation * (kernel - 1) - 1
+    if room < 0:
+        return 0
+    output = room // stride + 1
+    # ceil_mode adds a window that hangs over the end, unless it would start in the padding behind the input.
+    if ceil_mode and room % stride and output * stride < size + pad[0]:
+        output += 1
+    return output
+
+
+def _cross(values: Sequence[int]) -> str:
+    return "x".join(map(str, values))
+
+
+@lru_cache(maxsize=4096)
+def _window(
+    size: tuple[int, ...],
+    kernel: tuple[int, ...],
+    stride: tuple[int, ...],
+    dilation: tuple[int, ...],
+    rule: str | Pairs,
+    ceil_mode: bool,
+) -> Window:
+    axes = list(zip(size, kernel, stride, dilation, strict=True))
+    padding = tuple(_same(*axis) for axis in axes) if rule == "same" else rule
+    output = tuple(_axis_output(*axis, pad, ceil_mode) for axis, pad in zip(axes, padding, strict=True))
+    if min(output) < 1:
+        span = [d * (k - 1) + 1 for k, d in zip(kernel, dilation, strict=True)]
+        what = f"kernel {_cross(kernel)}" + (f" with dilation {_cross(dilation)}" if max(dilation) > 1 else "")
+        spans = f" (it spans {_cross(span)})" if max(dilation) > 1 else ""
+        padded = [s + sum(p) for s, p in zip(size, padding, strict=True)]
+        raise ShapeError(
+            f"{what}{spans} does not fit the {_cross(size)} input"
+            + (f", {_cross(padded)} with padding" if padded != list(size) else "")
+            + "; pad it or use a smaller kernel"
+        )
+    return Window(kernel, stride, dilation, padding, output)
+
+
+def window(
+    size: Sequence[int],
+    kernel: IntOrSequence,
+    *,
+    stride: IntOrSequence | None = None,
+    dilation: IntOrSequence = 1,
+    padding: Padding = 0,
+    ceil_mode: bool = False,
+) -> Window:
+    """A convolution's or a pooling's window over an input of `size` pixels; `stride=None` means the kernel's size.
+
+    Raises `ShapeError` where no window fits, `ConfigError` for a value out of range, `ArrayTypeError` for a wrong type.
+    """
+    rank = len(size)
+    sizes = per_axis(kernel, rank, "kernel_size")
+    strides = sizes if stride is None else per_axis(stride, rank, "stride")
+    dilations = per_axis(dilation, rank, "dilation")
+    return _window(tuple(size), sizes, strides, dilations, padding_rule(padding, rank), bool(ceil_mode))
+
+
+@lru_cache(maxsize=4096)
+def check_pool(size: tuple[int, ...], win: Window) -> None:
+    """Refuse a pooling in which some window holds padding alone: it has no maximum and no average."""
+    for axis, (pixels, kernel, stride, dilation, pad, output) in enumerate(zip(size, *win, strict=True)):
+        for p in range(output):
+            first = p * stride - pad[0]
+            if not any(0 <= first + r * dilation < pixels for r in range(kernel)):
+                raise ShapeError(
+                    f"window {p} of axis {axis} holds padding alone (input {pixels}, kernel {kernel}, stride {stride}, "
+                    f"dilation {dilation}, padding {pad}); use less padding"
+                )
+
+
+def conv_groups(in_channels: int, out_channels: int, groups: int) -> int:
+    """Input channels of one group; both channel counts must divide by `groups`."""
+    if in_channels % groups or out_channels % groups:
+        raise ShapeError(f"groups {groups} must divide the {in_channels} input channels and the {out_channels} output channels")
+    return in_channels // groups
+
+
+def features(shape: Sequence[int]) -> int:
+    """How many values a sample of this shape holds."""
+    return prod(shape)

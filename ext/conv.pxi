@@ -1,0 +1,288 @@
+# 2-d convolution, forward and input gradient, as gathers (see gather.pxi).
+#
+#     y[n,m,p,q]  = b[m] + sum_crs x[n,c, p s + r d - pad, q s + s' d - pad] w[m,c,r,s']
+#     dx[n,c,h,w] = sum_mrs' dy[n,m,p,q] w[m,c,r,s']     over all with h = p s + r d - pad, w = q s + s' d - pad
+#
+# x (N,C,H,W), w (M,C/g,R,S), b (M,) or empty, y (N,M,P,Q). Each output is one sum over (c, r, s) in that order, whatever
+# the block, the mode or the thread: the same bits.
+
+# Bytes of the padded copy that one thread works on: it must stay in the second-level cache beside a panel of filters.
+cdef enum:
+    COPY_BYTES = 256 * 1024
+
+
+cdef struct Gather:
+    Axis rows
+    Axis cols
+    Py_ssize_t images
+    Py_ssize_t groups
+    Py_ssize_t channels         # summed over, per group
+    Py_ssize_t filters          # computed, per group
+    Py_ssize_t width            # of the destination
+    Py_ssize_t height
+    const real* src
+    real* dst
+    const real* bias
+    Mode mode
+    Py_ssize_t block            # output rows of a block
+    Py_ssize_t blocks
+    Py_ssize_t splits           # parts of the filters, each a unit of work
+    Py_ssize_t plane            # values from one plane of the padded copy to the next
+    Py_ssize_t depth            # length of the sum
+    Plan full
+    Plan last
+    Py_ssize_t* place           # tap k in the padded copy (or in the source)
+    Py_ssize_t* packed          # tap k in a packed panel
+    real* packed_filters
+    char* workspace             # of all threads
+    Py_ssize_t copy_bytes
+    Py_ssize_t workspace_bytes  # of one thread
+
+
+cdef void choose_blocks(Gather* g, int threads) noexcept nogil:
+    cdef Axis* rows = &g.rows
+    cdef Axis* cols = &g.cols
+    cdef Py_ssize_t pitch = cols.outputs + cols.halo, line, units, wanted
+    line = g.channels * max(rows.phases * cols.phases, 1) * pitch * <Py_ssize_t> sizeof(real)
+    g.block = min(rows.outputs, max(1, COPY_BYTES // line - rows.halo))
+    wanted = (2 * threads + g.images * g.groups - 1) // (g.images * g.groups)
+    if threads > 1 and g.mode != PLAIN:
+        g.block = min(g.block, (rows.outputs + wanted - 1) // wanted)
+    g.blocks = (rows.outputs + g.block - 1) // g.block
+    units = g.images * g.groups * g.blocks
+    g.splits = max(1, min(tile_count(g.filters), threads // units if threads > units else 1))
+    if g.mode != PLAIN:
+        g.mode = choose_mode(rows, cols, g.filters, g.block)
+    g.plane = rows.size * cols.size if g.mode == PLAIN else (g.block + rows.halo) * pitch
+    g.depth = g.channels * rows.taps * cols.taps
+    g.copy_bytes = 0
+    if g.mode != PLAIN:
+        g.copy_bytes = (g.channels * rows.phases * cols.phases * g.plane + PANEL) * <Py_ssize_t> sizeof(real)
+    g.copy_bytes = (g.copy_bytes + 63) // 64 * 64
+    g.workspace_bytes = g.copy_bytes
+    if g.mode == PACKED:
+        g.workspace_bytes += (g.depth * PANEL + PANEL) * <Py_ssize_t> sizeof(real)
+    g.workspace_bytes = (g.workspace_bytes + 63) // 64 * 64
+
+
+cdef size_t plan_memory(Plan* plan, Gather* g, size_t cursor) noexcept nogil:
+    cdef Py_ssize_t most = g.block * vectors_over(g.cols.outputs + g.cols.halo)
+    plan.src = <Py_ssize_t*> take(&cursor, most * sizeof(Py_ssize_t))
+    plan.begin = <Py_ssize_t*> take(&cursor, (most + 1) * sizeof(Py_ssize_t))
+    plan.runs = <Run*> take(&cursor, (most + g.block) * sizeof(Run))
+    return cursor
+
+
+cdef size_t gather_memory(Gather* g, int threads, size_t cursor) noexcept nogil:
+    """Place everything but the axes' tables at `cursor`; the address behind it."""
+    cursor = plan_memory(&g.full, g, cursor)
+    cursor = plan_memory(&g.last, g, cursor)
+    g.place = <Py_ssize_t*> take(&cursor, g.depth * sizeof(Py_ssize_t))
+    g.packed = <Py_ssize_t*> take(&cursor, g.depth * sizeof(Py_ssize_t))
+    g.packed_filters = <real*> take(&cursor, g.groups * g.filters * g.depth * sizeof(real))
+    g.workspace = <char*> take(&cursor, threads * g.workspace_bytes)
+    return cursor
+
+
+cdef void fill_tables(Gather* g) noexcept nogil:
+    cdef Axis* rows = &g.rows
+    cdef Axis* cols = &g.cols
+    cdef Py_ssize_t c, r, s, k = 0
+    for c in range(g.channels):
+        for r in range(rows.taps):
+            for s in range(cols.taps):
+                g.place[k] = ((c * rows.phases + rows.plane[r]) * cols.phases + cols.plane[s]) * g.plane
+                g.place[k] += rows.shift[r] * (cols.outputs + cols.halo) + cols.shift[s]
+                g.packed[k] = k * PANEL
+                k += 1
+    plan_block(&g.full, g.mode, rows, cols, g.width, g.block)
+    plan_block(&g.last, g.mode, rows, cols, g.width, rows.outputs - (g.blocks - 1) * g.block)
+
+
+cdef void pack_filters(
+    const real* w, Py_ssize_t row_stride, Py_ssize_t channel_stride, Py_ssize_t kernel_width, Gather* g, int rows, real* dst
+) noexcept nogil:
+    """dst[k * rows + i] = w[i, c, r, s] for the taps k = (c, r, s) in use; a cache-sized run of channels at a time."""
+    cdef Py_ssize_t taps = g.rows.taps * g.cols.taps, c0, c, r, s, k
+    cdef const real* filter
+    cdef int i
+    for c0 in range(0, g.channels, 16):
+        for i in range(rows):
+            for c in range(c0, min(c0 + 16, g.channels)):
+                filter = w + i * row_stride + c * channel_stride
+                k = c * taps
+                for r in range(g.rows.taps):
+                    for s in range(g.cols.taps):
+                        dst[k * rows + i] = filter[g.rows.index[r] * kernel_width + g.cols.index[s]]
+                        k += 1
+
+
+cdef void pack_panel(Gather* g, Plan* plan, Py_ssize_t v, int vecs, const real* copy, real* panel) noexcept nogil:
+    """Two vectors of outputs for every tap, side by side.
+
+    A run is copied as a whole vector; what it writes too much lies where the next run, or the next tap, writes later.
+    """
+    cdef Py_ssize_t k, u, r
+    cdef Run* run
+    for k in range(g.depth):
+        for u in range(vecs):
+            for r in range(plan.begin[v + u], plan.begin[v + u + 1]):
+                run = plan.runs + r
+                store(panel + k * PANEL + u * VL + run.lane, load(copy + g.place[k] + run.src))
+
+
+cdef void scatter(Plan* plan, Py_ssize_t v, const real* values, real* dst, Py_ssize_t stride) noexcept nogil:
+    """A vector's values to their places in one plane of the destination."""
+    cdef Py_ssize_t r, j
+    cdef Run* run
+    for r in range(plan.begin[v], plan.begin[v + 1]):
+        run = plan.runs + r
+        if stride == 1:
+            memcpy(dst + run.dst, values + run.lane, run.length * sizeof(real))
+        else:
+            for j in range(run.length):
+                dst[run.dst + j * stride] = values[run.lane + j]
+
+
+cdef inline bint is_whole(Gather* g, Plan* plan, Py_ssize_t v) noexcept nogil:
+    """Whether vector v is VL neighbouring values of the destination, so that the tile can write it in place."""
+    return g.cols.stride == 1 and plan.begin[v] < plan.begin[v + 1] and plan.runs[plan.begin[v]].length == VL
+
+
+cdef void run_panel(
+    Gather* g, Plan* plan, Py_ssize_t v, int vecs, Tile* t, Py_ssize_t first, Py_ssize_t last, const real* a, const real* bias,
+    real* dst
+) noexcept nogil:
+    """All filters of tiles first .. last over one panel of outputs."""
+    cdef Py_ssize_t area = g.height * g.width, tile_index, m, i
+    cdef real spill[TILE]
+    cdef bint whole0 = is_whole(g, plan, v), whole1 = vecs == 2 and is_whole(g, plan, v + 1)
+    cdef int rows
+    for tile_index in range(first, last):
+        m = tile_start(tile_index, g.filters)
+        rows = <int> (tile_start(tile_index + 1, g.filters) - m)
+        t.a = a + m * g.depth
+        t.init = bias + m if bias != NULL else NULL
+        t.c0 = dst + m * area + plan.runs[plan.begin[v]].dst if whole0 else spill
+        t.c1 = dst + m * area + plan.runs[plan.begin[v + 1]].dst if whole1 else spill + VL
+        t.ldc0 = area if whole0 else PANEL
+        t.ldc1 = area if whole1 else PANEL
+        run_tile(rows, vecs, t)
+        for i in range(rows):
+            if not whole0:
+                scatter(plan, v, spill + i * PANEL, dst + (m + i) * area, g.cols.stride)
+            if vecs == 2 and not whole1:
+                scatter(plan, v + 1, spill + i * PANEL + VL, dst + (m + i) * area, g.cols.stride)
+
+
+cdef void run_unit(Gather* g, Py_ssize_t unit, char* workspace) noexcept nogil:
+    """One block of output rows of one group of one image, for one part of the filters."""
+    cdef Py_ssize_t split = unit % g.splits, block, group, image, tiles = tile_count(g.filters), v, begin
+    cdef const real* src
+    cdef real* copy = <real*> workspace
+    cdef real* panel = <real*> (workspace + g.copy_bytes)
+    cdef real* dst
+    cdef Plan* plan
+    cdef Tile t
+    unit //= g.splits
+    block = unit % g.blocks
+    group = unit // g.blocks % g.groups
+    image = unit // g.blocks // g.groups
+    plan = &g.last if block == g.blocks - 1 else &g.full
+    src = g.src + (image * g.groups + group) * g.channels * g.rows.size * g.cols.size
+    begin = g.rows.first + block * g.block * g.rows.stride
+    dst = g.dst + (image * g.groups + group) * g.filters * g.height * g.width + begin * g.width + g.cols.first
+    if g.mode != PLAIN:
+        copy_padded(src, g.channels, &g.rows, &g.cols, block * g.block, g.block + g.rows.halo, copy)
+        src = copy
+    t.depth = g.depth
+    t.accumulate = False
+    for v in range(0, plan.vectors, 2):
+        if g.mode == PACKED:
+            pack_panel(g, plan, v, <int> min(2, plan.vectors - v), copy, panel)
+            t.b0 = panel
+            t.b1 = panel + VL
+            t.step = g.packed
+        else:
+            t.b0 = src + plan.src[v]
+            t.b1 = src + plan.src[min(v + 1, plan.vectors - 1)]
+            t.step = g.place
+        run_panel(g, plan, v, <int> min(2, plan.vectors - v), &t, split * tiles // g.splits, (split + 1) * tiles // g.splits,
+                  g.packed_filters + group * g.filters * g.depth, g.bias + group * g.filters if g.bias != NULL else NULL, dst)
+
+
+cdef void run_gather(
+    Gather* g, const real* w, Py_ssize_t row_stride, Py_ssize_t channel_stride, Py_ssize_t kernel_width, int threads
+) noexcept nogil:
+    """Pack the filters, then do every unit of work; units may run in any order."""
+    cdef Py_ssize_t tiles = tile_count(g.filters), units = g.images * g.groups * g.blocks * g.splits, u, m, group
+    cdef Py_ssize_t group_stride = max(g.filters * row_stride, g.channels * channel_stride)
+    with parallel(num_threads=threads):
+        for u in prange(g.groups * tiles, schedule="static"):
+            group = u // tiles
+            m = tile_start(u % tiles, g.filters)
+            pack_filters(w + group * group_stride + m * row_stride, row_stride, channel_stride, kernel_width, g,
+                         <int> (tile_start(u % tiles + 1, g.filters) - m),
+                         g.packed_filters + (group * g.filters + m) * g.depth)
+        for u in prange(units, schedule="dynamic"):
+            run_unit(g, u, g.workspace + threadid() * g.workspace_bytes)
+
+
+cdef gather(Gather* g, const real* w, Py_ssize_t row_stride, Py_ssize_t channel_stride, Py_ssize_t kernel_width, int threads):
+    """Take scratch memory for a gather whose axes and sizes are set, and run it."""
+    cdef unsigned char[::1] buffer
+    choose_blocks(g, threads)
+    buffer = _scratch(gather_memory(g, threads, 0))
+    gather_memory(g, threads, <size_t> &buffer[0])
+    with nogil:
+        fill_tables(g)
+        run_gather(g, w, row_stride, channel_stride, kernel_width, threads)
+
+
+cdef inline bint is_plain(Py_ssize_t taps, Py_ssize_t strides, Py_ssize_t inputs, Py_ssize_t outputs) noexcept nogil:
+    """Whether a 1 x 1 kernel reads the source where it lies: nothing skipped, nothing padded, a vector at least."""
+    return taps == 1 and strides == 1 and inputs == outputs and outputs >= VL
+
+
+def conv2d_forward(
+    const real[:, :, :, ::1] x, const real[:, :, :, ::1] w, const real[::1] bias, real[:, :, :, ::1] y,
+    int stride_h, int stride_w, int top, int left, int dilation_h, int dilation_w, int groups, int threads,
+):
+    """Fill y with the convolution of x and w, plus the bias unless it is empty."""
+    cdef Gather g
+    cdef Py_ssize_t kh = w.shape[2], kw = w.shape[3], height = x.shape[2], width = x.shape[3], p = y.shape[2], q = y.shape[3]
+    cdef unsigned char[::1] tables = _scratch(axis_memory(&g.cols, kw, axis_memory(&g.rows, kh, 0)), 1)
+    axis_memory(&g.cols, kw, axis_memory(&g.rows, kh, <size_t> &tables[0]))
+    g.mode = PLAIN if is_plain(kh * kw, stride_h * stride_w, height * width, p * q) and p == height else ROWS
+    if g.mode == PLAIN:
+        height, width, p, q = 1, height * width, 1, p * q
+    forward_axis(&g.rows, height, p, kh, stride_h, dilation_h, top)
+    forward_axis(&g.cols, width, q, kw, stride_w, dilation_w, left)
+    g.images, g.groups, g.channels, g.filters = x.shape[0], groups, w.shape[1], w.shape[0] // groups
+    g.height, g.width = p, q
+    g.src, g.dst, g.bias = &x[0, 0, 0, 0], &y[0, 0, 0, 0], &bias[0] if bias.shape[0] else NULL
+    gather(&g, &w[0, 0, 0, 0], g.channels * kh * kw, kh * kw, kw, threads)
+
+
+def conv2d_backward_input(
+    const real[:, :, :, ::1] dy, const real[:, :, :, ::1] w, real[:, :, :, ::1] dx,
+    int stride_h, int stride_w, int top, int left, int dilation_h, int dilation_w, int groups, int threads,
+):
+    """Fill dx with the gradient with respect to the input: a gather from dy for each sub-grid of dx."""
+    cdef Gather g
+    cdef Py_ssize_t kh = w.shape[2], kw = w.shape[3], height = dx.shape[2], width = dx.shape[3], p = dy.shape[2], q = dy.shape[3]
+    cdef Py_ssize_t i, j
+    cdef bint plain = is_plain(kh * kw, stride_h * stride_w, height * width, p * q) and p == height
+    cdef unsigned char[::1] tables = _scratch(axis_memory(&g.cols, kw, axis_memory(&g.rows, kh, 0)), 1)
+    axis_memory(&g.cols, kw, axis_memory(&g.rows, kh, <size_t> &tables[0]))
+    if plain:
+        height, width, p, q = 1, height * width, 1, p * q
+    g.images, g.groups, g.channels, g.filters = dx.shape[0], groups, w.shape[0] // groups, w.shape[1]
+    g.height, g.width = height, width
+    g.src, g.dst, g.bias = &dy[0, 0, 0, 0], &dx[0, 0, 0, 0], NULL
+    for i in range(min(stride_h, height)):
+        for j in range(min(stride_w, width)):
+            g.mode = PLAIN if plain else ROWS
+            backward_axis(&g.rows, height, p, kh, stride_h, dilation_h, top, i)
+            backward_axis(&g.cols, width, q, kw, stride_w, dilation_w, left, j)
+            gather(&g, &w[0, 0, 0, 0], kh * kw, g.filters * kh * kw, kw, threads)

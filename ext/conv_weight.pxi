@@ -1,0 +1,237 @@
+# 2-d convolution, gradient with respect to the filters and the bias.
+#
+#     dw[m,c,r,s'] = sum_npq dy[n,m,p,q] x[n,c, p s + r d - pad, q s + s' d - pad]        db[m] = sum_npq dy[n,m,p,q]
+#
+# x (N,C,H,W), dy (N,M,P,Q), dw (M,C/g,R,S), db (M,). The sum runs over pixels, so pixels are the depth of the tile: dy is
+# packed pixel by pixel as its `a`, and x is copied once into [image][row][column][channel], padded, where the values that
+# one pixel contributes to neighbouring taps of a row are neighbours: the tile reads them in place, for any stride.
+#
+# The sum is split into blocks of pixels and the blocks into shards, by the sizes alone; a shard adds its blocks in order
+# into a buffer of its own and the buffers are added in order: the same bits for any number of threads.
+
+cdef enum:
+    BLOCK_PIXELS = 512              # at least, where an image has fewer: amortises reading and writing the accumulators
+    MOST_SHARDS = 16
+    SHARD_BYTES = 16 * 1024 * 1024  # of all shard buffers together
+
+
+cdef struct Weight:
+    Py_ssize_t images
+    Py_ssize_t groups
+    Py_ssize_t channels         # per group
+    Py_ssize_t filters          # per group
+    Py_ssize_t height           # of x
+    Py_ssize_t width
+    Py_ssize_t p
+    Py_ssize_t q
+    Py_ssize_t kh
+    Py_ssize_t kw
+    Py_ssize_t stride_h
+    Py_ssize_t stride_w
+    Py_ssize_t top
+    Py_ssize_t left
+    Py_ssize_t dilation_h
+    Py_ssize_t dilation_w
+    const real* x
+    const real* dy
+    Py_ssize_t block_images     # of a block
+    Py_ssize_t block_rows
+    Py_ssize_t row_blocks       # blocks of one image, or of one group of block_images
+    Py_ssize_t blocks
+    Py_ssize_t shards
+    Py_ssize_t splits           # parts of the filters
+    Py_ssize_t lines            # input rows of a block
+    Py_ssize_t columns          # input columns of a block
+    Py_ssize_t runs             # runs of neighbouring values for one pixel: kernel rows, or all taps with dilation
+    Py_ssize_t run              # values of a run
+    Py_ssize_t padded_run       # in the shard buffers: a whole number of vectors
+    Py_ssize_t depth            # pixels of a block
+    Py_ssize_t* place           # pixel k in the copy of x
+    real* sums                  # [shard][group][filter][run][padded_run]
+    char* workspace
+    Py_ssize_t copy_bytes
+    Py_ssize_t workspace_bytes
+
+
+cdef void choose_weight_blocks(Weight* g) noexcept nogil:
+    """Split the pixels by the sizes alone: no thread count here, for the sum's order follows from it."""
+    cdef Py_ssize_t line, image, buffer
+    g.columns = (g.q - 1) * g.stride_w + g.dilation_w * (g.kw - 1) + 1
+    line = g.columns * g.channels * <Py_ssize_t> sizeof(real)
+    g.lines = (g.p - 1) * g.stride_h + g.dilation_h * (g.kh - 1) + 1
+    image = line * g.lines
+    g.block_rows, g.block_images = g.p, 1
+    if image > COPY_BYTES:
+        g.block_rows = max(1, min(g.p, (COPY_BYTES // line - g.dilation_h * (g.kh - 1)) // g.stride_h))
+    else:
+        g.block_images = max(1, min(g.images, min(COPY_BYTES // image, (BLOCK_PIXELS + g.p * g.q - 1) // (g.p * g.q))))
+    g.row_blocks = (g.p + g.block_rows - 1) // g.block_rows
+    g.blocks = (g.images + g.block_images - 1) // g.block_images * g.row_blocks
+    g.lines = (g.block_rows - 1) * g.stride_h + g.dilation_h * (g.kh - 1) + 1
+    g.depth = g.block_images * g.block_rows * g.q
+    g.runs = g.kh if g.dilation_w == 1 else g.kh * g.kw
+    g.run = g.channels * g.kw if g.dilation_w == 1 else g.channels
+    g.padded_run = vectors_over(g.run) * VL
+    buffer = g.groups * g.filters * g.runs * g.padded_run * <Py_ssize_t> sizeof(real)
+    g.shards = max(1, min(min(MOST_SHARDS, g.blocks), SHARD_BYTES // buffer))
+    # More units than shards where those are few: parts of the filters, each with a copy of x to itself.
+    g.splits = min(tile_count(g.filters), (MOST_SHARDS + g.shards * g.groups - 1) // (g.shards * g.groups))
+
+
+cdef size_t weight_memory(Weight* g, int threads, size_t cursor) noexcept nogil:
+    cdef Py_ssize_t most_filters = (tile_count(g.filters) + g.splits - 1) // g.splits * MR
+    g.place = <Py_ssize_t*> take(&cursor, g.depth * sizeof(Py_ssize_t))
+    g.sums = <real*> take(&cursor, g.shards * g.groups * g.filters * g.runs * g.padded_run * sizeof(real))
+    g.copy_bytes = (g.block_images * g.lines * g.columns * g.channels + PANEL) * <Py_ssize_t> sizeof(real)
+    g.copy_bytes = (g.copy_bytes + 63) // 64 * 64
+    g.workspace_bytes = g.copy_bytes + (g.depth * most_filters * <Py_ssize_t> sizeof(real) + 63) // 64 * 64
+    g.workspace = <char*> take(&cursor, threads * g.workspace_bytes)
+    return cursor
+
+
+cdef void fill_places(Weight* g) noexcept nogil:
+    cdef Py_ssize_t n, p, q, k = 0
+    for n in range(g.block_images):
+        for p in range(g.block_rows):
+            for q in range(g.q):
+                g.place[k] = ((n * g.lines + p * g.stride_h) * g.columns + q * g.stride_w) * g.channels
+                k += 1
+
+
+cdef void copy_channels_last(Weight* g, const real* x, Py_ssize_t first_row, real* dst) noexcept nogil:
+    """The lines of x that a block's outputs read, as [line][column][channel], with zeros outside the image."""
+    cdef Py_ssize_t i, h, c, j, first, last, area = g.height * g.width, row = g.columns * g.channels
+    cdef const real* src
+    first = min(g.columns, g.left)
+    last = max(first, min(g.columns, g.width + g.left))
+    for i in range(g.lines):
+        h = first_row * g.stride_h - g.top + i
+        if h < 0 or h >= g.height:
+            memset(dst, 0, row * sizeof(real))
+        else:
+            memset(dst, 0, first * g.channels * sizeof(real))
+            for c in range(g.channels):
+                src = x + c * area + h * g.width - g.left
+                for j in range(first, last):
+                    dst[j * g.channels + c] = src[j]
+            memset(dst + last * g.channels, 0, (g.columns - last) * g.channels * sizeof(real))
+        dst += row
+
+
+cdef void add_block(
+    Weight* g, const real* a, const real* copy, Py_ssize_t depth, Py_ssize_t first, Py_ssize_t last, bint accumulate, real* sums
+) noexcept nogil:
+    """sums[m, run] (+)= a^T times the block's copy of x, for the filters of tiles first .. last."""
+    cdef Py_ssize_t r, panel, v, tile_index, m, base, ldc = g.runs * g.padded_run, m0 = tile_start(first, g.filters)
+    cdef int vecs
+    cdef Tile t
+    t.depth, t.step, t.init, t.accumulate, t.ldc0, t.ldc1 = depth, g.place, NULL, accumulate, ldc, ldc
+    for r in range(g.runs):
+        if g.dilation_w == 1:
+            base = r * g.dilation_h * g.columns * g.channels
+        else:
+            base = (r // g.kw * g.dilation_h * g.columns + r % g.kw * g.dilation_w) * g.channels
+        for panel in range((g.padded_run + PANEL - 1) // PANEL):
+            v = panel * PANEL
+            vecs = 2 if v + VL < g.padded_run else 1
+            t.b0 = copy + base + v
+            t.b1 = t.b0 + VL
+            for tile_index in range(first, last):
+                m = tile_start(tile_index, g.filters)
+                t.a = a + (m - m0) * depth
+                t.c0 = sums + m * ldc + r * g.padded_run + v
+                t.c1 = t.c0 + VL
+                run_tile(<int> (tile_start(tile_index + 1, g.filters) - m), vecs, &t)
+
+
+cdef void pack_gradient(Weight* g, const real* dy, Py_ssize_t images, Py_ssize_t pixels, int rows, real* dst) noexcept nogil:
+    """dst[k * rows + i] = dy[n, i, pixel]: the `a` of one tile; k counts the pixels of the block's images."""
+    cdef Py_ssize_t n, area = g.p * g.q
+    for n in range(images):
+        pack_rows(dy + n * g.groups * g.filters * area, area, 1, rows, pixels, dst + n * pixels * rows)
+
+
+cdef void run_weight_unit(Weight* g, Py_ssize_t unit, char* workspace) noexcept nogil:
+    """One shard of the pixels, for one part of one group's filters."""
+    cdef Py_ssize_t split = unit % g.splits, group = unit // g.splits % g.groups, shard = unit // g.splits // g.groups
+    cdef Py_ssize_t tiles = tile_count(g.filters), first = split * tiles // g.splits, last = (split + 1) * tiles // g.splits
+    cdef Py_ssize_t begin = shard * g.blocks // g.shards, end = (shard + 1) * g.blocks // g.shards
+    cdef Py_ssize_t block, n0, images, n, p0, rows, t, m, m0 = tile_start(first, g.filters), image
+    cdef real* copy = <real*> workspace
+    cdef real* a = <real*> (workspace + g.copy_bytes)
+    cdef real* sums = g.sums + (shard * g.groups + group) * g.filters * g.runs * g.padded_run
+    for block in range(begin, end):
+        n0 = block // g.row_blocks * g.block_images
+        images = min(g.block_images, g.images - n0)
+        p0 = block % g.row_blocks * g.block_rows
+        rows = min(g.block_rows, g.p - p0)
+        for n in range(images):
+            image = (n0 + n) * g.groups + group
+            copy_channels_last(g, g.x + image * g.channels * g.height * g.width, p0, copy + n * g.lines * g.columns * g.channels)
+        image = n0 * g.groups + group
+        for t in range(first, last):
+            m = tile_start(t, g.filters)
+            pack_gradient(g, g.dy + (image * g.filters + m) * g.p * g.q + p0 * g.q, images, rows * g.q,
+                          <int> (tile_start(t + 1, g.filters) - m), a + (m - m0) * images * rows * g.q)
+        add_block(g, a, copy, images * rows * g.q, first, last, block > begin, sums)
+
+
+cdef void add_shards(Weight* g, Py_ssize_t filter, real* dw) noexcept nogil:
+    """dw of one filter: its shards in order, from [run][value] back to [channel][row][column]."""
+    cdef Py_ssize_t size = g.groups * g.filters * g.runs * g.padded_run, r, s, c, at, shard
+    cdef const real* sums = g.sums + filter * g.runs * g.padded_run
+    cdef real total
+    for c in range(g.channels):
+        for r in range(g.kh):
+            for s in range(g.kw):
+                at = r * g.padded_run + s * g.channels + c if g.dilation_w == 1 else (r * g.kw + s) * g.padded_run + c
+                total = sums[at]
+                for shard in range(1, g.shards):
+                    total = total + sums[shard * size + at]
+                dw[(c * g.kh + r) * g.kw + s] = total
+
+
+cdef real sum_filter(const real* dy, Py_ssize_t images, Py_ssize_t stride, Py_ssize_t area) noexcept nogil:
+    """The sum of one filter's gradients: a vector at a time within an image, in double precision across images."""
+    cdef double total = 0
+    cdef Py_ssize_t n, j
+    cdef int i
+    cdef vf part
+    cdef real lanes[VL]
+    for n in range(images):
+        part = splat(0)
+        for j in range(area // VL):
+            part = part + load(dy + j * VL)
+        store(lanes, part)
+        for i in range(VL):
+            total += lanes[i]
+        for j in range(area // VL * VL, area):
+            total += dy[j]
+        dy += stride
+    return <real> total
+
+
+def conv2d_backward_weight(
+    const real[:, :, :, ::1] dy, const real[:, :, :, ::1] x, real[:, :, :, ::1] dw, real[::1] db,
+    int stride_h, int stride_w, int top, int left, int dilation_h, int dilation_w, int groups, int threads,
+):
+    """Fill dw and db with the gradients with respect to the filters and the bias."""
+    cdef Weight g
+    cdef Py_ssize_t u, filters = dw.shape[0], area = dy.shape[2] * dy.shape[3], filter_size
+    cdef unsigned char[::1] buffer
+    g.images, g.groups, g.channels, g.filters = x.shape[0], groups, dw.shape[1], filters // groups
+    g.height, g.width, g.p, g.q, g.kh, g.kw = x.shape[2], x.shape[3], dy.shape[2], dy.shape[3], dw.shape[2], dw.shape[3]
+    g.stride_h, g.stride_w, g.top, g.left, g.dilation_h, g.dilation_w = stride_h, stride_w, top, left, dilation_h, dilation_w
+    g.x, g.dy = &x[0, 0, 0, 0], &dy[0, 0, 0, 0]
+    filter_size = g.channels * g.kh * g.kw
+    choose_weight_blocks(&g)
+    buffer = _scratch(weight_memory(&g, threads, 0))
+    weight_memory(&g, threads, <size_t> &buffer[0])
+    with nogil:
+        fill_places(&g)
+        with parallel(num_threads=threads):
+            for u in prange(g.shards * g.groups * g.splits, schedule="dynamic"):
+                run_weight_unit(&g, u, g.workspace + threadid() * g.workspace_bytes)
+            for u in prange(filters, schedule="static"):
+                add_shards(&g, u, &dw[0, 0, 0, 0] + u * filter_size)
+                db[u] = sum_filter(g.dy + u * area, g.images, filters * area, area)

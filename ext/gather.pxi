@@ -1,0 +1,219 @@
+# A convolution as a gather: what forward and input gradient have in common.
+#
+#     out[m, i, j] = sum_crs filter[m, c, r, s] src[c, i * step + offset_r, j * step + offset_s]      0 outside src
+#
+# The forward pass reads x with offset_r = r d - pad. The input gradient reads dy: with stride 1 it is one such sum, with
+# stride s it is s x s of them, one for each sub-grid of dx (Axis.first, Axis.stride), and never multiplies by a zero
+# that the stride put there.
+#
+# A block of output rows is computed from a copy of the source rows it needs, padded with zeros and parted by phase
+# (index modulo step), so that every tap of every output is a plain shift of one plane: the tile reads it in place.
+
+cdef struct Axis:
+    Py_ssize_t size         # source pixels
+    Py_ssize_t outputs      # output pixels on this sub-grid
+    Py_ssize_t step         # source pixels from one output to the next
+    Py_ssize_t first        # output i lies at first + i * stride of the destination
+    Py_ssize_t stride
+    Py_ssize_t taps
+    Py_ssize_t* index       # the tap's place in the filter
+    Py_ssize_t* shift       # (offset - phase) / step, less `low`
+    Py_ssize_t* plane       # which of the phases the tap reads
+    Py_ssize_t phases
+    Py_ssize_t* phase       # offset modulo step, each once
+    Py_ssize_t low          # the smallest (offset - phase) / step
+    Py_ssize_t halo         # the largest shift
+
+
+cdef inline Py_ssize_t floor_div(Py_ssize_t a, Py_ssize_t b) noexcept nogil:
+    return a // b - (a % b != 0 and (a < 0) != (b < 0))
+
+
+cdef size_t axis_memory(Axis* axis, Py_ssize_t kernel, size_t cursor) noexcept nogil:
+    """Place the tables of an axis with up to `kernel` taps at `cursor`; the address behind them."""
+    axis.index = <Py_ssize_t*> take(&cursor, kernel * sizeof(Py_ssize_t))
+    axis.shift = <Py_ssize_t*> take(&cursor, kernel * sizeof(Py_ssize_t))
+    axis.plane = <Py_ssize_t*> take(&cursor, kernel * sizeof(Py_ssize_t))
+    axis.phase = <Py_ssize_t*> take(&cursor, kernel * sizeof(Py_ssize_t))
+    return cursor
+
+
+cdef void add_tap(Axis* axis, Py_ssize_t index, Py_ssize_t offset) noexcept nogil:
+    cdef Py_ssize_t t = axis.taps, shift = floor_div(offset, axis.step), p = 0, phase
+    phase = offset - shift * axis.step
+    while p < axis.phases and axis.phase[p] != phase:
+        p += 1
+    if p == axis.phases:
+        axis.phase[p] = phase
+        axis.phases += 1
+    axis.index[t] = index
+    axis.shift[t] = shift
+    axis.plane[t] = p
+    axis.taps += 1
+
+
+cdef void settle_taps(Axis* axis) noexcept nogil:
+    cdef Py_ssize_t t, high = 0
+    axis.low = 0
+    for t in range(axis.taps):
+        axis.low = axis.shift[t] if t == 0 else min(axis.low, axis.shift[t])
+    for t in range(axis.taps):
+        axis.shift[t] -= axis.low
+        high = max(high, axis.shift[t])
+    axis.halo = high
+
+
+cdef void forward_axis(
+    Axis* axis, Py_ssize_t size, Py_ssize_t outputs, Py_ssize_t kernel, Py_ssize_t stride, Py_ssize_t dilation, Py_ssize_t before
+) noexcept nogil:
+    """y[p] reads x[p stride + r dilation - before]."""
+    cdef Py_ssize_t r
+    axis.size, axis.outputs, axis.step, axis.first, axis.stride = size, outputs, stride, 0, 1
+    axis.taps = axis.phases = 0
+    for r in range(kernel):
+        add_tap(axis, r, r * dilation - before)
+    settle_taps(axis)
+
+
+cdef void backward_axis(
+    Axis* axis, Py_ssize_t size, Py_ssize_t outputs, Py_ssize_t kernel, Py_ssize_t stride, Py_ssize_t dilation, Py_ssize_t before,
+    Py_ssize_t phase
+) noexcept nogil:
+    """dx[phase + i stride] reads dy[i + (phase + before - r dilation) / stride] wherever that is a whole number."""
+    cdef Py_ssize_t r, reach
+    axis.size, axis.step, axis.first, axis.stride = outputs, 1, phase, stride
+    axis.outputs = (size - phase + stride - 1) // stride
+    axis.taps = axis.phases = 0
+    for r in range(kernel):
+        reach = phase + before - r * dilation
+        if reach % stride == 0:
+            add_tap(axis, r, reach // stride)
+    settle_taps(axis)
+
+
+# Which values of a vector are which outputs: a vector's values are runs of neighbouring output pixels.
+cdef struct Run:
+    Py_ssize_t lane         # first value of the vector
+    Py_ssize_t length
+    Py_ssize_t src          # its place in a plane of the padded copy
+    Py_ssize_t dst          # its place in the destination's plane, from the block's first row
+
+
+cdef struct Plan:
+    Py_ssize_t vectors
+    Py_ssize_t* src         # where each vector begins in a plane (not in packed mode)
+    Py_ssize_t* begin       # vector v has the runs begin[v] .. begin[v + 1]
+    Run* runs
+
+
+# Where vectors lie over the outputs of a block:
+#   ROWS    from the start of each row, the last of a row partly empty
+#   PITCH   one after the other over the padded copy, its margin included
+#   PACKED  one after the other over the outputs alone; a panel is packed for all taps
+#   PLAIN   over the source itself, when it needs no padded copy: a 1 x 1 kernel
+cdef enum Mode:
+    ROWS
+    PITCH
+    PACKED
+    PLAIN
+
+
+cdef inline Py_ssize_t vectors_over(Py_ssize_t pixels) noexcept nogil:
+    return (pixels + VL - 1) // VL
+
+
+cdef Mode choose_mode(Axis* rows, Axis* cols, Py_ssize_t filters, Py_ssize_t block) noexcept nogil:
+    """The mode with the least work: multiply-adds of empty lanes against copies of a panel.
+
+    A vector costs filters / 2 cycles a tap in the tile; packing it costs about 2 a run (measured on Zen 5 and Zen 3).
+    """
+    cdef Py_ssize_t pitch = cols.outputs + cols.halo, q = cols.outputs, by_rows, by_pitch, packed, runs
+    by_rows = 2 * (block * vectors_over(q)) * filters
+    by_pitch = 2 * vectors_over((block - 1) * pitch + q) * filters
+    packed = vectors_over(block * q)
+    runs = packed + block
+    packed = 2 * packed * filters + 8 * runs
+    if packed < by_rows and packed < by_pitch:
+        return PACKED
+    return ROWS if by_rows <= by_pitch else PITCH
+
+
+cdef void add_run(Plan* plan, Axis* rows, Axis* cols, Py_ssize_t width, Py_ssize_t lane, Py_ssize_t length, Py_ssize_t i,
+                  Py_ssize_t j) noexcept nogil:
+    cdef Run* run = plan.runs + plan.begin[plan.vectors + 1]
+    run.lane = lane
+    run.length = length
+    run.src = i * (cols.outputs + cols.halo) + j
+    run.dst = i * rows.stride * width + j * cols.stride
+    plan.begin[plan.vectors + 1] += 1
+
+
+cdef void plan_block(Plan* plan, Mode mode, Axis* rows, Axis* cols, Py_ssize_t width, Py_ssize_t block) noexcept nogil:
+    """Lay vectors over `block` rows of outputs."""
+    cdef Py_ssize_t q = cols.outputs, line, vector, position, end, i, j, at, length
+    # Distance between the starts of two rows, in the sequence that vectors run through.
+    line = q if mode == PACKED or mode == PLAIN else q + cols.halo
+    if mode == ROWS:
+        line = vectors_over(q) * VL
+    end = (block - 1) * line + q
+    plan.vectors = 0
+    plan.begin[0] = 0
+    for vector in range(vectors_over(end)):
+        position = vector * VL
+        if mode == PLAIN:
+            # The last vector moves back, over values that the one before it computes as well.
+            position = min(position, end - VL)
+        plan.src[vector] = position
+        if mode == ROWS:
+            plan.src[vector] = position // line * (q + cols.halo) + position % line
+        at = position
+        plan.begin[vector + 1] = plan.begin[vector]
+        while at < min(position + VL, end):
+            i = at // line
+            j = at % line
+            length = min(min(line, q) - j, position + VL - at)
+            if length > 0:
+                add_run(plan, rows, cols, width, at - position, length, i, j)
+            at += max(length, 1)
+        plan.vectors += 1
+
+
+cdef void copy_values(const real* src, Py_ssize_t stride, real* dst, Py_ssize_t count) noexcept nogil:
+    cdef Py_ssize_t j
+    if stride == 1:
+        memcpy(dst, src, count * sizeof(real))
+    elif stride == 2:
+        for j in range(count):
+            dst[j] = src[2 * j]
+    else:
+        for j in range(count):
+            dst[j] = src[j * stride]
+
+
+cdef void copy_line(const real* src, Axis* cols, Py_ssize_t phase, real* dst) noexcept nogil:
+    """One line of one phase of the padded copy: zeros, pixels, zeros."""
+    cdef Py_ssize_t width = cols.outputs + cols.halo, start = cols.low * cols.step + phase, first, last
+    first = min(width, max(0, -floor_div(start, cols.step)))
+    last = max(first, min(width, floor_div(cols.size - 1 - start, cols.step) + 1))
+    memset(dst, 0, first * sizeof(real))
+    if last > first:
+        copy_values(src + start + first * cols.step, cols.step, dst + first, last - first)
+    memset(dst + last, 0, (width - last) * sizeof(real))
+
+
+cdef void copy_padded(
+    const real* src, Py_ssize_t channels, Axis* rows, Axis* cols, Py_ssize_t first_row, Py_ssize_t lines, real* dst
+) noexcept nogil:
+    """The padded copy for the outputs from `first_row` on: [channel][row phase][column phase][lines][outputs + halo]."""
+    cdef Py_ssize_t width = cols.outputs + cols.halo, c, a, b, i, h
+    for c in range(channels):
+        for a in range(rows.phases):
+            for b in range(cols.phases):
+                for i in range(lines):
+                    h = (first_row + i + rows.low) * rows.step + rows.phase[a]
+                    if 0 <= h < rows.size:
+                        copy_line(src + h * cols.size, cols, cols.phase[b], dst)
+                    else:
+                        memset(dst, 0, width * sizeof(real))
+                    dst += width
+        src += rows.size * cols.size

@@ -1,0 +1,34 @@
+# cython: language_level=3, boundscheck=False, wraparound=False, initializedcheck=False, cdivision=True
+# cython: nonecheck=False, embedsignature=True, freethreading_compatible=True
+"""The compiled kernels for one instruction set and one data type; see vec.h for what tells the compilations apart.
+
+Shared by all of them: arrays are C-contiguous and of the sizes that `convlayers.functional` has checked; outputs are
+written whole; scratch memory comes from `convlayers.kernels.memory`; results do not depend on `threads`.
+"""
+
+from cython.parallel cimport parallel, prange, threadid
+from libc.string cimport memcpy, memset
+
+from .memory import scratch as _scratch
+
+include "tile.pxi"
+include "gather.pxi"
+include "conv.pxi"
+include "conv_weight.pxi"
+include "gemm.pxi"
+include "pool.pxi"
+include "pointwise.pxi"
+
+
+cdef extern from "vec.h":
+    int convlayers_cpu_level()
+
+
+def cpu_level():
+    """What the processor and the operating system offer: 2 AVX-512, 1 AVX2 with FMA, 0 neither."""
+    return convlayers_cpu_level()
+
+
+def layout():
+    """Values a vector, rows a tile: what decides where the block edges lie."""
+    return VL, MR

@@ -1,0 +1,175 @@
+# 2-d max and average pooling, forward and backward.
+#
+#     max      y[p,q] = max_rs x[p s + r d - pad, q s + s' d - pad]      dx = dy at the first maximum in row order
+#     average  y[p,q] = (1/n_pq) sum_rs x[p s + r - pad, q s + s' - pad]  dx += dy / n_pq over the window
+#
+# x (planes, H, W), y (planes, P, Q); a plane is one channel of one image. Padding never wins a maximum and adds nothing to
+# a sum; n_pq comes from the caller (count_include_pad). The index of a maximum is its tap r * S + s', in one byte or four.
+# A plane belongs to one thread and is walked in one order: the same bits for any number of threads.
+
+ctypedef fused index_t:
+    unsigned char
+    int
+
+
+cdef struct Pool:
+    Py_ssize_t height
+    Py_ssize_t width
+    Py_ssize_t p
+    Py_ssize_t q
+    Py_ssize_t kh
+    Py_ssize_t kw
+    Py_ssize_t stride_h
+    Py_ssize_t stride_w
+    Py_ssize_t top
+    Py_ssize_t left
+    Py_ssize_t dilation_h
+    Py_ssize_t dilation_w
+
+
+cdef inline void columns_inside(Pool* g, Py_ssize_t s, Py_ssize_t* first, Py_ssize_t* last) noexcept nogil:
+    """The outputs first .. last whose tap in kernel column s lies inside the row."""
+    cdef Py_ssize_t start = s * g.dilation_w - g.left
+    first[0] = min(g.q, max(0, -floor_div(start, g.stride_w)))
+    last[0] = max(first[0], min(g.q, floor_div(g.width - 1 - start, g.stride_w) + 1))
+
+
+cdef inline void max_columns(
+    const real* src, Py_ssize_t stride, Py_ssize_t count, real tap, real* best, real* index
+) noexcept nogil:
+    """Compare one tap of a row of windows with the best so far; an index below zero means none yet, and NaN stays."""
+    cdef Py_ssize_t j
+    cdef real v
+    cdef bint better
+    for j in range(count):
+        v = src[j * stride]
+        better = (v > best[j]) | (index[j] < 0) | ((v != v) & (best[j] == best[j]))
+        best[j] = v if better else best[j]
+        index[j] = tap if better else index[j]
+
+
+cdef void max_row(Pool* g, const real* x, Py_ssize_t p, real* best, real* index) noexcept nogil:
+    cdef Py_ssize_t r, s, h, j, first = 0, last = 0, start
+    for j in range(g.q):
+        best[j] = 0
+        index[j] = -1
+    for r in range(g.kh):
+        h = p * g.stride_h + r * g.dilation_h - g.top
+        if h < 0 or h >= g.height:
+            continue
+        for s in range(g.kw):
+            columns_inside(g, s, &first, &last)
+            start = h * g.width + first * g.stride_w + s * g.dilation_w - g.left
+            # Constant strides let the compiler vectorise the row.
+            if g.stride_w == 1:
+                max_columns(x + start, 1, last - first, r * g.kw + s, best + first, index + first)
+            elif g.stride_w == 2:
+                max_columns(x + start, 2, last - first, r * g.kw + s, best + first, index + first)
+            else:
+                max_columns(x + start, g.stride_w, last - first, r * g.kw + s, best + first, index + first)
+
+
+def max_pool2d_forward(
+    const real[:, :, ::1] x, real[:, :, ::1] y, index_t[:, :, ::1] index, int kernel_h, int kernel_w, int stride_h, int stride_w,
+    int top, int left, int dilation_h, int dilation_w, int threads,
+):
+    """Fill y with the maxima and index with the taps that hold them."""
+    cdef Pool g
+    cdef Py_ssize_t u, p, j, planes = x.shape[0]
+    cdef real* rows
+    cdef unsigned char[::1] buffer = _scratch(threads * y.shape[2] * sizeof(real))
+    g.height, g.width, g.p, g.q, g.kh, g.kw = x.shape[1], x.shape[2], y.shape[1], y.shape[2], kernel_h, kernel_w
+    g.stride_h, g.stride_w, g.top, g.left, g.dilation_h, g.dilation_w = stride_h, stride_w, top, left, dilation_h, dilation_w
+    with nogil, parallel(num_threads=threads):
+        for u in prange(planes, schedule="static"):
+            rows = <real*> &buffer[0] + threadid() * g.q
+            for p in range(g.p):
+                max_row(&g, &x[u, 0, 0], p, &y[u, p, 0], rows)
+                for j in range(g.q):
+                    index[u, p, j] = <index_t> rows[j]
+
+
+def max_pool2d_backward(
+    const real[:, :, ::1] dy, const index_t[:, :, ::1] index, real[:, :, ::1] dx, int kernel_w, int stride_h, int stride_w,
+    int top, int left, int dilation_h, int dilation_w, int threads,
+):
+    """Fill dx: each dy goes to the pixel that held its window's maximum."""
+    cdef Py_ssize_t u, p, q, tap, planes = dx.shape[0], height = dx.shape[1], width = dx.shape[2], rows = dy.shape[1]
+    cdef Py_ssize_t cols = dy.shape[2], origin
+    cdef real* plane
+    for u in prange(planes, schedule="static", nogil=True, num_threads=threads):
+        plane = &dx[u, 0, 0]
+        memset(plane, 0, height * width * sizeof(real))
+        for p in range(rows):
+            origin = (p * stride_h - top) * width - left
+            for q in range(cols):
+                tap = index[u, p, q]
+                plane[origin + q * stride_w + tap // kernel_w * dilation_h * width + tap % kernel_w * dilation_w] += dy[u, p, q]
+
+
+cdef inline void add_columns(const real* src, Py_ssize_t src_stride, Py_ssize_t count, real* dst, Py_ssize_t dst_stride) noexcept nogil:
+    cdef Py_ssize_t j
+    for j in range(count):
+        dst[j * dst_stride] += src[j * src_stride]
+
+
+def avg_pool2d_forward(
+    const real[:, :, ::1] x, const real[:, ::1] counts, real[:, :, ::1] y, int kernel_h, int kernel_w, int stride_h, int stride_w,
+    int top, int left, int threads,
+):
+    """Fill y with the windows' sums over `counts` (P, Q)."""
+    cdef Pool g
+    cdef Py_ssize_t u, planes = x.shape[0]
+    g.height, g.width, g.p, g.q, g.kh, g.kw = x.shape[1], x.shape[2], y.shape[1], y.shape[2], kernel_h, kernel_w
+    g.stride_h, g.stride_w, g.top, g.left, g.dilation_h, g.dilation_w = stride_h, stride_w, top, left, 1, 1
+    for u in prange(planes, schedule="static", nogil=True, num_threads=threads):
+        avg_plane_forward(&g, &x[u, 0, 0], &counts[0, 0], &y[u, 0, 0])
+
+
+cdef void avg_plane_forward(Pool* g, const real* x, const real* counts, real* y) noexcept nogil:
+    cdef Py_ssize_t p, r, s, h, j, first = 0, last = 0
+    for p in range(g.p):
+        memset(y, 0, g.q * sizeof(real))
+        for r in range(g.kh):
+            h = p * g.stride_h + r - g.top
+            if 0 <= h < g.height:
+                for s in range(g.kw):
+                    columns_inside(g, s, &first, &last)
+                    add_columns(x + h * g.width + first * g.stride_w + s - g.left, g.stride_w, last - first, y + first, 1)
+        for j in range(g.q):
+            y[j] = y[j] / counts[j]
+        y += g.q
+        counts += g.q
+
+
+cdef void avg_plane_backward(Pool* g, const real* dy, const real* counts, real* share, real* dx) noexcept nogil:
+    cdef Py_ssize_t p, r, s, h, j, first = 0, last = 0
+    memset(dx, 0, g.height * g.width * sizeof(real))
+    for p in range(g.p):
+        for j in range(g.q):
+            share[j] = dy[j] / counts[j]
+        for r in range(g.kh):
+            h = p * g.stride_h + r - g.top
+            if 0 <= h < g.height:
+                for s in range(g.kw):
+                    columns_inside(g, s, &first, &last)
+                    add_columns(share + first, 1, last - first, dx + h * g.width + first * g.stride_w + s - g.left, g.stride_w)
+        dy += g.q
+        counts += g.q
+
+
+def avg_pool2d_backward(
+    const real[:, :, ::1] dy, const real[:, ::1] counts, real[:, :, ::1] dx, int kernel_h, int kernel_w, int stride_h, int stride_w,
+    int top, int left, int threads,
+):
+    """Fill dx: each dy over its count, to every pixel of its window."""
+    cdef Pool g
+    cdef Py_ssize_t u, planes = dx.shape[0]
+    cdef unsigned char[::1] buffer = _scratch(threads * dy.shape[2] * sizeof(real))
+    cdef real* share
+    g.height, g.width, g.p, g.q, g.kh, g.kw = dx.shape[1], dx.shape[2], dy.shape[1], dy.shape[2], kernel_h, kernel_w
+    g.stride_h, g.stride_w, g.top, g.left, g.dilation_h, g.dilation_w = stride_h, stride_w, top, left, 1, 1
+    with nogil, parallel(num_threads=threads):
+        for u in prange(planes, schedule="static"):
+            share = <real*> &buffer[0] + threadid() * g.q
+            avg_plane_backward(&g, &dy[u, 0, 0], &counts[0, 0], share, &dx[u, 0, 0])

@@ -1,0 +1,145 @@
+# The register tile that every matrix-like kernel runs on.
+#
+#     c[i, l] = start[i, l] + sum_k a[k, i] b[k, l]        i < rows <= MR,  l < vecs * VL <= PANEL
+#
+# a      packed: `rows` values for each k, one after the other
+# b      two vectors for each k, at b0 + step[k] and b1 + step[k]; the table lets one body read a packed panel
+#        (step[k] = k * PANEL) and an image in place (step[k] = where tap k lies)
+# c      at c0 and c1, `ldc0` and `ldc1` values from row to row
+# start  c itself with `accumulate`, else init[i] for a row, else 0 where init is NULL
+#
+# The caller guarantees VL readable values at each vector's place. `rows` and `vecs` are constants after inlining: the
+# accumulators then live in registers. Measured on Zen 5: 236 GFLOP/s a core with AVX-512 (14 x 2) and 114 with AVX2
+# (6 x 2), against 256 and 128 for a bare chain of fused multiply-adds.
+
+cdef extern from "vec.h" nogil:
+    ctypedef float real
+    ctypedef float vf
+    enum: VL
+    enum: MR
+    enum: PANEL
+    enum: TILE
+    vf splat(real)
+
+
+cdef struct Tile "convlayers_tile_args":
+    Py_ssize_t depth
+    const real* a
+    const real* b0
+    const real* b1
+    const Py_ssize_t* step
+    real* c0
+    real* c1
+    Py_ssize_t ldc0
+    Py_ssize_t ldc1
+    const real* init
+    bint accumulate
+
+
+cdef inline vf load(const real* p) noexcept nogil:
+    return (<const vf*> p)[0]
+
+
+cdef inline void store(real* p, vf v) noexcept nogil:
+    (<vf*> p)[0] = v
+
+
+cdef inline void tile "convlayers_tile"(int rows, int vecs, Tile* t) noexcept nogil:
+    cdef vf acc[MR][2]
+    cdef vf x, y0, y1
+    cdef const real* a = t.a
+    cdef const real* b0 = t.b0
+    cdef const real* b1 = t.b1
+    cdef const Py_ssize_t* step = t.step
+    cdef Py_ssize_t k, depth = t.depth
+    cdef int i
+    for i in range(rows):
+        if t.accumulate:
+            acc[i][0] = load(t.c0 + i * t.ldc0)
+            if vecs == 2:
+                acc[i][1] = load(t.c1 + i * t.ldc1)
+        else:
+            x = splat(t.init[i] if t.init != NULL else 0)
+            acc[i][0] = x
+            acc[i][1] = x
+    for k in range(depth):
+        y0 = load(b0 + step[k])
+        if vecs == 2:
+            y1 = load(b1 + step[k])
+        for i in range(rows):
+            x = splat(a[i])
+            acc[i][0] = acc[i][0] + x * y0
+            if vecs == 2:
+                acc[i][1] = acc[i][1] + x * y1
+        a += rows
+    for i in range(rows):
+        store(t.c0 + i * t.ldc0, acc[i][0])
+        if vecs == 2:
+            store(t.c1 + i * t.ldc1, acc[i][1])
+
+
+cdef inline void tile_rows "convlayers_tile_rows"(int vecs, int rows, Tile* t) noexcept nogil:
+    if rows == 1:
+        tile(1, vecs, t)
+    elif rows == 2:
+        tile(2, vecs, t)
+    elif rows == 3:
+        tile(3, vecs, t)
+    elif rows == 4:
+        tile(4, vecs, t)
+    elif rows == 5:
+        tile(5, vecs, t)
+    elif rows == 6:
+        tile(6, vecs, t)
+    elif MR > 6 and rows == 7:
+        tile(7, vecs, t)
+    elif MR > 6 and rows == 8:
+        tile(8, vecs, t)
+    elif MR > 6 and rows == 9:
+        tile(9, vecs, t)
+    elif MR > 6 and rows == 10:
+        tile(10, vecs, t)
+    elif MR > 6 and rows == 11:
+        tile(11, vecs, t)
+    elif MR > 6 and rows == 12:
+        tile(12, vecs, t)
+    elif MR > 6 and rows == 13:
+        tile(13, vecs, t)
+    elif MR > 6:
+        tile(14, vecs, t)
+
+
+cdef void run_tile(int rows, int vecs, Tile* t) noexcept nogil:
+    if vecs == 2:
+        tile_rows(2, rows, t)
+    else:
+        tile_rows(1, rows, t)
+
+
+cdef inline Py_ssize_t tile_count(Py_ssize_t rows) noexcept nogil:
+    return (rows + MR - 1) // MR
+
+
+cdef inline Py_ssize_t tile_start(Py_ssize_t t, Py_ssize_t rows) noexcept nogil:
+    """First row of tile t: rows are shared out evenly, so that 16 rows make 8 + 8 and not 14 + 2."""
+    return t * rows // tile_count(rows)
+
+
+cdef void pack_rows(
+    const real* src, Py_ssize_t row_stride, Py_ssize_t stride, int rows, Py_ssize_t depth, real* dst
+) noexcept nogil:
+    """dst[k * rows + i] = src[i * row_stride + k * stride]: the `a` of one tile, a cache-sized run of k at a time."""
+    cdef Py_ssize_t k, k0, k1
+    cdef int i
+    for k0 in range(0, depth, 128):
+        k1 = min(k0 + 128, depth)
+        for i in range(rows):
+            for k in range(k0, k1):
+                dst[k * rows + i] = src[i * row_stride + k * stride]
+
+
+cdef inline size_t take(size_t* cursor, Py_ssize_t nbytes) noexcept nogil:
+    """The address of the next `nbytes` of a scratch buffer, on a cache line of their own; from 0 on, it only counts."""
+    cdef size_t at = cursor[0]
+    cursor[0] = at + <size_t> ((nbytes + 63) // 64 * 64)
+    return at

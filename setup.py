@@ -1,0 +1,60 @@
+"""The compiled kernels: one set of sources, once for each instruction set and data type. All else is in pyproject.toml."""
+
+import os
+import platform
+import sys
+from concurrent.futures import ThreadPoolExecutor
+
+from Cython.Build import cythonize
+from setuptools import Extension, setup
+from setuptools.command.build_ext import build_ext
+
+MSVC = sys.platform == "win32"
+X86 = platform.machine().lower() in ("x86_64", "amd64")
+COMMON = ["/O2", "/openmp"] if MSVC else ["-O3", "-g0", "-ffp-contract=fast", "-fno-math-errno", "-fno-trapping-math", "-fopenmp"]
+
+# Instruction set: bytes of a vector, number of vector registers, compiler flags.
+INSTRUCTION_SETS = {"baseline": (16, 16 if X86 else 32, [])}
+if X86 and not MSVC:
+    INSTRUCTION_SETS["avx2"] = (32, 16, ["-march=x86-64-v3"])
+    INSTRUCTION_SETS["avx512"] = (64, 32, ["-march=x86-64-v4", "-mprefer-vector-width=512"])
+if os.environ.get("CONVLAYERS_TEST_KERNELS"):
+    # For tests: the logic of AVX-512 without AVX-512, and of a compiler without vector types.
+    INSTRUCTION_SETS["scalar"] = (0, 16, [])
+    if "avx2" in INSTRUCTION_SETS:
+        INSTRUCTION_SETS["wide"] = (64, 32, ["-march=x86-64-v3"])
+
+
+def extensions():
+    """Cython names each module's init function, so each gets C code of its own, in a build folder of its own."""
+    for isa, (vector, registers, flags) in INSTRUCTION_SETS.items():
+        for dtype in ("float32", "float64"):
+            name = f"convlayers.kernels._{isa}_{dtype}"
+            # A bare extension: cythonize remembers the settings of the first one that it sees for a source.
+            translated = cythonize(
+                [Extension(name, ["ext/kernels.pyx"])],
+                build_dir=f"build/cython/{isa}_{dtype}",
+                include_path=["ext"],
+                quiet=True,
+            )
+            macros = [("CONVLAYERS_VEC_BYTES", str(vector)), ("CONVLAYERS_REGISTERS", str(registers))]
+            yield Extension(
+                name,
+                translated[0].sources,
+                include_dirs=["ext"],
+                define_macros=macros + ([("CONVLAYERS_DOUBLE", None)] if dtype == "float64" else []),
+                extra_compile_args=COMMON + flags,
+                extra_link_args=[] if MSVC else ["-fopenmp", "-Wl,-s"],
+                depends=["ext/vec.h"],
+            )
+
+
+class BuildKernels(build_ext):
+    """Compile the modules side by side; each is one large C file."""
+
+    def build_extensions(self):
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            list(pool.map(self.build_extension, self.extensions))
+
+
+setup(ext_modules=list(extensions()), cmdclass={"build_ext": BuildKernels})
