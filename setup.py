@@ -22,7 +22,7 @@ if os.environ.get("CONVLAYERS_TEST_KERNELS"):
     # For tests: the logic of AVX-512 without AVX-512, and of a compiler without vector types.
     INSTRUCTION_SETS["scalar"] = (0, 16, [])
     if "avx2" in INSTRUCTION_SETS:
-        INSTRUCTION_SETS["wide"] = (64, 32, ["-march=x86-64-v3"])
+        INSTRUCTION_SETS["wide"] = (64, 32, ["-march=x86-64-v3", "-Wno-psabi"])
 
 
 def extensions():
@@ -57,4 +57,6 @@ class BuildKernels(build_ext):
             list(pool.map(self.build_extension, self.extensions))
 
 
-setup(ext_modules=list(extensions()), cmdclass={"build_ext": BuildKernels})
+MEMORY = cythonize([Extension("convlayers.kernels._memory", ["ext/memory.pyx"])], build_dir="build/cython/memory", quiet=True)
+
+setup(ext_modules=[*MEMORY, *extensions()], cmdclass={"build_ext": BuildKernels})

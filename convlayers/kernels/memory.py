@@ -3,10 +3,15 @@
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from math import prod
 
 import numpy as np
 
-_ALIGNMENT = 64  # bytes: a cache line, and the widest vector
+from ._memory import Block, release, usage
+
+__all__ = ["empty", "poisoned", "release", "scratch", "usage"]
+
+_SMALL = 32 * 1024  # bytes below which NumPy's own allocation is faster than a block
 _JUNK = 0xA5
 _state = threading.local()
 _poison = False
@@ -14,7 +19,8 @@ _poison = False
 
 def empty(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
     """An array for a kernel to fill; its contents are undefined, and NaN under `poisoned()`."""
-    array = np.empty(shape, dtype)
+    nbytes = prod(shape) * dtype.itemsize
+    array = np.empty(shape, dtype) if nbytes < _SMALL else np.ndarray(shape, dtype, Block(nbytes))
     if _poison:
         array.fill(np.nan if array.dtype.kind == "f" else np.iinfo(array.dtype).max)
     return array
@@ -28,9 +34,7 @@ def scratch(nbytes: int, slot: int = 0) -> np.ndarray:
     buffers = _state.__dict__
     buffer = buffers.get(slot)
     if buffer is None or buffer.size < nbytes:
-        raw = np.empty(nbytes + _ALIGNMENT, np.uint8)
-        start = -raw.ctypes.data % _ALIGNMENT
-        buffer = buffers[slot] = raw[start : start + nbytes]
+        buffer = buffers[slot] = np.frombuffer(Block(max(nbytes, 1)), np.uint8)
     if _poison:
         buffer.fill(_JUNK)
     return buffer

@@ -183,6 +183,18 @@ class Model:
                     values[source] = None
         return values
 
+    def trace(
+        self, x: Any, *, training: bool = False, step: int = 0, seed: int | None = None
+    ) -> Iterator[tuple[str, np.ndarray]]:
+        """Run the model and give each step's name and output in order, as they are computed."""
+        values: list[Any] = self._inputs(x) + [None] * len(self.steps)
+        for number, at in enumerate(self.steps):
+            with training_step(self.seed if seed is None else seed, step):
+                at_node(number)
+                inputs = joined(at.layer, [values[s] for s in at.sources])
+                values[at.target], _ = at.layer.forward(inputs, training=training)
+            yield at.name, values[at.target]
+
     def _outputs(self, values: list[Any]) -> Any:
         results = [values[o] for o in self.outputs]
         return results[0] if len(results) == 1 else results
@@ -191,10 +203,13 @@ class Model:
         """Inference: `(N, *input_shape)` to `(N, *output_shape)`."""
         return self._outputs(self._run(x, False, None))
 
-    def forward(self, x: Any, training: bool = True, *, step: int | None = None) -> tuple[Any, Tape]:
+    def forward(
+        self, x: Any, training: bool = True, *, step: int | None = None, seed: int | None = None
+    ) -> tuple[Any, Tape]:
         """The output, and the tape that `backward` reads.
 
-        Layers that draw, such as Dropout, draw for `step`; by default each training pass is a step of its own.
+        Layers that draw, such as Dropout, draw for `step` of a run with `seed`; by default each training pass is a step of
+        its own, under the model's seed.
         """
         caches: list[Any] = []
         if not training:
@@ -202,7 +217,7 @@ class Model:
         else:
             if step is None:
                 step, self._step = self._step, self._step + 1
-            with training_step(self.seed, step):
+            with training_step(self.seed if seed is None else seed, step):
                 values = self._run(x, True, caches)
         result = self._outputs(values)
         first = result[0] if isinstance(result, list) else result
