@@ -22,7 +22,7 @@ from .model import Input, Model, Sequential, load
 from .registry import available_layers, create_layer, register_layer
 
 if TYPE_CHECKING:
-    from . import datasets, models, testing
+    from . import datasets, models, testing, trainer
     from .onnx import export_onnx, verify_onnx
     from .trainer import SGD, Adam, AdamW, Checkpoint, RMSprop, Trainer
 
@@ -41,7 +41,7 @@ _LAZY = {
     "RMSprop": "trainer",
     "Checkpoint": "trainer",
 }
-_LAZY_MODULES = ("datasets", "models", "testing")
+_LAZY_MODULES = ("datasets", "models", "testing", "trainer")
 
 
 def __getattr__(name: str) -> Any:
@@ -105,5 +105,6 @@ __all__ = [
     "set_num_threads",
     "show_config",
     "testing",
+    "trainer",
     "verify_onnx",
 ]

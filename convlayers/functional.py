@@ -5,6 +5,8 @@ argument is `float64`, and never written to. Integers and half precision become 
 objects are an `ArrayTypeError`. Images are `(N, C, H, W)`.
 """
 
+from typing import Any
+
 import numpy as np
 
 from . import kernels
@@ -18,6 +20,7 @@ _FLOAT32 = np.dtype(np.float32)
 _FLOAT64 = np.dtype(np.float64)
 # Multiply-adds below which waking another thread costs more than it saves: about 5 us at 100 GFLOP/s.
 _SERIAL_WORK = 250_000
+_POOL_WORK = 8  # a comparison or an addition of pooling takes as long as about so many multiply-adds of the register tile
 
 
 def as_array(x: object, name: str, ndim: int | None = None, dtype: np.dtype | None = None) -> np.ndarray:
@@ -198,7 +201,7 @@ def conv2d_backward(
     """All gradients of `conv2d`: `(dx, dw, db)`, in the shapes of x, w and the bias."""
     x = as_array(x, "conv2d: x", 4)
     w = as_array(w, "conv2d: w", 4, x.dtype)
-    how = {"stride": stride, "padding": padding, "dilation": dilation, "groups": groups, "algorithm": algorithm}
+    how: dict[str, Any] = {"stride": stride, "padding": padding, "dilation": dilation, "groups": groups, "algorithm": algorithm}
     dw, db = conv2d_backward_weight(dy, x, w.shape, **how)
     return conv2d_backward_input(as_array(dy, "conv2d: dy", 4, x.dtype), w, x.shape, **how), dw, db
 
@@ -219,8 +222,8 @@ def max_pool2d(x: np.ndarray, win: Window) -> tuple[np.ndarray, np.ndarray]:
     index = memory.empty(y.shape, np.dtype(np.uint8 if kernel_h * kernel_w <= 256 else np.intc))
     if y.size:
         kernel = kernels.compiled(x.dtype).max_pool2d_forward
-        work = y.size * kernel_h * kernel_w
-        kernel(_planes(x), _planes(y), _planes(index), kernel_h, kernel_w, *_geometry(win), threads_for(work))
+        threads = threads_for(_POOL_WORK * y.size * kernel_h * kernel_w)
+        kernel(_planes(x), _planes(y), _planes(index), kernel_h, kernel_w, *_geometry(win), threads)
     return y, index
 
 
@@ -231,7 +234,7 @@ def max_pool2d_backward(dy: np.ndarray, index: np.ndarray, x_shape: tuple[int, .
     dx = memory.empty(tuple(x_shape), dy.dtype)
     if dx.size:
         kernel = kernels.compiled(dy.dtype).max_pool2d_backward
-        kernel(_planes(dy), _planes(index), _planes(dx), win.kernel[1], *_geometry(win), threads_for(dx.size))
+        kernel(_planes(dy), _planes(index), _planes(dx), win.kernel[1], *_geometry(win), threads_for(_POOL_WORK * dx.size))
     return dx
 
 
@@ -251,23 +254,21 @@ def avg_pool2d(x: np.ndarray, win: Window, *, count_include_pad: bool = True) ->
     y = memory.empty((*x.shape[:2], *win.output), x.dtype)
     if y.size:
         counts = _counts(x.shape[2:], win, count_include_pad, x.dtype)
-        work = y.size * win.kernel[0] * win.kernel[1]
+        work = _POOL_WORK * y.size * win.kernel[0] * win.kernel[1]
         kernels.compiled(x.dtype).avg_pool2d_forward(
             _planes(x), counts, _planes(y), *win.kernel, *_geometry(win)[:4], threads_for(work)
         )
     return y
 
 
-def avg_pool2d_backward(
-    dy: np.ndarray, x_shape: tuple[int, ...], win: Window, *, count_include_pad: bool = True
-) -> np.ndarray:
+def avg_pool2d_backward(dy: np.ndarray, x_shape: tuple[int, ...], win: Window, *, count_include_pad: bool = True) -> np.ndarray:
     """The gradient of `avg_pool2d` with respect to its input of shape `x_shape`."""
     dy = as_array(dy, "avg_pool2d: dy", 4)
     dy = _check_gradient(dy, (*x_shape[:2], *win.output), "avg_pool2d", dy.dtype)
     dx = memory.empty(tuple(x_shape), dy.dtype)
     if dx.size:
         counts = _counts(tuple(x_shape[2:]), win, count_include_pad, dy.dtype)
-        work = dy.size * win.kernel[0] * win.kernel[1]
+        work = _POOL_WORK * dy.size * win.kernel[0] * win.kernel[1]
         kernels.compiled(dy.dtype).avg_pool2d_backward(
             _planes(dy), counts, _planes(dx), *win.kernel, *_geometry(win)[:4], threads_for(work)
         )

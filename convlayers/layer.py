@@ -22,6 +22,7 @@ from typing import Any, ClassVar, Protocol
 import numpy as np
 
 from .errors import ConvlayersError, ExportError, ShapeError, located
+from .randomness import NoDraws
 
 Shape = tuple[int, ...]
 
@@ -51,11 +52,12 @@ class Layer:
     params: dict[str, np.ndarray]
     grads: dict[str, np.ndarray]
     buffers: dict[str, np.ndarray]
+    built_for: Sequence[Shape] | None  # the inputs' shapes, once a model has built the layer
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Layer:
         # Here rather than in __init__, so that a layer's constructor holds its configuration and nothing else.
         self = super().__new__(cls)
-        self.params, self.grads, self.buffers = {}, {}, {}
+        self.params, self.grads, self.buffers, self.built_for = {}, {}, {}, None
         return self
 
     def config(self) -> dict[str, Any]:
@@ -64,7 +66,7 @@ class Layer:
         parameters = inspect.signature(type(self)).parameters.values()
         return {p.name: getattr(self, p.name) for p in parameters if p.kind not in skip}
 
-    def build(self, input_shape: Shape, rng: np.random.Generator) -> Shape:
+    def build(self, input_shape: Any, rng: np.random.Generator) -> Shape:
         """Create `params` for inputs of this shape and return the output's; by default nothing to create, the same shape."""
         return input_shape
 
@@ -84,7 +86,7 @@ class Layer:
         """Add the operators that compute this layer and return the output's name."""
         raise ExportError(f"{type(self).__name__} cannot be exported: it has no to_onnx")
 
-    def multiply_adds(self, input_shape: Shape, output_shape: Shape) -> int:
+    def multiply_adds(self, input_shape: Any, output_shape: Shape) -> int:
         """Multiply-adds of the forward pass for one sample, for `Model.summary`; by default none."""
         return 0
 
@@ -114,22 +116,6 @@ class Node:
         self.shape: Shape = shape if shape is not None else ()
 
 
-class _NoDraws(np.random.Generator):
-    """A generator whose weights cost nothing: shapes are wanted, not values."""
-
-    def __init__(self) -> None:
-        super().__init__(np.random.Philox(0))
-
-    def standard_normal(self, size=None, dtype=np.float64, out=None):  # type: ignore[no-untyped-def]
-        return np.zeros(size if size is not None else (), dtype)
-
-    def normal(self, loc=0.0, scale=1.0, size=None):  # type: ignore[no-untyped-def]
-        return np.zeros(size if size is not None else ())
-
-    def uniform(self, low=0.0, high=1.0, size=None):  # type: ignore[no-untyped-def]
-        return np.zeros(size if size is not None else ())
-
-
 def joined(layer: Layer, values: Sequence[Any]) -> Any:
     """One input as itself, a join's inputs as a list."""
     return list(values) if layer.joins else values[0]
@@ -143,10 +129,10 @@ def build_layer(layer: Layer, shapes: Sequence[Shape], rng: np.random.Generator,
         output = layer.build(joined(layer, shapes), rng)
     except ConvlayersError as error:
         raise located(error, place) from None
-    layer.grads = {key: np.zeros_like(value) for key, value in layer.params.items()}
+    layer.grads = {key: np.zeros(value.shape, value.dtype) for key, value in layer.params.items()}
     return tuple(int(n) for n in output)
 
 
 def infer_shape(layer: Layer, shapes: Sequence[Shape], place: str) -> Shape:
     """The output's shape, from a copy of the layer that is thrown away."""
-    return build_layer(type(layer)(**layer.config()), shapes, _NoDraws(), place)
+    return build_layer(type(layer)(**layer.config()), shapes, NoDraws(), place)

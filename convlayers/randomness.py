@@ -8,8 +8,12 @@ import hashlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from math import prod
+from typing import Any
 
 import numpy as np
+
+from .errors import FileFormatError
 
 # (seed, step, place in the network): set by the model around a training pass, read by layers such as Dropout.
 _place: ContextVar[tuple[int, int, int]] = ContextVar("convlayers_random_place", default=(0, 0, 0))
@@ -42,3 +46,34 @@ def layer_generator(purpose: str) -> np.random.Generator:
     """For a layer's `forward`: a generator that depends on the seed, the step, the layer's place and `purpose`."""
     seed, step, node = _place.get()
     return generator(seed, purpose, step, node)
+
+
+class NoDraws(np.random.Generator):
+    """For building a layer whose weights are not wanted: only its shapes are, or the weights come from a file.
+
+    Gives zeros. With a `limit`, asking for more values than that in all is a `FileFormatError`, before memory is taken.
+    """
+
+    def __init__(self, limit: int | None = None) -> None:
+        super().__init__(np.random.Philox(0))
+        self._left = limit
+
+    def _zeros(self, size: Any, dtype: Any = np.float64) -> np.ndarray:
+        shape = (size,) if isinstance(size, int) else tuple(size or ())
+        if self._left is not None:
+            self._left -= prod(shape)
+            if self._left < 0:
+                raise FileFormatError(f"the configuration asks for weights of shape {shape}, more than the file holds")
+        return np.zeros(shape, dtype)
+
+    def random(self, size=None, dtype=np.float64, out=None):  # type: ignore[no-untyped-def]
+        return self._zeros(size, dtype)
+
+    def standard_normal(self, size=None, dtype=np.float64, out=None):  # type: ignore[no-untyped-def]
+        return self._zeros(size, dtype)
+
+    def normal(self, loc=0.0, scale=1.0, size=None):  # type: ignore[no-untyped-def]
+        return self._zeros(size)
+
+    def uniform(self, low=0.0, high=1.0, size=None):  # type: ignore[no-untyped-def]
+        return self._zeros(size)

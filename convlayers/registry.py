@@ -83,7 +83,8 @@ def register_layer(layer_id: str) -> Callable[[type[Layer]], type[Layer]]:
         point = _owner(layer_id)
         if point is not None and point.value != f"{cls.__module__}:{cls.__qualname__}":
             raise RegistryError(
-                f'layer id "{layer_id}" has two owners: {_distribution(point)} and {PROGRAM} ({cls.__module__}.{cls.__qualname__})'
+                f'layer id "{layer_id}" has two owners: {_distribution(point)} and {PROGRAM} '
+                f"({cls.__module__}.{cls.__qualname__})"
             )
         _registered[layer_id] = cls
         return cls
@@ -115,7 +116,13 @@ def layer_class(layer_id: str, origin: str | None = None) -> type[Layer]:
         from difflib import get_close_matches
 
         near = get_close_matches(layer_id, [*_installed(), *_registered], 1)
-        hint = f"it came from {origin}; install that" if origin else f"did you mean {near[0]}?" if near else "see convlayers layers"
+        hint = (
+            f"it came from {origin}; install that"
+            if origin
+            else f"did you mean {near[0]}?"
+            if near
+            else "see convlayers layers"
+        )
         raise LayerNotFoundError(f'no layer has the id "{layer_id}"; {hint}')
     return _load(point)
 

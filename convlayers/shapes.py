@@ -12,7 +12,7 @@ with `ceil` for `floor` under `ceil_mode`, less a last window that would start i
 from collections.abc import Sequence
 from functools import lru_cache
 from math import prod
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from .errors import ArrayTypeError, ConfigError, ShapeError
 
@@ -31,11 +31,11 @@ class Window(NamedTuple):
     output: tuple[int, ...]
 
 
-def _is_int(value: object) -> bool:
+def _is_int(value: Any) -> bool:
     return hasattr(value, "__index__") and not isinstance(value, bool)
 
 
-def per_axis(value: IntOrSequence, rank: int, name: str, *, minimum: int = 1) -> tuple[int, ...]:
+def per_axis(value: Any, rank: int, name: str, *, minimum: int = 1) -> tuple[int, ...]:
     """`value` as `rank` integers of at least `minimum`; a single int serves every axis."""
     values = (value,) * rank if _is_int(value) else value
     if isinstance(values, str) or not isinstance(values, Sequence) or not all(_is_int(v) for v in values):
@@ -57,7 +57,7 @@ def positive(value: int, name: str, *, minimum: int = 1) -> int:
     return value.__index__()
 
 
-def padding_rule(value: Padding, rank: int) -> str | Pairs:
+def padding_rule(value: Any, rank: int) -> str | Pairs:
     """`padding` as `"same"`, or as one `(before, after)` pair an axis."""
     if isinstance(value, str):
         if value not in ("same", "valid"):
@@ -101,7 +101,7 @@ def _window(
     ceil_mode: bool,
 ) -> Window:
     axes = list(zip(size, kernel, stride, dilation, strict=True))
-    padding = tuple(_same(*axis) for axis in axes) if rule == "same" else rule
+    padding = rule if not isinstance(rule, str) else tuple(_same(*axis) for axis in axes)
     output = tuple(_axis_output(*axis, pad, ceil_mode) for axis, pad in zip(axes, padding, strict=True))
     if min(output) < 1:
         span = [d * (k - 1) + 1 for k, d in zip(kernel, dilation, strict=True)]

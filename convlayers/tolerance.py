@@ -8,11 +8,12 @@ in front covers the largest of many outputs.
 from math import sqrt
 
 import numpy as np
+from numpy.typing import DTypeLike
 
 _FACTOR = 16.0
 
 
-def tolerance(dtype: object, length: int = 1) -> float:
+def tolerance(dtype: DTypeLike, length: int = 1) -> float:
     """Largest error of a sum of `length` products in `dtype`, relative to the scale of the outputs."""
     return _FACTOR * float(np.finfo(np.dtype(dtype)).eps) * sqrt(max(int(length), 1))
 

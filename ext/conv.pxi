@@ -21,6 +21,7 @@ cdef struct Gather:
     Py_ssize_t width            # of the destination
     Py_ssize_t height
     const real* src
+    const real* src_end
     real* dst
     const real* bias
     Mode mode
@@ -193,7 +194,7 @@ cdef void run_unit(Gather* g, Py_ssize_t unit, char* workspace) noexcept nogil:
     begin = g.rows.first + block * g.block * g.rows.stride
     dst = g.dst + (image * g.groups + group) * g.filters * g.height * g.width + begin * g.width + g.cols.first
     if g.mode != PLAIN:
-        copy_padded(src, g.channels, &g.rows, &g.cols, block * g.block, g.block + g.rows.halo, copy)
+        copy_padded(src, g.src_end, g.channels, &g.rows, &g.cols, block * g.block, g.block + g.rows.halo, copy)
         src = copy
     t.depth = g.depth
     t.accumulate = False
@@ -231,6 +232,7 @@ cdef void run_gather(
 cdef gather(Gather* g, const real* w, Py_ssize_t row_stride, Py_ssize_t channel_stride, Py_ssize_t kernel_width, int threads):
     """Take scratch memory for a gather whose axes and sizes are set, and run it."""
     cdef unsigned char[::1] buffer
+    g.src_end = g.src + g.images * g.groups * g.channels * g.rows.size * g.cols.size
     choose_blocks(g, threads)
     buffer = _scratch(gather_memory(g, threads, 0))
     gather_memory(g, threads, <size_t> &buffer[0])

@@ -178,10 +178,24 @@ cdef void plan_block(Plan* plan, Mode mode, Axis* rows, Axis* cols, Py_ssize_t w
         plan.vectors += 1
 
 
-cdef void copy_values(const real* src, Py_ssize_t stride, real* dst, Py_ssize_t count) noexcept nogil:
-    cdef Py_ssize_t j
+# Lines are written from left to right, whole vectors at a time: what a vector writes too much is written again by what
+# follows it, and the copy has a vector to spare at its end. Calls of memcpy for lines this short cost more than the copy.
+
+cdef inline void zero_run(real* dst, Py_ssize_t count) noexcept nogil:
+    cdef Py_ssize_t v
+    for v in range(vectors_over(count)):
+        store(dst + v * VL, splat(0))
+
+
+cdef inline void copy_run(const real* src, const real* end, Py_ssize_t stride, real* dst, Py_ssize_t count) noexcept nogil:
+    """`count` values, `stride` apart; nothing is read at or behind `end`."""
+    cdef Py_ssize_t v, j, whole
     if stride == 1:
-        memcpy(dst, src, count * sizeof(real))
+        whole = min(vectors_over(count), max(end - src, 0) // VL)
+        for v in range(whole):
+            store(dst + v * VL, load(src + v * VL))
+        for j in range(whole * VL, count):
+            dst[j] = src[j]
     elif stride == 2:
         for j in range(count):
             dst[j] = src[2 * j]
@@ -190,30 +204,26 @@ cdef void copy_values(const real* src, Py_ssize_t stride, real* dst, Py_ssize_t 
             dst[j] = src[j * stride]
 
 
-cdef void copy_line(const real* src, Axis* cols, Py_ssize_t phase, real* dst) noexcept nogil:
-    """One line of one phase of the padded copy: zeros, pixels, zeros."""
-    cdef Py_ssize_t width = cols.outputs + cols.halo, start = cols.low * cols.step + phase, first, last
-    first = min(width, max(0, -floor_div(start, cols.step)))
-    last = max(first, min(width, floor_div(cols.size - 1 - start, cols.step) + 1))
-    memset(dst, 0, first * sizeof(real))
-    if last > first:
-        copy_values(src + start + first * cols.step, cols.step, dst + first, last - first)
-    memset(dst + last, 0, (width - last) * sizeof(real))
-
-
 cdef void copy_padded(
-    const real* src, Py_ssize_t channels, Axis* rows, Axis* cols, Py_ssize_t first_row, Py_ssize_t lines, real* dst
+    const real* src, const real* end, Py_ssize_t channels, Axis* rows, Axis* cols, Py_ssize_t first_row, Py_ssize_t lines,
+    real* dst
 ) noexcept nogil:
     """The padded copy for the outputs from `first_row` on: [channel][row phase][column phase][lines][outputs + halo]."""
-    cdef Py_ssize_t width = cols.outputs + cols.halo, c, a, b, i, h
+    cdef Py_ssize_t width = cols.outputs + cols.halo, c, a, b, i, h, start, first, last
     for c in range(channels):
         for a in range(rows.phases):
             for b in range(cols.phases):
+                start = cols.low * cols.step + cols.phase[b]
+                first = min(width, max(0, -floor_div(start, cols.step)))
+                last = max(first, min(width, floor_div(cols.size - 1 - start, cols.step) + 1))
+                start += first * cols.step
                 for i in range(lines):
                     h = (first_row + i + rows.low) * rows.step + rows.phase[a]
                     if 0 <= h < rows.size:
-                        copy_line(src + h * cols.size, cols, cols.phase[b], dst)
+                        zero_run(dst, first)
+                        copy_run(src + h * cols.size + start, end, cols.step, dst + first, last - first)
+                        zero_run(dst + last, width - last)
                     else:
-                        memset(dst, 0, width * sizeof(real))
+                        zero_run(dst, width)
                     dst += width
         src += rows.size * cols.size

@@ -12,7 +12,7 @@ ctypedef fused index_t:
     int
 
 
-cdef struct Pool:
+cdef struct Pool "convlayers_pool":
     Py_ssize_t height
     Py_ssize_t width
     Py_ssize_t p
@@ -25,6 +25,8 @@ cdef struct Pool:
     Py_ssize_t left
     Py_ssize_t dilation_h
     Py_ssize_t dilation_w
+    Py_ssize_t first            # the windows first .. last of a row have all their columns inside
+    Py_ssize_t last
 
 
 cdef inline void columns_inside(Pool* g, Py_ssize_t s, Py_ssize_t* first, Py_ssize_t* last) noexcept nogil:
@@ -34,39 +36,70 @@ cdef inline void columns_inside(Pool* g, Py_ssize_t s, Py_ssize_t* first, Py_ssi
     last[0] = max(first[0], min(g.q, floor_div(g.width - 1 - start, g.stride_w) + 1))
 
 
-cdef inline void max_columns(
-    const real* src, Py_ssize_t stride, Py_ssize_t count, real tap, real* best, real* index
+cdef inline void max_vector "convlayers_max_vector"(
+    Pool* g, const real* x, Py_ssize_t kh, Py_ssize_t kw, real* best, real* index
 ) noexcept nogil:
-    """Compare one tap of a row of windows with the best so far; an index below zero means none yet, and NaN stays."""
-    cdef Py_ssize_t j
+    """VL windows, each a pixel on from the one before, wherever the stride would put them: no load is apart from the next."""
+    cdef Py_ssize_t r, s
+    cdef vf v, most = load(x), at = splat(0)
+    cdef vmask better
+    for r in range(kh):
+        for s in range(kw):
+            v = load(x + r * g.dilation_h * g.width + s * g.dilation_w)
+            better = vbeats(v, most)
+            at = vselect(better, splat(r * kw + s), at)
+            most = vselect(better, v, most)
+    store(best, most)
+    store(index, at)
+
+
+cdef Py_ssize_t max_whole_windows(
+    Pool* g, const real* x, const real* end, Py_ssize_t count, real* best, real* index
+) noexcept nogil:
+    """A row of windows that lie inside the plane, as long as whole vectors can be read before `end`; how many were done."""
+    cdef Py_ssize_t done = 0, start = 0, reach = g.dilation_h * (g.kh - 1) * g.width + g.dilation_w * (g.kw - 1) + VL
+    cdef real values[VL]
+    cdef real taps[VL]
+    while done < count and x + start + reach <= end:
+        if g.kh == 2 and g.kw == 2:
+            max_vector(g, x + start, 2, 2, values, taps)
+        elif g.kh == 3 and g.kw == 3:
+            max_vector(g, x + start, 3, 3, values, taps)
+        else:
+            max_vector(g, x + start, g.kh, g.kw, values, taps)
+        while done < count and done * g.stride_w < start + VL:
+            best[done] = values[done * g.stride_w - start]
+            index[done] = taps[done * g.stride_w - start]
+            done += 1
+        start = max(start + VL, done * g.stride_w)
+    return done
+
+
+cdef void max_window(Pool* g, const real* x, Py_ssize_t p, Py_ssize_t q, real* best, real* index) noexcept nogil:
+    """One window, which may hang over an edge: taps outside do not count."""
+    cdef Py_ssize_t r, s, h, w
     cdef real v
-    cdef bint better
-    for j in range(count):
-        v = src[j * stride]
-        better = (v > best[j]) | (index[j] < 0) | ((v != v) & (best[j] == best[j]))
-        best[j] = v if better else best[j]
-        index[j] = tap if better else index[j]
-
-
-cdef void max_row(Pool* g, const real* x, Py_ssize_t p, real* best, real* index) noexcept nogil:
-    cdef Py_ssize_t r, s, h, j, first = 0, last = 0, start
-    for j in range(g.q):
-        best[j] = 0
-        index[j] = -1
+    index[0] = -1
     for r in range(g.kh):
         h = p * g.stride_h + r * g.dilation_h - g.top
-        if h < 0 or h >= g.height:
-            continue
         for s in range(g.kw):
-            columns_inside(g, s, &first, &last)
-            start = h * g.width + first * g.stride_w + s * g.dilation_w - g.left
-            # Constant strides let the compiler vectorise the row.
-            if g.stride_w == 1:
-                max_columns(x + start, 1, last - first, r * g.kw + s, best + first, index + first)
-            elif g.stride_w == 2:
-                max_columns(x + start, 2, last - first, r * g.kw + s, best + first, index + first)
-            else:
-                max_columns(x + start, g.stride_w, last - first, r * g.kw + s, best + first, index + first)
+            w = q * g.stride_w + s * g.dilation_w - g.left
+            if 0 <= h < g.height and 0 <= w < g.width:
+                v = x[h * g.width + w]
+                if index[0] < 0 or (not v <= best[0] and best[0] == best[0]):
+                    best[0] = v
+                    index[0] = r * g.kw + s
+
+
+cdef void max_row(Pool* g, const real* x, const real* end, Py_ssize_t p, real* best, real* index) noexcept nogil:
+    cdef Py_ssize_t top = p * g.stride_h - g.top, first = 0, done = 0, q
+    if top >= 0 and top + g.dilation_h * (g.kh - 1) < g.height:
+        first = g.first
+        done = max_whole_windows(g, x + top * g.width + first * g.stride_w - g.left, end, g.last - first, best + first, index + first)
+    for q in range(first):
+        max_window(g, x, p, q, best + q, index + q)
+    for q in range(first + done, g.q):
+        max_window(g, x, p, q, best + q, index + q)
 
 
 def max_pool2d_forward(
@@ -75,18 +108,21 @@ def max_pool2d_forward(
 ):
     """Fill y with the maxima and index with the taps that hold them."""
     cdef Pool g
-    cdef Py_ssize_t u, p, j, planes = x.shape[0]
-    cdef real* rows
+    cdef Py_ssize_t u, p, j, planes = x.shape[0], other = 0
+    cdef const real* end = &x[0, 0, 0] + planes * x.shape[1] * x.shape[2]
+    cdef real* row
     cdef unsigned char[::1] buffer = _scratch(threads * y.shape[2] * sizeof(real))
     g.height, g.width, g.p, g.q, g.kh, g.kw = x.shape[1], x.shape[2], y.shape[1], y.shape[2], kernel_h, kernel_w
     g.stride_h, g.stride_w, g.top, g.left, g.dilation_h, g.dilation_w = stride_h, stride_w, top, left, dilation_h, dilation_w
+    columns_inside(&g, 0, &g.first, &other)
+    columns_inside(&g, g.kw - 1, &other, &g.last)
     with nogil, parallel(num_threads=threads):
         for u in prange(planes, schedule="static"):
-            rows = <real*> &buffer[0] + threadid() * g.q
+            row = <real*> &buffer[0] + threadid() * g.q
             for p in range(g.p):
-                max_row(&g, &x[u, 0, 0], p, &y[u, p, 0], rows)
+                max_row(&g, &x[u, 0, 0], end, p, &y[u, p, 0], row)
                 for j in range(g.q):
-                    index[u, p, j] = <index_t> rows[j]
+                    index[u, p, j] = <index_t> row[j]
 
 
 def max_pool2d_backward(

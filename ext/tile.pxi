@@ -15,11 +15,14 @@
 cdef extern from "vec.h" nogil:
     ctypedef float real
     ctypedef float vf
+    ctypedef int vmask
     enum: VL
     enum: MR
     enum: PANEL
     enum: TILE
     vf splat(real)
+    vf vselect(vmask, vf, vf)
+    vmask vbeats(vf, vf)
 
 
 cdef struct Tile "convlayers_tile_args":

@@ -25,14 +25,22 @@ typedef float real;
 #define VL (CONVLAYERS_VEC_BYTES / REAL_BYTES)
 typedef real vf __attribute__((vector_size(CONVLAYERS_VEC_BYTES), aligned(REAL_BYTES), may_alias));
 /* A difference, not a sum: x + 0 is not folded, since it turns -0 into +0. */
-#define splat(x) ((x) - (vf){0})
+#define splat(x) ((real)(x) - (vf){0})
 #define ALWAYS_INLINE static inline __attribute__((always_inline))
+typedef __typeof__((vf){0} < (vf){0}) vmask;
+#define vselect(mask, a, b) ((vf)(((mask) & (vmask)(a)) | (~(mask) & (vmask)(b))))
+#define vnot(mask) (~(mask))
 #else
 #define VL 1
 typedef real vf;
 #define splat(x) (x)
 #define ALWAYS_INLINE static
+typedef int vmask;
+#define vselect(mask, a, b) ((mask) ? (a) : (b))
+#define vnot(mask) (!(mask))
 #endif
+/* Whether v takes the place of the best value so far: the first of equals stays, and so does the first NaN. */
+#define vbeats(v, best) (vnot((v) <= (best)) & ((best) == (best)))
 
 /* The register tile: MR rows by NV vectors of accumulators, with NV loads and one broadcast beside them. */
 #define NV 2
@@ -46,8 +54,10 @@ typedef real vf;
 
 /* The bodies below are written once and specialised by constant arguments, which only inlining brings about. */
 struct convlayers_tile_args;
+struct convlayers_pool;
 ALWAYS_INLINE void convlayers_tile(int, int, struct convlayers_tile_args *);
 ALWAYS_INLINE void convlayers_tile_rows(int, int, struct convlayers_tile_args *);
+ALWAYS_INLINE void convlayers_max_vector(struct convlayers_pool *, const real *, ptrdiff_t, ptrdiff_t, real *, real *);
 
 /* 2: AVX-512 as in x86-64-v4; 1: AVX2 and FMA as in x86-64-v3; 0: anything else. Asks the operating system too. */
 static int convlayers_cpu_level(void) {

@@ -4,6 +4,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from math import prod
+from typing import Any
 
 import numpy as np
 
@@ -31,7 +32,7 @@ def scratch(nbytes: int, slot: int = 0) -> np.ndarray:
 
     A kernel that needs two buffers at once takes them from two slots.
     """
-    buffers = _state.__dict__
+    buffers: dict[Any, np.ndarray] = _state.__dict__
     buffer = buffers.get(slot)
     if buffer is None or buffer.size < nbytes:
         buffer = buffers[slot] = np.frombuffer(Block(max(nbytes, 1)), np.uint8)

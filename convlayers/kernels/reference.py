@@ -38,7 +38,7 @@ def _taps(win: Window) -> Iterator[tuple[tuple[int, ...], tuple[slice, ...]]]:
 def patches(x: np.ndarray, win: Window, value: float = 0.0) -> np.ndarray:
     """The windows of `x`, padded with `value`, as `(N, C, taps, outputs)`."""
     padded = _padded(x, win, value)
-    columns = [padded[(..., *where)].reshape(*x.shape[:2], -1) for _, where in _taps(win)]
+    columns = [padded[:, :, *where].reshape(*x.shape[:2], -1) for _, where in _taps(win)]
     return np.stack(columns, axis=2)
 
 
@@ -47,9 +47,9 @@ def fold(columns: np.ndarray, shape: tuple[int, ...], win: Window) -> np.ndarray
     extra = _extended(shape[2:], win)
     padded = np.zeros((*shape[:2], *(n + sum(e) for n, e in zip(shape[2:], extra, strict=True))))
     for t, (_, where) in enumerate(_taps(win)):
-        padded[(..., *where)] += columns[:, :, t].reshape(*shape[:2], *win.output)
+        padded[:, :, *where] += columns[:, :, t].reshape(*shape[:2], *win.output)
     inside = tuple(slice(before, before + n) for (before, _), n in zip(extra, shape[2:], strict=True))
-    return padded[(..., *inside)]
+    return padded[:, :, *inside]
 
 
 def _grouped(array: np.ndarray, axis: int, groups: int) -> np.ndarray:

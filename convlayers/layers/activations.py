@@ -6,7 +6,7 @@ from .. import functional
 from ..errors import ConfigError, ShapeError
 from ..layer import Layer, OnnxGraph, Shape
 
-_SHAPES = (({}, (3, 4, 5)), ({}, (7,)))
+_SHAPES: tuple[tuple[dict, Shape], ...] = (({}, (3, 4, 5)), ({}, (7,)))
 
 
 class ReLU(Layer):

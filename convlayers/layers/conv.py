@@ -1,6 +1,7 @@
 """Convolution."""
 
 import math
+from typing import Any
 
 import numpy as np
 
@@ -15,9 +16,9 @@ class Conv2d(Layer):
 
     `y[n,m,p,q] = b[m] + sum_crs x[n,c, p s + r d - pad, q s + s' d - pad] w[m,c,r,s']`
 
-    x `(N, C, H, W)` to y `(N, M, P, Q)`, with `P = floor((H + pads - d (R - 1) - 1) / s) + 1`. `weight` is `(M, C/groups, R, S)`,
-    drawn from Kaiming's uniform distribution with bound `sqrt(6 / ((1 + 5) fan_in))` (He et al. 2015; PyTorch's default,
-    a = sqrt(5)), and `bias` `(M,)` from the bound `1 / sqrt(fan_in)`.
+    x `(N, C, H, W)` to y `(N, M, P, Q)`, with `P = floor((H + pads - d (R - 1) - 1) / s) + 1`. `weight` `(M, C/groups, R, S)`
+    and `bias` `(M,)` are drawn from the uniform distribution with bound `1 / sqrt(fan_in)`, `fan_in = C/groups R S`: He et al.
+    2015 with a = sqrt(5), PyTorch's default.
 
     `kernel_size`, `stride`, `dilation`: an int or one per axis. `padding`: an int, one per axis, a `(before, after)` pair
     per axis, `"same"` (SAME_UPPER) or `"valid"`. `algorithm`: see `functional.conv2d`.
@@ -90,7 +91,7 @@ class Conv2d(Layer):
         kernel = weight.shape[2:]
         # A padding that follows from the input's size is a word in ONNX too; all else is numbers.
         if self.padding == "same":
-            where = {"auto_pad": "SAME_UPPER"}
+            where: dict[str, Any] = {"auto_pad": "SAME_UPPER"}
         else:
             pads = window((1 << 30,) * 2, kernel, padding=self.padding).padding
             where = {"pads": [before for before, _ in pads] + [after for _, after in pads]}

@@ -1,5 +1,7 @@
 """Pooling: a window slides over each channel on its own; no parameters."""
 
+from typing import Any
+
 import numpy as np
 
 from .. import functional
@@ -50,7 +52,12 @@ class MaxPool2d(Layer):
         self._window(_ANY_SIZE)
 
     def _window(self, size: Shape) -> Window:
-        how = {"stride": self.stride, "padding": self.padding, "dilation": self.dilation, "ceil_mode": self.ceil_mode}
+        how: dict[str, Any] = {
+            "stride": self.stride,
+            "padding": self.padding,
+            "dilation": self.dilation,
+            "ceil_mode": self.ceil_mode,
+        }
         return window(size, self.kernel_size, **how)
 
     def build(self, input_shape: Shape, rng: np.random.Generator) -> Shape:

@@ -2,10 +2,12 @@
 
 from typing import Any
 
+import numpy as np
+
 from ..errors import ConvlayersError, FileFormatError, located
-from ..layer import Node
+from ..layer import Layer
 from ..registry import layer_class, source_of
-from .graph import Input
+from .graph import Step, check_name, sample_shape
 from .model import Model
 from .sequential import Sequential
 
@@ -37,7 +39,7 @@ def to_config(model: Model) -> dict[str, Any]:
     }
 
 
-def _created(entry: dict[str, Any], number: int) -> Any:
+def _created(entry: dict[str, Any], number: int) -> Layer:
     place = f'layer {number} "{entry["name"]}"'
     try:
         return layer_class(entry["layer"], entry.get("distribution"))(**entry["config"])
@@ -47,27 +49,37 @@ def _created(entry: dict[str, Any], number: int) -> Any:
         raise FileFormatError(f"{place}: {entry['layer']} does not take this configuration ({error})") from error
 
 
-def from_config(config: dict[str, Any]) -> Model:
+def _steps(entries: list[dict[str, Any]], inputs: int) -> list[Step]:
+    """The steps that the entries describe, each reading values that are there before it."""
+    layers: list[Layer] = []
+    steps = []
+    for number, entry in enumerate(entries):
+        layers.append(layers[entry["shares"]] if "shares" in entry else _created(entry, number))
+        sources = tuple(entry["inputs"])
+        if not all(type(s) is int and 0 <= s < inputs + number for s in sources) or not sources:
+            raise FileFormatError(f'layer {number} "{entry["name"]}" reads the values {sources}; there are {inputs + number}')
+        steps.append(Step(check_name(entry["name"]), layers[-1], sources, inputs + number))
+    if len({step.name for step in steps}) < len(steps):
+        raise FileFormatError("two layers have one name")
+    return steps
+
+
+def from_config(config: dict[str, Any], draws: np.random.Generator | None = None) -> Model:
     """The model that `to_config` described, with fresh weights. Raises `FileFormatError` for values that describe none."""
     try:
         if config["version"] != VERSION:
             raise FileFormatError(f"the configuration has version {config['version']!r}; this convlayers reads {VERSION}")
-        layers: list[Any] = []
-        for number, entry in enumerate(config["layers"]):
-            layers.append(layers[entry["shares"]] if "shares" in entry else _created(entry, number))
-        names = [entry["name"] for entry in config["layers"]]
-        shapes = [tuple(shape) for shape in config["inputs"]]
-        if config["kind"] == "sequential":
-            model: Model = Sequential(list(zip(names, layers, strict=True)), input_shape=shapes[0], seed=config["seed"])
-        else:
-            nodes: list[Node] = [Input(shape) for shape in shapes]
-            inputs = list(nodes)
-            for entry, layer in zip(config["layers"], layers, strict=True):
-                nodes.append(layer(*(nodes[i] for i in entry["inputs"]), name=entry["name"]))
-            model = Model(inputs, [nodes[o] for o in config["outputs"]], seed=config["seed"])
+        kind: type[Model] = {"sequential": Sequential, "graph": Model}[config["kind"]]
+        shapes = [sample_shape(tuple(shape), "an input's shape") for shape in config["inputs"]]
+        steps = _steps(config["layers"], len(shapes))
+        outputs = list(config["outputs"])
+        if not shapes or not outputs or not all(type(o) is int and 0 <= o < len(shapes) + len(steps) for o in outputs):
+            raise FileFormatError(f"the outputs {outputs} are not among the model's values")
+        model = kind.__new__(kind)
+        model._assemble(shapes, steps, outputs, int(config["seed"]), draws)
         model.metadata = dict(config["metadata"])
         return model
     except ConvlayersError:
         raise
-    except (KeyError, TypeError, IndexError, ValueError, AttributeError) as error:
+    except (KeyError, TypeError, IndexError, ValueError, AttributeError, OverflowError, MemoryError) as error:
         raise FileFormatError(f"this is not a model's configuration ({type(error).__name__}: {error})") from error

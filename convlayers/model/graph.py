@@ -34,7 +34,7 @@ def as_nodes(value: object, name: str) -> tuple[Node, ...]:
     """One node or several, as a tuple."""
     nodes = (value,) if isinstance(value, Node) else tuple(value) if isinstance(value, Iterable) else ()
     if not nodes or not all(isinstance(n, Node) for n in nodes):
-        raise ArrayTypeError(f"{name} must be a node or a sequence of nodes, from cl.Input or from calling a layer; got {value!r}")
+        raise ArrayTypeError(f"{name} must be a node or several, from cl.Input or from calling a layer; got {value!r}")
     return nodes
 
 

@@ -1,15 +1,15 @@
 """A model: layers in the order of computation, what flows between them forward, and what flows back."""
 
 from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 
-from ..errors import ArrayTypeError, ConfigError, ConvlayersError, FileFormatError, ShapeError, located
+from ..errors import ArrayTypeError, ConvlayersError, FileFormatError, ShapeError, located
 from ..functional import as_array
 from ..layer import Layer, Node, Shape, build_layer, joined
 from ..randomness import at_node, generator, training_step
-from .graph import Step, as_nodes, ordered, sample_shape, unique_names
+from .graph import Step, as_nodes, ordered, unique_names
 
 
 class Tape(NamedTuple):
@@ -36,12 +36,20 @@ class Model:
         nodes = ordered(ins, outs)
         values = {id(node): number for number, node in enumerate([*ins, *nodes])}
         steps = [
-            Step(name, node.layer, tuple(values[id(p)] for p in node.parents), values[id(node)])
+            Step(name, cast(Layer, node.layer), tuple(values[id(p)] for p in node.parents), values[id(node)])
             for name, node in zip(unique_names(nodes), nodes, strict=True)
         ]
         self._assemble([n.shape for n in ins], steps, [values[id(n)] for n in outs], seed)
 
-    def _assemble(self, input_shapes: Sequence[Shape], steps: list[Step], outputs: list[int], seed: int) -> None:
+    def _assemble(
+        self,
+        input_shapes: Sequence[Shape],
+        steps: list[Step],
+        outputs: list[int],
+        seed: int,
+        draws: np.random.Generator | None = None,
+    ) -> None:
+        """Build the layers in order, from `seed` unless `draws` says where weights come from."""
         self.seed = seed
         self.input_shapes = [tuple(shape) for shape in input_shapes]
         self.steps, self.outputs = steps, outputs
@@ -51,19 +59,17 @@ class Model:
         for number, step in enumerate(steps):
             shapes = [self.value_shapes[s] for s in step.sources]
             first_use = id(step.layer) not in seen
-            self.value_shapes.append(self._build(step, shapes, number, first_use))
+            self.value_shapes.append(self._build(step, shapes, first_use, draws or generator(seed, "init", number)))
             seen.setdefault(id(step.layer), step.name)
-        self._owners = {layer: name for layer, name in seen.items()}
+        self._owners = seen
         self._last_use = self._find_last_uses()
         self._needs_gradient = self._find_gradients()
         self._step = 0
 
-    def _build(self, step: Step, shapes: list[Shape], number: int, first_use: bool) -> Shape:
-        built = getattr(step.layer, "_built_for", None)
-        rng = generator(self.seed, "init", number)
-        if first_use and built is None:
+    def _build(self, step: Step, shapes: list[Shape], first_use: bool, rng: np.random.Generator) -> Shape:
+        if first_use and step.layer.built_for is None:
             output = build_layer(step.layer, shapes, rng, _place(step))
-            step.layer._built_for = shapes
+            step.layer.built_for = shapes
             return output
         # The layer has its weights; a copy tells whether they fit here, and the output's shape.
         probe = type(step.layer)(**step.layer.config())
@@ -71,7 +77,7 @@ class Model:
         for key, value in probe.params.items():
             if value.shape != step.layer.params[key].shape:
                 raise ShapeError(
-                    f"{_place(step)}: its {key} {step.layer.params[key].shape} is shared and would have to be {value.shape} here"
+                    f"{_place(step)}: its {key} {step.layer.params[key].shape} is shared, and would be {value.shape} here"
                 )
         return output
 
@@ -139,7 +145,9 @@ class Model:
         own = {**self.parameters(), **self.buffers()}
         missing, extra = sorted(own.keys() - state.keys()), sorted(state.keys() - own.keys())
         if missing or extra:
-            parts = [f"{what} {', '.join(keys)}" for what, keys in (("missing:", missing), ("not of this model:", extra)) if keys]
+            parts = [
+                f"{what} {', '.join(keys)}" for what, keys in (("missing:", missing), ("not of this model:", extra)) if keys
+            ]
             raise FileFormatError(f"the state does not fit the model; {'; '.join(parts)}")
         for key, array in own.items():
             value = np.asarray(state[key])
@@ -160,7 +168,9 @@ class Model:
         for value, shape in zip(given, self.input_shapes, strict=True):
             array = as_array(value, "the model's input")
             if array.shape[1:] != shape or array.ndim == 0:
-                raise ShapeError(f"the model takes a batch of samples of shape {shape}, so (N, {str(shape)[1:]}; got {array.shape}")
+                raise ShapeError(
+                    f"the model takes a batch of samples of shape {shape}, so (N, {str(shape)[1:]}; got {array.shape}"
+                )
             arrays.append(array)
         if any(len(a) != len(arrays[0]) for a in arrays):
             raise ShapeError(f"the inputs' batch sizes differ: {', '.join(str(len(a)) for a in arrays)}")
@@ -203,9 +213,7 @@ class Model:
         """Inference: `(N, *input_shape)` to `(N, *output_shape)`."""
         return self._outputs(self._run(x, False, None))
 
-    def forward(
-        self, x: Any, training: bool = True, *, step: int | None = None, seed: int | None = None
-    ) -> tuple[Any, Tape]:
+    def forward(self, x: Any, training: bool = True, *, step: int | None = None, seed: int | None = None) -> tuple[Any, Tape]:
         """The output, and the tape that `backward` reads.
 
         Layers that draw, such as Dropout, draw for `step` of a run with `seed`; by default each training pass is a step of
@@ -227,7 +235,9 @@ class Model:
         """Add to every layer's gradients; return the gradient with respect to the input, or None without `input_gradient`."""
         given = list(dy) if len(self.outputs) > 1 and isinstance(dy, list | tuple) else [dy]
         if len(given) != len(self.outputs):
-            raise ArrayTypeError(f"the model has {len(self.outputs)} outputs, so backward takes as many gradients; got {len(given)}")
+            raise ArrayTypeError(
+                f"the model has {len(self.outputs)} outputs, so backward takes as many gradients; got {len(given)}"
+            )
         flowing: list[Any] = [None] * len(self.value_shapes)
         for output, gradient in zip(self.outputs, given, strict=True):
             expected = (tape.batch, *self.value_shapes[output])

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from ..errors import ArrayTypeError
-from ..layer import Layer, Node, Shape
+from ..layer import Layer
 from .graph import Step, check_name, sample_shape
 from .model import Model
 

@@ -1,5 +1,6 @@
 """Models as files: safetensors, with the configuration in its metadata. Data is data: no pickle, no code."""
 
+import hashlib
 import json
 from os import PathLike
 from typing import Any
@@ -8,10 +9,22 @@ import numpy as np
 
 from ..errors import ConvlayersError, FileFormatError, located
 from ..files import read_whole, write_whole
+from ..randomness import NoDraws
 from .config import from_config
 from .model import Model
 
+# In a trainer's checkpoint, what is the optimizer's has a name that no layer's parameter can have.
+OPTIMIZER = "optimizer:"
 _KEY = "convlayers"
+
+
+def _digest(arrays: dict[str, np.ndarray], header: dict[str, Any]) -> str:
+    """What tells a damaged file from a whole one: safetensors checks sizes, and no contents."""
+    digest = hashlib.sha256(json.dumps(header).encode())
+    for key in sorted(arrays):
+        digest.update(f"{key} {arrays[key].dtype.str} {arrays[key].shape}".encode())
+        digest.update(arrays[key].reshape(-1).view(np.uint8).data)
+    return digest.hexdigest()
 
 
 def pack(arrays: dict[str, np.ndarray], header: dict[str, Any]) -> bytes:
@@ -19,7 +32,9 @@ def pack(arrays: dict[str, np.ndarray], header: dict[str, Any]) -> bytes:
     from safetensors.numpy import save
 
     contiguous = {key: np.ascontiguousarray(array) for key, array in arrays.items()}
-    return save(contiguous, metadata={_KEY: json.dumps(header)})
+    # One key: safetensors orders several by chance, and the same model should make the same file.
+    sealed = {"contents": header, "sha256": _digest(contiguous, header)}
+    return save(contiguous, metadata={_KEY: json.dumps(sealed)})
 
 
 def unpack(path: str | PathLike[str]) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
@@ -34,12 +49,26 @@ def unpack(path: str | PathLike[str]) -> tuple[dict[str, np.ndarray], dict[str, 
     try:
         arrays = load(data)
         size = int.from_bytes(data[:8], "little")
-        header = json.loads(data[8 : 8 + size])["__metadata__"][_KEY]
-        return arrays, json.loads(header)
+        sealed = json.loads(json.loads(data[8 : 8 + size])["__metadata__"][_KEY])
+        header = sealed["contents"]
+        if sealed["sha256"] != _digest(arrays, header):
+            raise FileFormatError(f"{path} is damaged: its contents do not match its digest")
+        return arrays, header
+    except FileFormatError:
+        raise
     except SafetensorError as error:
         raise FileFormatError(f"{path} is not a whole safetensors file: {error}") from error
     except (KeyError, TypeError, ValueError, RecursionError) as error:
         raise FileFormatError(f"{path} is a safetensors file, but not one that convlayers wrote") from error
+
+
+def model_from(arrays: dict[str, np.ndarray], config: dict[str, Any]) -> Model:
+    """The model in a file's contents; arrays of an optimizer may lie beside its own."""
+    own = {key: array for key, array in arrays.items() if not key.startswith(OPTIMIZER)}
+    # The weights come from the file: nothing is drawn, and no more memory is taken than for what the file holds.
+    model = from_config(config, NoDraws(sum(array.size for array in own.values())))
+    model.load_state_dict(own)
+    return model
 
 
 def save(model: Model, path: str | PathLike[str]) -> None:
@@ -48,15 +77,13 @@ def save(model: Model, path: str | PathLike[str]) -> None:
 
 
 def load(path: str | PathLike[str]) -> Model:
-    """Read a model that `Model.save` wrote.
+    """Read a model that `Model.save` wrote, or the model in a trainer's checkpoint.
 
     Raises `FileFormatError` for a truncated, corrupt or foreign file, `LayerNotFoundError` with the id and the distribution
     that it came from where a plug-in is missing.
     """
     arrays, config = unpack(path)
     try:
-        model = from_config(config)
-        model.load_state_dict(arrays)
+        return model_from(arrays, config)
     except ConvlayersError as error:
         raise located(error, str(path)) from error
-    return model

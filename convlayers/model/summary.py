@@ -25,7 +25,9 @@ def summary(model: Model) -> str:
     rows.append(("total", "", "", f"{parameters:,}", f"{work:,}"))
     widths = [max(len(row[column]) for row in rows) for column in range(5)]
     lines = [
-        "  ".join(cell.ljust(w) if column < 3 else cell.rjust(w) for column, (cell, w) in enumerate(zip(row, widths, strict=True)))
+        "  ".join(
+            cell.ljust(w) if column < 3 else cell.rjust(w) for column, (cell, w) in enumerate(zip(row, widths, strict=True))
+        )
         for row in rows
     ]
     rule = "-" * len(lines[0])

@@ -1,0 +1,46 @@
+"""What each command does; `train` has a file of its own."""
+
+import argparse
+
+from .train import train
+
+__all__ = ["evaluate", "export", "layers", "train", "verify"]
+
+
+def evaluate(args: argparse.Namespace) -> None:
+    """Loss and accuracy of a saved model or an ONNX file on the test images."""
+    from .. import datasets
+    from .scoring import open_predictor, score
+
+    data = datasets.load(args.data)
+    result = score(open_predictor(args.model, data), data)
+    print(f"{args.model} on {data.name}: loss {result.loss:.4f}, {result}")
+
+
+def export(args: argparse.Namespace) -> None:
+    """Write a saved model as ONNX, with the labels and the preprocessing that it was saved with."""
+    from ..files import check_target
+    from ..onnx import export_onnx
+    from .scoring import load_model
+
+    check_target(args.target)
+    print(export_onnx(load_model(args.model), args.target, args.opset))
+
+
+def verify(args: argparse.Namespace) -> None:
+    """Repeat an export's check on a file."""
+    from ..onnx import verify_onnx
+
+    print(verify_onnx(args.model))
+
+
+def layers(args: argparse.Namespace) -> None:
+    """A table of every registered layer; no plug-in is imported for it."""
+    from ..registry import available_layers
+
+    rows = list(available_layers().items())
+    width = max((len(layer_id) for layer_id, _ in rows), default=0)
+    for layer_id, distribution in rows:
+        # An id that two distributions claim comes as "a 1.0 and b 2.0"; names and versions hold no spaces.
+        clash = "  (two owners; uninstall one of them to use it)" if " and " in distribution else ""
+        print(f"{layer_id:<{width}}  {distribution}{clash}")

@@ -1,0 +1,94 @@
+"""What can be typed."""
+
+import argparse
+import math
+from typing import NoReturn
+
+from ..errors import ConfigError
+
+DATA = (
+    "digits, idx:DIR (MNIST's four files), FILE.npz (x_train, y_train, x_test, y_test), or a folder with one subfolder a class"
+)
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        """An error like any other of ours, where argparse would print its usage and leave."""
+        raise ConfigError(f"{message}; see {self.prog} --help")
+
+
+def count(text: str) -> int:
+    """A whole number of at least 1."""
+    if not text.isascii() or not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"must be a whole number of at least 1; got {text!r}")
+    return int(text)
+
+
+def rate(text: str) -> float:
+    """A finite number over 0."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not (math.isfinite(value) and value > 0):
+        raise argparse.ArgumentTypeError(f"must be a number over 0; got {text!r}")
+    return value
+
+
+def parser() -> argparse.ArgumentParser:
+    """The parser of every command; `command` in its result is the command's name."""
+    from .. import __version__
+
+    top = _Parser(
+        prog="convlayers", description="Train convolutional networks on a CPU and hand them over as verified ONNX files."
+    )
+    top.add_argument("--version", action="version", version=f"convlayers {__version__}")
+    commands = top.add_subparsers(title="commands", dest="command", metavar="COMMAND", required=True)
+    _train(commands)
+    _evaluate(commands)
+    _export(commands)
+    _verify(commands)
+    commands.add_parser("layers", help="list every registered layer and the distribution it came from")
+    return top
+
+
+def _train(commands: argparse._SubParsersAction) -> None:
+    train = commands.add_parser(
+        "train", help="train a network", description="Train a network and say how it does on the test images."
+    )
+    train.add_argument("data", metavar="DATA", help=DATA)
+    train.add_argument(
+        "--model", metavar="NAME|FILE.toml", help="digits-cnn, lenet5, or a file of layers; by default chosen by size"
+    )
+    train.add_argument("--epochs", type=count, default=15, metavar="N", help="passes over the training images (default 15)")
+    train.add_argument("--batch-size", type=count, default=64, metavar="N", help="images a step (default 64)")
+    train.add_argument(
+        "--optimizer", choices=("adam", "adamw", "rmsprop", "sgd"), default="adam", help="update rule (default adam)"
+    )
+    train.add_argument("--lr", type=rate, metavar="X", help="learning rate (default 0.001; sgd 0.05 with momentum 0.9)")
+    train.add_argument(
+        "--seed", type=int, default=0, metavar="N", help="of weights and shuffling: one seed, one result (default 0)"
+    )
+    train.add_argument("--threads", type=count, metavar="N", help="for the kernels; any number gives the same result")
+    train.add_argument("--checkpoint", metavar="FILE", help="written after each epoch and on Ctrl-C; training resumes from it")
+    train.add_argument("--save", metavar="FILE", help="write the trained model, for evaluate and export")
+    train.add_argument("--export", metavar="FILE.onnx", help="write the trained model as ONNX, verified with onnxruntime")
+    train.add_argument("--quiet", action="store_true", help="print the results alone")
+
+
+def _evaluate(commands: argparse._SubParsersAction) -> None:
+    evaluate = commands.add_parser("evaluate", help="loss and accuracy of a model on test images")
+    evaluate.add_argument("model", metavar="MODEL", help="a saved model or an .onnx file")
+    evaluate.add_argument("data", metavar="DATA", help=DATA)
+
+
+def _export(commands: argparse._SubParsersAction) -> None:
+    export = commands.add_parser("export", help="write a saved model as ONNX, verified with onnxruntime")
+    export.add_argument("model", metavar="SAVED", help="a model that train --save or Model.save wrote")
+    export.add_argument("target", metavar="MODEL.onnx", help="the file to write")
+    export.add_argument("--opset", type=count, default=17, metavar="N", help="version of ONNX's operators (default 17)")
+
+
+def _verify(commands: argparse._SubParsersAction) -> None:
+    verify = commands.add_parser("verify", help="repeat an export's check on an .onnx file")
+    verify.add_argument("model", metavar="MODEL.onnx", help="the file to check")

@@ -1,0 +1,177 @@
+"""Between the graph and the bytes of a file: writing it, checking it, reading it back with care."""
+
+from collections.abc import Iterator
+from os import PathLike
+from typing import Any
+
+import numpy as np
+
+from ..errors import ExportError, ExportMismatchError, FileFormatError
+from ..files import read_whole
+from .graph import GraphBuilder, GraphNode, Value
+from .session import one_line
+
+# What protobuf can hold in one message, less room for names and metadata.
+LARGEST = 2**31 - 2**24
+# ONNX's own domain follows the opset that was asked for; other domains are written at their first usable version.
+_DOMAIN_VERSIONS = {"ai.onnx.ml": 2}
+
+
+def _written(array: np.ndarray) -> np.ndarray:
+    wide = array.dtype.kind == "f" and array.dtype.itemsize > 4
+    return np.array(array, np.float32 if wide else array.dtype.newbyteorder("="), order="C")
+
+
+def _node(node: GraphNode) -> Any:
+    from onnx import helper, numpy_helper
+
+    made = helper.make_node(node.op_type, node.inputs, node.outputs, name=node.name, domain=node.domain)
+    for key, value in node.attributes.items():
+        try:
+            tensor = isinstance(value, np.ndarray)
+            made.attribute.append(helper.make_attribute(key, numpy_helper.from_array(_written(value)) if tensor else value))
+        except (TypeError, ValueError) as error:
+            raise ExportError(f'node "{node.name}": attribute {key}={value!r} is nothing ONNX can hold ({error})') from error
+    return made
+
+
+def _info(value: Value, *, shape: bool = True) -> Any:
+    from onnx import TensorProto, helper
+
+    return helper.make_tensor_value_info(value.name, TensorProto.FLOAT, ["N", *value.shape] if shape else None)
+
+
+def build(graph: GraphBuilder, version: str) -> Any:
+    """The graph as a `ModelProto`, in the oldest IR version that its opset allows, so that old runtimes read it.
+
+    Only the inputs' shapes are in it: `declare` adds the others when they have been inferred and compared.
+    """
+    from onnx import helper, numpy_helper
+
+    size = sum(array.size * min(array.itemsize, 4 if array.dtype.kind == "f" else 8) for array in graph.constants.values())
+    if size > LARGEST:
+        raise ExportError(f"the model's constants take {size / 2**30:.1f} GB; an ONNX file holds at most 2 GB")
+    domains = sorted({node.domain for node in graph.nodes} - {"", "ai.onnx"})
+    imports = [helper.make_opsetid("", graph.opset)]
+    imports += [helper.make_opsetid(domain, _DOMAIN_VERSIONS.get(domain, 1)) for domain in domains]
+    body = helper.make_graph(
+        [_node(node) for node in graph.nodes],
+        "convlayers",
+        [_info(value) for value in graph.inputs],
+        [_info(value, shape=False) for value in graph.outputs],
+        [numpy_helper.from_array(_written(array), name) for name, array in graph.constants.items()],
+    )
+    return helper.make_model(
+        body,
+        opset_imports=imports,
+        ir_version=helper.find_min_ir_version_for(imports[:1]),
+        producer_name="convlayers",
+        producer_version=version,
+    )
+
+
+def compare_shapes(proto: Any, graph: GraphBuilder) -> None:
+    """Compare the shapes that ONNX infers with the layers' own; `ExportMismatchError` names the first layer that differs.
+
+    A shape that ONNX cannot infer, behind an operator of another domain, is left to the run.
+    """
+    from onnx import shape_inference
+
+    try:
+        inferred = shape_inference.infer_shapes(proto, data_prop=True).graph
+    except Exception as error:
+        raise ExportError(f"onnx cannot infer the shapes: {one_line(error)}") from error
+    types = {info.name: info.type.tensor_type for info in [*inferred.value_info, *inferred.output]}
+    for layer in graph.layers:
+        found = types.get(layer.name)
+        if found is None or not found.HasField("shape"):
+            continue
+        sizes = [axis.dim_value if axis.HasField("dim_value") else None for axis in found.shape.dim]
+        if len(sizes) != len(layer.shape) + 1 or any(
+            s not in (None, n) for s, n in zip(sizes, (None, *layer.shape), strict=True)
+        ):
+            raise ExportMismatchError(
+                f"{layer.place}: its to_onnx gives the shape {_shown(sizes)}, the layer itself {_shown([None, *layer.shape])}"
+            )
+
+
+def _shown(sizes: list[int | None]) -> str:
+    return "(" + ", ".join("N" if size is None else str(size) for size in sizes) + ")"
+
+
+def declare(proto: Any, graph: GraphBuilder) -> None:
+    """Write the shape of every layer's output into the file."""
+    outputs = {value.name for value in graph.outputs}
+    del proto.graph.output[:]
+    proto.graph.output.extend(_info(value) for value in graph.outputs)
+    proto.graph.value_info.extend(_info(value) for value in graph.layers if value.name not in outputs)
+
+
+def with_layers(proto: Any, graph: GraphBuilder) -> bytes:
+    """The bytes of the same model with every layer's output as an output, in the order of the layers."""
+    kept = list(proto.graph.output)
+    del proto.graph.output[:]
+    proto.graph.output.extend(_info(value) for value in graph.layers)
+    data = proto.SerializeToString()
+    del proto.graph.output[:]
+    proto.graph.output.extend(kept)
+    return data
+
+
+def check(data: bytes, place: str) -> None:
+    """onnx's own checker with strict shape inference; `ExportError` with its reason."""
+    from onnx import checker
+
+    try:
+        checker.check_model(data, full_check=True)
+    except Exception as error:  # the checker and the shape inference have no common base
+        raise ExportError(f"{place}: onnx.checker refuses the file: {one_line(error)}") from error
+
+
+def read(path: str | PathLike[str]) -> tuple[bytes, Any]:
+    """The bytes of an ONNX file and the `ModelProto` in them, checked.
+
+    Raises `FileFormatError` for a file that is empty, truncated, corrupt or something else, `ExportError` for one that
+    fails the checker or keeps its weights in other files.
+    """
+    from onnx import load_model_from_string
+
+    data = read_whole(path)
+    try:
+        proto = load_model_from_string(data)
+    except Exception as error:
+        raise FileFormatError(f"{path} is not a whole ONNX file: {one_line(error)}") from error
+    if not proto.ir_version or not proto.graph.node or not proto.opset_import:
+        raise FileFormatError(f"{path} is not a whole ONNX file: it has no IR version, no opset or no operators")
+    for tensor in _tensors(proto):
+        _check_tensor(tensor, str(path))
+    check(data, str(path))
+    return data, proto
+
+
+def _tensors(proto: Any) -> Iterator[Any]:
+    """Every tensor of a file, in subgraphs and functions too."""
+    waiting = [proto.graph, *proto.functions]
+    while waiting:
+        part = waiting.pop()
+        yield from getattr(part, "initializer", ())
+        for sparse in getattr(part, "sparse_initializer", ()):
+            yield from (sparse.values, sparse.indices)
+        for node in part.node:
+            for attribute in node.attribute:
+                yield from [attribute.t] if attribute.HasField("t") else attribute.tensors
+                waiting += [attribute.g] if attribute.HasField("g") else attribute.graphs
+
+
+def _check_tensor(tensor: Any, place: str) -> None:
+    from onnx import TensorProto, numpy_helper
+
+    if tensor.data_location == TensorProto.EXTERNAL or tensor.external_data:
+        raise ExportError(f'{place}: tensor "{tensor.name}" lies in another file; store the weights inside the ONNX file')
+    try:
+        numpy_helper.to_array(tensor)
+    except Exception as error:  # what it raises depends on the data type
+        shape = tuple(tensor.dims)
+        raise FileFormatError(
+            f'{place}: tensor "{tensor.name}" does not hold what its shape {shape} says: {one_line(error)}'
+        ) from error

@@ -1,0 +1,51 @@
+"""What a check of an ONNX file found."""
+
+import math
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True)
+class OnnxReport:
+    """The result of `export_onnx` and of `verify_onnx`; `str()` says it in one paragraph.
+
+    `errors` holds the largest error of each output over all batches, relative to the largest value of that output, and
+    `layers` the same after each layer, by name (empty where only the file is at hand). `tolerance` is the bound on
+    `errors`. `judge` names what onnxruntime was compared with.
+    """
+
+    path: str
+    opset: int
+    ir_version: int
+    bytes: int
+    nodes: int
+    parameters: int
+    batches: tuple[int, ...]
+    judge: str
+    errors: dict[str, float]
+    tolerance: float
+    layers: dict[str, float] = field(default_factory=dict)
+
+    def __str__(self) -> str:
+        worst = max(self.errors, key=lambda name: self.errors[name])
+        *first, last = map(str, self.batches)
+        batches = f"batches of {', '.join(first)} and {last}" if first else f"a batch of {last}"
+        layers = f"{len(self.layers)} layers, " if self.layers else ""
+        return (
+            f"{self.path}: ONNX opset {self.opset}, {layers}{self.nodes} nodes, {self.parameters:,} parameters, "
+            f"{self.bytes:,} bytes. onnxruntime agrees with {self.judge} on {batches} random inputs: largest relative error "
+            f"{self.errors[worst]:.1e} ({worst}), tolerance {self.tolerance:.1e}."
+        )
+
+
+def make_report(path: object, data: bytes, proto: Any, **found: Any) -> OnnxReport:
+    """The report on a file of these bytes, with what a check found."""
+    return OnnxReport(
+        path=str(path),
+        opset=next((entry.version for entry in proto.opset_import if entry.domain in ("", "ai.onnx")), 0),
+        ir_version=proto.ir_version,
+        bytes=len(data),
+        nodes=len(proto.graph.node),
+        parameters=sum(math.prod(tensor.dims) for tensor in proto.graph.initializer),
+        **found,
+    )

@@ -1,0 +1,83 @@
+"""An ONNX file as something that predicts."""
+
+import json
+from os import PathLike
+from typing import Any
+
+import numpy as np
+
+from ..errors import ArrayTypeError, ShapeError
+from ..functional import as_array
+from ..layer import Shape
+from ..shapes import positive
+from . import proto as files
+from .record import KEY
+from .session import InputSpec, inputs_of, open_session, run
+
+
+class OnnxModel:
+    """An ONNX file, of this package or another, run by onnxruntime on the processor.
+
+    `metadata` holds the file's properties: texts, but `labels` and `preprocessing` as the values that their JSON describes.
+    Raises `FileAccessError`, `FileFormatError` (empty, truncated, corrupt, not ONNX) or `ExportError` (fails onnx.checker,
+    refused by onnxruntime, weights in other files, inputs with open axes besides the batch).
+    """
+
+    def __init__(self, path: str | PathLike[str]) -> None:
+        data, proto = files.read(path)
+        self.path = str(path)
+        self.metadata = {entry.key: _value(entry.key, entry.value) for entry in proto.metadata_props if entry.key != KEY}
+        self._session = open_session(data, self.path)
+        self._inputs = inputs_of(self._session, self.path)
+
+    @property
+    def input_shape(self) -> Shape | list[Shape]:
+        """The shape of one sample; a list for several inputs."""
+        shapes = [spec.shape for spec in self._inputs]
+        return shapes[0] if len(shapes) == 1 else shapes
+
+    def predict(self, x: Any, batch_size: int = 256) -> Any:
+        """The outputs for x `(N, *input_shape)`, `batch_size` samples at a time; lists for several inputs or outputs.
+
+        Raises `ShapeError` for samples of another shape, `ArrayTypeError` for an array that the file cannot take.
+        """
+        size = positive(batch_size, "batch_size")
+        given = list(x) if len(self._inputs) > 1 and isinstance(x, list | tuple) else [x]
+        if len(given) != len(self._inputs):
+            raise ArrayTypeError(f"{self.path} takes {len(self._inputs)} inputs; got {len(given)}")
+        arrays = [_fitting(value, spec) for value, spec in zip(given, self._inputs, strict=True)]
+        count = len(arrays[0])
+        if any(len(array) != count for array in arrays):
+            raise ShapeError(f"the inputs' batch sizes differ: {', '.join(str(len(array)) for array in arrays)}")
+        fixed = next((spec.batch for spec in self._inputs if spec.batch is not None), None)
+        if fixed is not None and (fixed == 0 or count % fixed):
+            raise ShapeError(f"{self.path} takes batches of exactly {fixed}, so a multiple of that; got {count} samples")
+        step = fixed or size
+        parts = [self._run([array[i : i + step] for array in arrays]) for i in range(0, max(count, 1), step)]
+        outputs = [np.concatenate(part) for part in zip(*parts, strict=True)]
+        return outputs[0] if len(outputs) == 1 else outputs
+
+    def _run(self, arrays: list[np.ndarray]) -> list[np.ndarray]:
+        feeds = {spec.name: array for spec, array in zip(self._inputs, arrays, strict=True)}
+        results = run(self._session, feeds, self.path)
+        if any(result.ndim == 0 or len(result) != len(arrays[0]) for result in results):
+            raise ShapeError(f"{self.path} does not give one output a sample, so it cannot predict")
+        return results
+
+
+def _fitting(value: Any, spec: InputSpec) -> np.ndarray:
+    array = as_array(value, f'input "{spec.name}"')
+    if spec.dtype.kind in "iub" and not np.array_equal(array, array.astype(spec.dtype)):
+        raise ArrayTypeError(f'input "{spec.name}" takes {spec.dtype}; got values that it cannot hold')
+    if array.ndim == 0 or array.shape[1:] != spec.shape:
+        raise ShapeError(f'input "{spec.name}" takes a batch of samples of shape {spec.shape}; got {array.shape}')
+    return array.astype(spec.dtype, copy=False)
+
+
+def _value(key: str, text: str) -> Any:
+    if key not in ("labels", "preprocessing"):
+        return text
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):  # another program's labels
+        return text

@@ -1,0 +1,108 @@
+"""The check of an export, repeated on a file anywhere."""
+
+import math
+from os import PathLike, fspath
+from typing import Any
+
+import numpy as np
+
+from ..errors import ExportError, ExportMismatchError, FileFormatError
+from ..randomness import generator
+from ..tolerance import largest_error, tolerance
+from . import record
+from .compare import BATCHES, relative_error, run_batches
+from .proto import read
+from .report import OnnxReport, make_report
+from .session import InputSpec, inputs_of, one_line, open_session, run, tensors
+
+_SEED = 0
+
+
+def verify_onnx(path: str | PathLike[str]) -> OnnxReport:
+    """Check an ONNX file with onnx.checker, run it with onnxruntime, and compare the outputs; no model is needed.
+
+    A file of `export_onnx` is compared with what its model computed, which the file remembers together with the inputs
+    and a fingerprint of each weight. A file of another program is compared with `onnx.reference.ReferenceEvaluator`, on
+    batches of 1, 2 and 7 random inputs if its batch axis is symbolic. `report.judge` says which of the two it was.
+
+    Raises `FileAccessError`; `FileFormatError` for a file that is empty, truncated, corrupt or something else;
+    `ExportError` for one that onnx.checker or onnxruntime refuses, that keeps weights in other files, or whose inputs have
+    open axes besides the batch; `ExportMismatchError` for one whose weights or outputs are not what they should be.
+    """
+    place = fspath(path)
+    data, proto = read(path)
+    properties = {entry.key: entry.value for entry in proto.metadata_props}
+    if record.KEY in properties:
+        found = _against_record(record.read(properties[record.KEY], place), data, proto, place)
+    elif proto.producer_name == "convlayers":
+        raise FileFormatError(f"{place} was written by convlayers, but its verification record is gone: truncated or changed")
+    else:
+        found = _against_reference(data, proto, place)
+    return make_report(place, data, proto, **found)
+
+
+def _against_record(passed: record.Record, data: bytes, proto: Any, place: str) -> dict[str, Any]:
+    constants = record.fingerprints(proto)
+    for name in [*passed.constants, *constants]:
+        if constants.get(name) != passed.constants.get(name):
+            raise ExportMismatchError(f'{place}: "{name}" is not what was exported; it was changed since')
+    shapes = {name: expected.shape for name, expected in passed.outputs.items()}
+    actual = run_batches(open_session(data, place), passed.seed, passed.batches, passed.inputs, shapes, place)
+    errors = {name: relative_error(record.kept(actual[name]), e.values, e.scale) for name, e in passed.outputs.items()}
+    _judge(errors, passed.bound, place, "the outputs recorded at its export")
+    return {
+        "batches": passed.batches,
+        "judge": "the outputs recorded at its export",
+        "errors": errors,
+        "tolerance": passed.bound,
+    }
+
+
+def _judge(errors: dict[str, float], limit: float, place: str, judge: str) -> None:
+    for name, error in errors.items():
+        if not error <= limit:
+            raise ExportMismatchError(
+                f'{place}: output "{name}" of onnxruntime differs from {judge} by {error:.2g} of its largest value; '
+                f"rounding explains {limit:.2g}"
+            )
+
+
+def _against_reference(data: bytes, proto: Any, place: str) -> dict[str, Any]:
+    """onnxruntime against the reference evaluator, each batch by itself."""
+    session = open_session(data, place)
+    specs = inputs_of(session, place)
+    fixed = next((spec.batch for spec in specs if spec.batch is not None), None)
+    batches = BATCHES if fixed is None else (fixed,)
+    names = [output.name for output in session.get_outputs()]
+    errors = dict.fromkeys(names, 0.0)
+    for batch in batches:
+        feeds = {spec.name: _drawn(spec, number, batch) for number, spec in enumerate(specs)}
+        actual, expected = run(session, feeds, place), _evaluated(proto, feeds, names, place)
+        for name, a, e in zip(names, actual, expected, strict=True):
+            errors[name] = max(errors[name], largest_error(a, e))
+    limit = tolerance(np.float32, _length(proto))
+    _judge(errors, limit, place, "onnx's reference evaluator")
+    return {"batches": batches, "judge": "onnx's reference evaluator", "errors": errors, "tolerance": limit}
+
+
+def _drawn(spec: InputSpec, number: int, batch: int) -> np.ndarray:
+    uniform = generator(_SEED, "onnx foreign input", number, batch).random((batch, *spec.shape))
+    # 0 and 1 are valid whatever an integer means: an index, a flag, a pixel.
+    return (uniform * 2 - 1 if spec.dtype.kind == "f" else uniform >= 0.5).astype(spec.dtype)
+
+
+def _evaluated(proto: Any, feeds: dict[str, np.ndarray], names: list[str], place: str) -> list[np.ndarray]:
+    from onnx.reference import ReferenceEvaluator
+
+    try:
+        with np.errstate(all="ignore"):
+            results: Any = ReferenceEvaluator(proto).run(None, feeds)
+    except Exception as error:  # whatever an operator raises, or RuntimeError for one that it does not know
+        raise ExportError(f"{place}: onnx's reference evaluator cannot run it: {one_line(error)}") from error
+    return tensors(results, names, place)
+
+
+def _length(proto: Any) -> int:
+    """The products of all sums behind one output: each weight's axes but its shortest end, and one for each node."""
+    weights = [tensor.dims for tensor in proto.graph.initializer if len(tensor.dims) > 1 and min(tensor.dims) > 0]
+    return len(proto.graph.node) + sum(math.prod(dims) // min(dims[0], dims[-1]) for dims in weights)

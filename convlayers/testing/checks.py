@@ -1,0 +1,214 @@
+"""The checks of a layer's contract; each takes a `Case` and fails with AssertionError.
+
+What a layer may rely on is in `convlayers.layer`; what a user may rely on is here.
+"""
+
+import inspect
+import json
+from typing import Any
+
+import numpy as np
+
+from ..layer import Layer, joined
+from .case import STEP, Case, as_list, contents, zero
+from .gradients import assert_gradient
+from .machine import assert_close, assert_same, on_every_machine, same_bits
+
+_BATCH = 3
+
+
+def configuration(case: Case) -> None:
+    """Constructor arguments are JSON values, kept as given in attributes of the same names; they make the same layer again."""
+    inherited = case.cls.__init__ in (object.__init__, Layer.__init__)
+    for parameter in () if inherited else inspect.signature(case.cls).parameters.values():
+        assert parameter.kind not in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD), (
+            f"the constructor takes {parameter}, which no configuration can hold"
+        )
+        assert hasattr(case.layer, parameter.name), f"the constructor's {parameter.name} is not an attribute"
+    given = json.loads(json.dumps(case.config))
+    kept = case.created().config()
+    assert json.loads(json.dumps(kept)) == given, f"the configuration {given} came back as {kept}"
+    assert kept == given, f"arguments are not kept as given: {given} became {kept}"
+    assert not case.created().params, "parameters belong into build; the constructor made some"
+
+
+def shapes_and_dtypes(case: Case) -> None:
+    """`build` tells the output's shape; parameters are float32, `float64` goes in and comes out as `float64`."""
+    layer, output = case.built()
+    for name, value in layer.params.items():
+        assert value.dtype == np.float32, f"parameter {name} is {value.dtype}, not float32"
+        assert layer.grads[name].shape == value.shape, f"the gradient of {name} has another shape"
+    for training in (False, True):
+        for dtype in (np.float32, np.float64):
+            x = case.inputs(_BATCH, dtype)
+            y, cache = case.forward(layer, x, training=training)
+            assert y.shape == (_BATCH, *output), f"build says {output} for a sample, forward gave {y.shape} for {_BATCH}"
+            assert y.dtype == dtype, f"{np.dtype(dtype)} went in and {y.dtype} came out"
+            back = as_list(layer.backward(case.gradient(y), cache))
+            assert len(back) == len(case.shapes), f"{len(case.shapes)} inputs, {len(back)} input gradients"
+            for dx, value in zip(back, as_list(x), strict=True):
+                assert dx.shape == value.shape, f"an input is {value.shape}, its gradient {dx.shape}"
+                assert dx.dtype == dtype, f"{np.dtype(dtype)} went in and a gradient in {dx.dtype} came out"
+
+
+def same_weights(case: Case) -> None:
+    """`build` draws from its generator alone: the same seed gives the same weights."""
+    (first, _), (second, _) = case.built(), case.built()
+    assert first.params.keys() == second.params.keys(), "two builds made different parameters"
+    assert_same(list(first.params.values()), list(second.params.values()), "weights of two builds from one seed")
+
+
+def precision(case: Case) -> None:
+    """float32 gives what float64 gives, within the rounding of the sums."""
+    for training in (False, True):
+        (narrow, output), (wide, _) = case.built(), case.built(np.float64)
+        x = case.inputs(_BATCH)
+        wide_x = joined(wide, [a.astype(np.float64) for a in as_list(x)])
+        length = case.sum_length(_BATCH, output)
+        y, _ = case.forward(narrow, x, training=training)
+        assert_close(y, case.forward(wide, wide_x, training=training)[0], length, f"forward, training={training}")
+
+
+def _gradients(case: Case, training: bool) -> None:
+    layer, _ = case.built(np.float64)
+    x = as_list(case.inputs(_BATCH, np.float64))
+    y, cache = case.forward(layer, joined(layer, x), training=training)
+    weights, rng = case.gradient(y), case.rng("directions")
+    zero(layer)
+    back = as_list(layer.backward(weights, cache))
+
+    def loss() -> float:
+        return float((case.forward(layer, joined(layer, x), training=training)[0] * weights).sum())
+
+    for number, (value, dx) in enumerate(zip(list(x), back, strict=True)):
+
+        def of_input(moved: np.ndarray, number: int = number) -> float:
+            before, x[number] = x[number], moved
+            try:
+                return loss()
+            finally:
+                x[number] = before
+
+        assert_gradient(of_input, value, dx, rng, f"input {number}")
+    for name, value in list(layer.params.items()):
+
+        def of_parameter(moved: np.ndarray, name: str = name) -> float:
+            before, layer.params[name] = layer.params[name], moved
+            try:
+                return loss()
+            finally:
+                layer.params[name] = before
+
+        assert_gradient(of_parameter, value, layer.grads[name], rng, f"parameter {name}")
+
+
+def gradients_in_inference(case: Case) -> None:
+    """Gradients by central differences in float64, `training=False`."""
+    _gradients(case, False)
+
+
+def gradients_in_training(case: Case) -> None:
+    """Gradients by central differences in float64, `training=True`, every pass at one training step."""
+    _gradients(case, True)
+
+
+def gradients_add(case: Case) -> None:
+    """`backward` adds to `grads`, and `accumulate` adds the same."""
+    layer, _ = case.built(np.float64)
+    x = case.inputs(_BATCH, np.float64)
+    y, cache = case.forward(layer, x, training=True)
+    zero(layer)
+    layer.backward(case.gradient(y), cache)
+    once = {name: gradient.copy() for name, gradient in layer.grads.items()}
+    layer.backward(case.gradient(y), cache)
+    for name, gradient in layer.grads.items():
+        assert_close(gradient, 2 * once[name], 1, f"a second backward, gradient of {name}")
+    zero(layer)
+    layer.accumulate(case.gradient(y), cache)
+    for name, gradient in layer.grads.items():
+        assert same_bits(gradient, once[name]), f"accumulate and backward disagree on the gradient of {name}"
+
+
+def machines(case: Case) -> None:
+    """The same bits for 1, 2 and 3 threads, and close results under every instruction set, memory poisoned before."""
+    for training in (False, True):
+        length = case.sum_length(_BATCH, case.built()[1])
+
+        def compute(training: bool = training) -> list[np.ndarray]:
+            return case.passes(case.built()[0], case.inputs(_BATCH), training=training)
+
+        results = on_every_machine(compute)
+        (first, expected), *others = results.items()
+        for isa, arrays in others:
+            for number, (actual, wanted) in enumerate(zip(arrays, expected, strict=True)):
+                assert_close(actual, wanted, length, f"result {number} under {isa} against {first}, training={training}")
+
+
+def repeatable(case: Case) -> None:
+    """The same pass gives the same bits; what is drawn depends on the training step, and inference draws nothing."""
+    for training in (False, True):
+        runs = [case.passes(case.built()[0], case.inputs(_BATCH), training=training) for _ in range(2)]
+        assert_same(runs[1], runs[0], f"a second run, training={training}")
+    layer, _ = case.built()
+    outputs = [case.forward(layer, case.inputs(_BATCH), training=False, step=step)[0] for step in (STEP, STEP + 1)]
+    assert_same(outputs[1:], outputs[:1], "inference at another training step")
+
+
+def writes_nothing(case: Case) -> None:
+    """Inputs, the output's gradient and parameters may be read-only, and nobody writes to them."""
+    layer, _ = case.built()
+    for training in (False, True):
+        x = case.inputs(_BATCH)
+        guarded = [*as_list(x), *layer.params.values()]
+        for array in guarded:
+            array.flags.writeable = False
+        before = contents(guarded)
+        y, cache = case.forward(layer, x, training=training)
+        dy = case.gradient(y)
+        dy.flags.writeable = False
+        given = contents(dy)
+        layer.backward(dy, cache)
+        assert contents(guarded) == before, "forward or backward wrote to an input or a parameter"
+        assert contents(dy) == given, "backward wrote to the output's gradient"
+
+
+def keeps_nothing(case: Case) -> None:
+    """Two passes under way at once give what each gives alone: everything travels in the cache."""
+    for training in (False, True):
+        layer, _ = case.built()
+        batches = [case.inputs(_BATCH, purpose="first"), case.inputs(_BATCH - 1, purpose="second")]
+        alone = [case.passes(case.built()[0], x, training=training) for x in batches]
+        forward = [case.forward(layer, x, training=training) for x in batches]
+        for (y, cache), expected in zip(forward, alone, strict=True):
+            zero(layer)
+            dx = as_list(layer.backward(case.gradient(y), cache))
+            actual = [y, *dx, *layer.grads.values()]
+            assert_same(actual, expected, f"two interleaved passes, training={training}: something is kept on self")
+
+
+def batch_sizes(case: Case) -> None:
+    """Batches of 0, 1 and 5; in inference a sample's output does not depend on its neighbours."""
+    layer, output = case.built()
+    x = as_list(case.inputs(5))
+    whole, _ = case.forward(layer, joined(layer, x), training=False)
+    for n in range(5):
+        one, _ = case.forward(layer, joined(layer, [a[n : n + 1] for a in x]), training=False)
+        assert_close(one, whole[n : n + 1], case.sum_length(1, output), f"sample {n} alone")
+    empty, cache = case.forward(layer, joined(layer, [a[:0] for a in x]), training=False)
+    assert empty.shape == (0, *output), f"an empty batch gave {empty.shape}"
+    zero(layer)
+    for dx, shape in zip(as_list(layer.backward(empty.copy(), cache)), case.shapes, strict=True):
+        assert dx.shape == (0, *shape), f"an empty batch has an input gradient of shape {dx.shape}"
+    for name, gradient in layer.grads.items():
+        assert not gradient.any(), f"an empty batch has a gradient of {name}"
+
+
+def unbuilt_contract(case: Case) -> None:
+    """A layer is a subclass of `convlayers.Layer` that was not built; its `build` makes all its arrays."""
+    assert isinstance(case.layer, Layer), f"{case.cls!r} is not a subclass of convlayers.Layer"
+    assert not case.layer.params, "give the suite a layer that is not built"
+    layer, output = case.built()
+    assert all(isinstance(n, int) and n > 0 for n in output), f"build returned {output!r}, not a shape"
+    arrays: dict[str, Any] = {**layer.params, **layer.buffers}
+    assert len(arrays) == len(layer.params) + len(layer.buffers), "a parameter and a buffer share a name"
+    assert all(isinstance(a, np.ndarray) for a in arrays.values()), "params and buffers hold arrays alone"

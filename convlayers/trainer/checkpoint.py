@@ -1,0 +1,98 @@
+"""A trainer as one safetensors file: the model's file, with the optimizer's arrays and the run's position beside the model's.
+
+The header is the model's configuration with one more key, `"trainer"`. The optimizer's arrays have names that start with
+`optimizer:`, which no layer's name can, so `convlayers.load` finds the model in a checkpoint too.
+"""
+
+from __future__ import annotations
+
+from os import PathLike
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from ..errors import FileFormatError, LayerNotFoundError, RegistryError, located
+from ..model import Model
+from ..model.store import OPTIMIZER, model_from, pack, unpack
+from .losses import LOSSES
+from .metrics import METRICS, name_of
+from .position import Position
+
+if TYPE_CHECKING:
+    from .trainer import Trainer
+
+VERSION = 1
+
+
+class Contents(NamedTuple):
+    """What a checkpoint holds. A loss or a metric is its name, and whether it is one of ours; `state` is the optimizer's."""
+
+    model: Model
+    loss: tuple[str, bool]
+    metrics: list[tuple[str, bool]]
+    optimizer: str
+    settings: dict[str, Any]
+    state: dict[str, np.ndarray]
+    seed: int
+    history: dict[str, list[float]]
+    position: Position
+
+
+def _judge(function: Any, ours: dict[str, Any]) -> tuple[str, bool]:
+    name = name_of(function)
+    return name, ours.get(name) is function
+
+
+def to_bytes(trainer: Trainer) -> bytes:
+    """The checkpoint of a trainer as it stands."""
+    optimizer = trainer.optimizer
+    section = {
+        "version": VERSION,
+        "loss": _judge(trainer.loss, LOSSES),
+        "metrics": [_judge(metric, METRICS) for metric in trainer.metrics.values()],
+        "optimizer": type(optimizer).__name__,
+        "settings": optimizer.config(),
+        "seed": trainer.seed,
+        "history": trainer.history,
+        "position": trainer.position.to_json(),
+    }
+    arrays = {**trainer.model.state_dict(), **{OPTIMIZER + key: array for key, array in optimizer.state_dict().items()}}
+    return pack(arrays, {**trainer.model.to_config(), "trainer": section})
+
+
+def _contents(arrays: dict[str, np.ndarray], header: dict[str, Any]) -> Contents:
+    section = header["trainer"]
+    if section["version"] != VERSION:
+        raise FileFormatError(f"it has version {section['version']!r}; this convlayers reads {VERSION}")
+    return Contents(
+        model_from(arrays, header),
+        _named(section["loss"]),
+        [_named(metric) for metric in section["metrics"]],
+        str(section["optimizer"]),
+        dict(section["settings"]),
+        {key.removeprefix(OPTIMIZER): array for key, array in arrays.items() if key.startswith(OPTIMIZER)},
+        int(section["seed"]),
+        {str(name): [float(value) for value in values] for name, values in section["history"].items()},
+        Position.from_json(section["position"]),
+    )
+
+
+def _named(pair: list[Any]) -> tuple[str, bool]:
+    name, built_in = pair
+    return str(name), bool(built_in)
+
+
+def read(path: str | PathLike[str]) -> Contents:
+    """The contents of a checkpoint. Raises `FileFormatError` for any other file and for a damaged one.
+
+    Errors about layers that are not installed pass as they are.
+    """
+    arrays, header = unpack(path)
+    if not isinstance(header, dict) or not isinstance(header.get("trainer"), dict):
+        raise FileFormatError(f"{path} is not a trainer's checkpoint; a saved model is read with convlayers.load")
+    try:
+        return _contents(arrays, header)
+    except (FileFormatError, LayerNotFoundError, RegistryError) as error:
+        raise located(error, str(path)) from error
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise FileFormatError(f"{path} is not a trainer's checkpoint ({type(error).__name__}: {error})") from error

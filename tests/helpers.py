@@ -1,0 +1,54 @@
+"""What the kernel tests share: a kernel on every machine setting, against the reference, by one tolerance."""
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+from hypothesis import settings
+from hypothesis import strategies as st
+
+from convlayers import kernels
+from convlayers.testing import assert_close, on_every_machine
+
+# The same cases in every run; a failure prints the smallest one.
+random_cases = settings(derandomize=True, deadline=None, database=None, print_blob=False)
+
+DTYPES = ("float32", "float64")
+
+
+def edges(isa: str, dtype: str) -> tuple[int, int]:
+    """Values a vector, and rows a tile: what decides where this instruction set's blocks end."""
+    with kernels.using(isa=isa):
+        return kernels.compiled(np.dtype(dtype)).layout()
+
+
+def beside(block: int) -> list[int]:
+    """The sizes beside the edges of blocks of `block`."""
+    return sorted({n for n in (1, block - 1, block, block + 1, 2 * block - 1, 2 * block, 2 * block + 1) if n > 0})
+
+
+def assert_kernel(
+    compute: Callable[[], Sequence[np.ndarray]],
+    expected: Sequence[np.ndarray],
+    lengths: Sequence[int],
+    what: str,
+    dtype: str,
+) -> None:
+    """Fail unless `compute` gives `expected`, by sums of `lengths` products, on every machine setting."""
+    for isa, arrays in on_every_machine(compute).items():
+        for number, (actual, wanted, length) in enumerate(zip(arrays, expected, lengths, strict=True)):
+            assert actual.dtype == dtype, f"{what}: result {number} is {actual.dtype}"
+            assert_close(actual, wanted, length, f"{what}, {dtype} under {isa}, result {number}")
+
+
+@st.composite
+def windows(draw: st.DrawFn, largest_kernel: int = 4, *, dilations: bool = True, pad: int = 3) -> dict:
+    """Two axes of a window that fits: kernel, stride, dilation, asymmetric padding, and the input's size."""
+    axes = []
+    for _ in range(2):
+        kernel = draw(st.integers(1, largest_kernel))
+        dilation = draw(st.integers(1, 3)) if dilations else 1
+        before, after = draw(st.integers(0, pad)), draw(st.integers(0, pad))
+        least = max(1, dilation * (kernel - 1) + 1 - before - after)
+        axes.append((kernel, draw(st.integers(1, 3)), dilation, (before, after), draw(st.integers(least, least + 10))))
+    kernel, stride, dilation, padding, size = zip(*axes, strict=True)
+    return {"kernel": kernel, "stride": stride, "dilation": dilation, "padding": padding, "size": size}

@@ -1,0 +1,222 @@
+"""What lies under the kernels: instruction sets, thread counts, memory, randomness, tolerances."""
+
+import os
+import subprocess
+import sys
+import threading
+
+import numpy as np
+import pytest
+
+import convlayers as cl
+from convlayers import kernels
+from convlayers.errors import ConfigError
+from convlayers.kernels import memory
+from convlayers.randomness import at_node, generator, layer_generator, training_step
+from convlayers.tolerance import largest_error, tolerance
+
+
+def in_a_fresh_process(code, **environment):
+    return subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, env={**os.environ, **environment}, check=False
+    )
+
+
+def test_the_baseline_is_always_there_and_the_fastest_is_chosen():
+    assert "baseline" in kernels.available()
+    done = in_a_fresh_process("from convlayers import kernels; print(kernels.isa())", CONVLAYERS_ISA="")
+    assert done.stdout.strip() == kernels.available()[0]
+
+
+@pytest.mark.parametrize("isa", kernels.available())
+def test_the_environment_forces_an_instruction_set(isa):
+    done = in_a_fresh_process("import convlayers; convlayers.show_config()", CONVLAYERS_ISA=isa, CONVLAYERS_NUM_THREADS="3")
+    assert f"instruction set: {isa} " in done.stdout, done.stderr
+    assert "threads: 3" in done.stdout
+    assert f"convlayers {cl.__version__}" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("CONVLAYERS_ISA", "sse9", "CONVLAYERS_ISA=sse9: not available on this machine; it has "),
+        ("CONVLAYERS_NUM_THREADS", "0", "CONVLAYERS_NUM_THREADS=0: it must be a whole number of at least 1"),
+        ("CONVLAYERS_NUM_THREADS", "two", "CONVLAYERS_NUM_THREADS=two"),
+        ("CONVLAYERS_NUM_THREADS", "-1", "CONVLAYERS_NUM_THREADS=-1"),
+        ("CONVLAYERS_NUM_THREADS", "9" * 30, "CONVLAYERS_NUM_THREADS=999"),
+    ],
+)
+def test_an_environment_that_cannot_be(name, value, message):
+    done = in_a_fresh_process("import convlayers", **{name: value})
+    assert done.returncode != 0
+    assert message in done.stderr
+
+
+def test_thread_counts():
+    before = cl.get_num_threads()
+    try:
+        cl.set_num_threads(np.int64(3))
+        assert cl.get_num_threads() == 3
+        for wrong in (0, -1, 1.5, "2", None, True, np.array([2, 2]), 10**30):
+            with pytest.raises(ConfigError, match="the number of threads must be"):
+                cl.set_num_threads(wrong)
+        assert cl.get_num_threads() == 3
+    finally:
+        cl.set_num_threads(before)
+
+
+def test_using_puts_everything_back():
+    before = kernels.isa(), kernels.get_num_threads()
+
+    def fail():
+        with kernels.using(isa="baseline", threads=7):
+            assert (kernels.isa(), kernels.get_num_threads()) == ("baseline", 7)
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        fail()
+    assert (kernels.isa(), kernels.get_num_threads()) == before
+
+
+def test_poison_is_what_nobody_wrote():
+    with memory.poisoned():
+        assert np.isnan(memory.empty((2, 3), np.dtype(np.float32))).all()
+        assert (memory.empty((2,), np.dtype(np.uint8)) == 255).all()
+        buffer = memory.scratch(100)
+        assert (buffer[:100] == buffer[0]).all()
+        assert buffer[0] != 0
+
+
+def test_scratch_is_aligned_kept_and_a_threads_own():
+    first = memory.scratch(1000)
+    assert first.size >= 1000
+    assert first.ctypes.data % 64 == 0
+    assert memory.scratch(500).ctypes.data == first.ctypes.data
+    other_slot = memory.scratch(1000, 1)
+    assert not np.shares_memory(first, other_slot)
+    found = []
+    thread = threading.Thread(target=lambda: found.append(memory.scratch(1000)))
+    thread.start()
+    thread.join()
+    assert not np.shares_memory(first, found[0])
+
+
+def test_a_freed_array_is_handed_out_again():
+    memory.release()
+    in_use, idle = memory.usage()
+    assert idle == 0
+    large = np.dtype(np.float32)
+    first = memory.empty((1000, 1000), large)
+    address = first.ctypes.data
+    assert address % 64 == 0
+    assert memory.usage()[0] >= in_use + first.nbytes
+    view = first[3:, ::2]
+    del first
+    second = memory.empty((1000, 1000), large)
+    assert not np.shares_memory(view, second), "a view still needs the memory"
+    del view
+    assert memory.usage()[1] >= 4_000_000
+    third = memory.empty((990, 1000), large)
+    assert third.ctypes.data == address, "a block that fits lies idle"
+    del second, third
+    assert memory.usage()[0] == in_use
+    memory.release()
+    assert memory.usage() == (in_use, 0)
+
+
+def test_idle_memory_is_given_back_when_sizes_change():
+    memory.release()
+    in_use, _ = memory.usage()
+    for size in range(1_000_000, 9_000_000, 1_000_000):
+        memory.empty((size,), np.dtype(np.float64))
+        assert memory.usage()[1] <= max(in_use, 1) + 2 * 8 * size
+    memory.release()
+
+
+def test_arrays_of_every_size_are_whole_and_apart():
+    rng = np.random.default_rng(0)
+    kept = []
+    for value, size in enumerate(rng.integers(0, 40_000, 60)):
+        array = memory.empty((int(size),), np.dtype(np.float32))
+        array.fill(value)
+        kept.append((value, array))
+        if value % 3 == 0:
+            kept.pop(int(rng.integers(len(kept))))
+    for value, array in kept:
+        assert (array == value).all()
+
+
+@pytest.mark.parametrize("threads", [2, 3])
+def test_training_gives_the_same_bits_for_any_thread_count(threads):
+    def trained():
+        model = cl.models.lenet5(seed=3)
+        x = generator(1, "images").standard_normal((32, 1, 28, 28)).astype(np.float32)
+        for step in range(3):
+            y, tape = model.forward(x, step=step)
+            model.zero_gradients()
+            model.backward(y / len(y), tape, input_gradient=False)
+            for name, value in model.parameters().items():
+                value -= 0.1 * model.gradients()[name]
+        return model.state_dict()
+
+    with kernels.using(threads=1):
+        expected = trained()
+    with kernels.using(threads=threads):
+        actual = trained()
+    for name, value in expected.items():
+        assert actual[name].tobytes() == value.tobytes(), name
+
+
+def test_a_draw_depends_on_what_it_is_for():
+    def draw(*what):
+        return generator(*what).integers(0, 2**62)
+
+    assert draw(1, "weights", 2) == draw(1, "weights", 2)
+    others = [draw(2, "weights", 2), draw(1, "masks", 2), draw(1, "weights", 3), draw(1, "weights"), draw(1, "weights", 2, 0)]
+    assert len({draw(1, "weights", 2), *others}) == 6
+    # Philox is specified to the bit: the same numbers on every machine and in every release.
+    assert generator(0, "test", 1).integers(0, 1000, 4).tolist() == [819, 475, 555, 504]
+
+
+def test_layers_draw_by_seed_step_and_place():
+    def draws(seed, step, node):
+        with training_step(seed, step):
+            at_node(node)
+            return layer_generator("test").integers(0, 2**62)
+
+    values = {draws(*where) for where in ((0, 0, 0), (1, 0, 0), (0, 1, 0), (0, 0, 1))}
+    assert len(values) == 4
+    assert draws(0, 1, 0) in values
+
+
+def test_steps_nest_and_threads_have_their_own():
+    with training_step(1, 1):
+        outer = layer_generator("test").random()
+        with training_step(2, 2):
+            assert layer_generator("test").random() != outer
+        assert layer_generator("test").random() == outer
+        found = []
+        thread = threading.Thread(target=lambda: found.append(layer_generator("test").random()))
+        thread.start()
+        thread.join()
+        assert found[0] != outer
+
+
+def test_tolerances_grow_with_the_square_root_of_the_sum():
+    assert tolerance("float32", 100) == 10 * tolerance("float32", 1)
+    assert tolerance(np.float64) < 1e-14
+    assert tolerance("float32", 0) == tolerance("float32", 1)
+
+
+def test_errors_are_relative_to_the_largest_value():
+    a = np.array([1.0, 100.0])
+    assert largest_error(a + np.array([0, 1]), a) == pytest.approx(0.01)
+    assert largest_error(a[:1] + 0.5, a[:1]) == 0.5
+    assert largest_error(np.array([0.1]), np.array([0.0])) == 0.1
+    assert largest_error(a, a[:1]) == np.inf
+    assert largest_error(a[:0], a[:0]) == 0
+    for odd in (np.nan, np.inf, -np.inf):
+        assert largest_error(np.array([odd, 1]), np.array([odd, 1])) == 0
+        assert largest_error(np.array([odd, 1]), np.array([0.0, 1])) == np.inf
+        assert largest_error(np.array([0.0, 1]), np.array([odd, 1])) == np.inf
+    assert largest_error(np.array([np.inf]), np.array([-np.inf])) == np.inf
