@@ -183,7 +183,7 @@ def conv2d_backward_weight(
         kernel(dy, x, dw, db, *_geometry(win), groups, threads_for(_conv_work(dy.shape, dw)))
     else:
         dw.fill(0)
-        db.fill(0)
+        db[...] = dy.sum(axis=(0, 2, 3))
     return dw, db
 
 
@@ -231,6 +231,9 @@ def max_pool2d_backward(dy: np.ndarray, index: np.ndarray, x_shape: tuple[int, .
     """The gradient of `max_pool2d` with respect to its input of shape `x_shape`."""
     dy = as_array(dy, "max_pool2d: dy", 4)
     dy = _check_gradient(dy, (*x_shape[:2], *win.output), "max_pool2d", dy.dtype)
+    if not isinstance(index, np.ndarray) or index.shape != dy.shape or index.dtype not in (np.uint8, np.intc):
+        raise ShapeError(f"max_pool2d: index must be what the forward pass gave, of shape {dy.shape}")
+    index = np.ascontiguousarray(index)
     dx = memory.empty(tuple(x_shape), dy.dtype)
     if dx.size:
         kernel = kernels.compiled(dy.dtype).max_pool2d_backward

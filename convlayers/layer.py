@@ -60,11 +60,13 @@ class Layer:
         self.params, self.grads, self.buffers, self.built_for = {}, {}, {}, None
         return self
 
+    def __init__(self) -> None:
+        """No configuration, unless a layer has one."""
+
     def config(self) -> dict[str, Any]:
-        """The constructor's arguments, read from the attributes of the same names."""
-        skip = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
-        parameters = inspect.signature(type(self)).parameters.values()
-        return {p.name: getattr(self, p.name) for p in parameters if p.kind not in skip}
+        """The constructor's arguments as JSON values, read from the attributes of the same names."""
+        _, *names = inspect.signature(type(self).__init__).parameters
+        return {name: _plain(getattr(self, name)) for name in names}
 
     def build(self, input_shape: Any, rng: np.random.Generator) -> Shape:
         """Create `params` for inputs of this shape and return the output's; by default nothing to create, the same shape."""
@@ -96,6 +98,13 @@ class Layer:
     def __call__(self, *nodes: Node, name: str | None = None) -> Node:
         """Place this layer in a graph, behind these nodes; see `convlayers.Model`."""
         return Node(self, nodes, name)
+
+
+def _plain(value: Any) -> Any:
+    """`value` with Python's numbers for NumPy's."""
+    if isinstance(value, list | tuple):
+        return type(value)(_plain(v) for v in value)
+    return value.item() if isinstance(value, np.generic) else value
 
 
 def has_to_onnx(layer: Layer) -> bool:

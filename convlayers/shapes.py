@@ -12,6 +12,7 @@ with `ceil` for `floor` under `ceil_mode`, less a last window that would start i
 from collections.abc import Sequence
 from functools import lru_cache
 from math import prod
+from operator import index
 from typing import Any, NamedTuple
 
 from .errors import ArrayTypeError, ConfigError, ShapeError
@@ -19,6 +20,7 @@ from .errors import ArrayTypeError, ConfigError, ShapeError
 IntOrSequence = int | Sequence[int]
 Padding = int | str | Sequence[int] | Sequence[Sequence[int]]
 Pairs = tuple[tuple[int, int], ...]
+_LARGEST = 2**31 - 1  # what the kernels count with
 
 
 class Window(NamedTuple):
@@ -32,7 +34,13 @@ class Window(NamedTuple):
 
 
 def _is_int(value: Any) -> bool:
-    return hasattr(value, "__index__") and not isinstance(value, bool)
+    if isinstance(value, bool):
+        return False
+    try:
+        index(value)
+    except TypeError:
+        return False
+    return True
 
 
 def per_axis(value: Any, rank: int, name: str, *, minimum: int = 1) -> tuple[int, ...]:
@@ -42,9 +50,11 @@ def per_axis(value: Any, rank: int, name: str, *, minimum: int = 1) -> tuple[int
         raise ArrayTypeError(f"{name} is an int or {rank} ints, one per axis; got {value!r}")
     if len(values) != rank:
         raise ConfigError(f"{name} is an int or {rank} ints, one per axis; got {value!r}")
-    ints = tuple(v.__index__() for v in values)
+    ints = tuple(index(v) for v in values)
     if min(ints) < minimum:
         raise ConfigError(f"{name} must be at least {minimum}; got {value!r}")
+    if max(ints) > _LARGEST:
+        raise ConfigError(f"{name} must be at most {_LARGEST}; got {value!r}")
     return ints
 
 
@@ -52,9 +62,9 @@ def positive(value: int, name: str, *, minimum: int = 1) -> int:
     """`value` as an int of at least `minimum`."""
     if not _is_int(value):
         raise ArrayTypeError(f"{name} is an int; got {value!r}")
-    if value.__index__() < minimum:
+    if index(value) < minimum:
         raise ConfigError(f"{name} must be at least {minimum}; got {value!r}")
-    return value.__index__()
+    return index(value)
 
 
 def padding_rule(value: Any, rank: int) -> str | Pairs:
@@ -78,13 +88,11 @@ def _same(size: int, kernel: int, stride: int, dilation: int) -> tuple[int, int]
 
 def _axis_output(size: int, kernel: int, stride: int, dilation: int, pad: tuple[int, int], ceil_mode: bool) -> int:
     room = size + sum(pad) - dilation * (kernel - 1) - 1
-    if room < 0:
-        return 0
-    output = room // stride + 1
-    # ceil_mode adds a window that hangs over the end, unless it would start in the padding behind the input.
-    if ceil_mode and room % stride and output * stride < size + pad[0]:
-        output += 1
-    return output
+    if not ceil_mode:
+        return room // stride + 1 if room >= 0 else 0
+    # A last window may hang over the end, unless it would start in the padding behind the input.
+    output = -(-room // stride) + 1
+    return output - ((output - 1) * stride >= size + pad[0])
 
 
 def _cross(values: Sequence[int]) -> str:
@@ -151,6 +159,8 @@ def check_pool(size: tuple[int, ...], win: Window) -> None:
 
 def conv_groups(in_channels: int, out_channels: int, groups: int) -> int:
     """Input channels of one group; both channel counts must divide by `groups`."""
+    if min(in_channels, out_channels) < 1:
+        raise ShapeError(f"needs at least one input channel and one output channel; got {in_channels} and {out_channels}")
     if in_channels % groups or out_channels % groups:
         raise ShapeError(f"groups {groups} must divide the {in_channels} input channels and the {out_channels} output channels")
     return in_channels // groups

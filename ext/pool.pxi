@@ -131,7 +131,7 @@ def max_pool2d_backward(
 ):
     """Fill dx: each dy goes to the pixel that held its window's maximum."""
     cdef Py_ssize_t u, p, q, tap, planes = dx.shape[0], height = dx.shape[1], width = dx.shape[2], rows = dy.shape[1]
-    cdef Py_ssize_t cols = dy.shape[2], origin
+    cdef Py_ssize_t cols = dy.shape[2], origin, at
     cdef real* plane
     for u in prange(planes, schedule="static", nogil=True, num_threads=threads):
         plane = &dx[u, 0, 0]
@@ -140,7 +140,10 @@ def max_pool2d_backward(
             origin = (p * stride_h - top) * width - left
             for q in range(cols):
                 tap = index[u, p, q]
-                plane[origin + q * stride_w + tap // kernel_w * dilation_h * width + tap % kernel_w * dilation_w] += dy[u, p, q]
+                at = origin + q * stride_w + tap // kernel_w * dilation_h * width + tap % kernel_w * dilation_w
+                # The index comes from the caller; whatever it says, nothing is written outside the plane.
+                if 0 <= at < height * width:
+                    plane[at] += dy[u, p, q]
 
 
 cdef inline void add_columns(const real* src, Py_ssize_t src_stride, Py_ssize_t count, real* dst, Py_ssize_t dst_stride) noexcept nogil:

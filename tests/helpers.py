@@ -1,4 +1,4 @@
-"""What the kernel tests share: a kernel on every machine setting, against the reference, by one tolerance."""
+"""What tests share: kernels on every machine setting against the reference, random windows, and small networks."""
 
 from collections.abc import Callable, Sequence
 
@@ -6,8 +6,9 @@ import numpy as np
 from hypothesis import settings
 from hypothesis import strategies as st
 
+import convlayers as cl
 from convlayers import kernels
-from convlayers.testing import assert_close, on_every_machine
+from convlayers.testing import assert_close, on_every_machine, spread
 
 # The same cases in every run; a failure prints the smallest one.
 random_cases = settings(derandomize=True, deadline=None, database=None, print_blob=False)
@@ -52,3 +53,22 @@ def windows(draw: st.DrawFn, largest_kernel: int = 4, *, dilations: bool = True,
         axes.append((kernel, draw(st.integers(1, 3)), dilation, (before, after), draw(st.integers(least, least + 10))))
     kernel, stride, dilation, padding, size = zip(*axes, strict=True)
     return {"kernel": kernel, "stride": stride, "dilation": dilation, "padding": padding, "size": size}
+
+
+def small_cnn(seed: int = 0) -> cl.Sequential:
+    """One layer of each kind, one of them drawing, for samples of (2, 6, 8)."""
+    layers = [cl.Conv2d(4, 3, padding="same"), cl.ReLU(), cl.MaxPool2d(2), cl.Flatten(), cl.Dropout(0.4), cl.Dense(3)]
+    return cl.Sequential(layers, input_shape=(2, 6, 8), seed=seed)
+
+
+def images(n: int = 3, dtype: str = "float32") -> np.ndarray:
+    """A batch for `small_cnn`."""
+    return spread((n, 2, 6, 8), np.random.default_rng(1), dtype)
+
+
+def residual(seed: int = 0) -> cl.Model:
+    """Two inputs, a join, and one layer at two places."""
+    a, b = cl.Input((3, 6, 6)), cl.Input((3, 6, 6))
+    conv = cl.Conv2d(3, 3, padding=1)
+    joined = cl.Add()(conv(a, name="left"), conv(b, name="right"), a)
+    return cl.Model([a, b], cl.Flatten()(cl.Tanh()(joined, name="bend")), seed=seed)

@@ -34,16 +34,7 @@ def create(name: str, data: Dataset, seed: int) -> Model:
 
     Raises `ConfigError` for an unknown name and `ShapeError` where the model does not fit the samples or the classes.
     """
-    try:
-        if name.endswith(".toml"):
-            model = _from_toml(name, data.input_shape, seed)
-        else:
-            known = architectures()
-            if name.replace("_", "-") not in known:
-                raise ConfigError(f"no model is called {name!r}; there are {', '.join(known)}, or a FILE.toml of layers")
-            model = known[name.replace("_", "-")](data.input_shape, data.classes, seed=seed)
-    except ShapeError as error:
-        raise located(error, f"{name} on samples of shape {data.input_shape}") from error
+    model = _from_toml(name, data.input_shape, seed) if name.endswith(".toml") else _named(name, data, seed)
     if model.input_shape != data.input_shape:
         raise ShapeError(f"{name} takes samples of shape {model.input_shape}; {data.name} has {data.input_shape}")
     if model.output_shape != (data.classes,):
@@ -52,6 +43,17 @@ def create(name: str, data: Dataset, seed: int) -> Model:
             f"so its last layer must put out ({data.classes},)"
         )
     return model
+
+
+def _named(name: str, data: Dataset, seed: int) -> Model:
+    known = architectures()
+    function = known.get(name.replace("_", "-"))
+    if function is None:
+        raise ConfigError(f"no model is called {name!r}; there are {', '.join(known)}, or a FILE.toml of layers")
+    try:
+        return function(data.input_shape, data.classes, seed=seed)
+    except ShapeError as error:
+        raise located(error, f"{name} on samples of shape {data.input_shape}") from error
 
 
 def _from_toml(path: str, input_shape: tuple[int, ...], seed: int) -> Model:
@@ -67,7 +69,10 @@ def _from_toml(path: str, input_shape: tuple[int, ...], seed: int) -> Model:
     layers = []
     for number, entry in enumerate(entries):
         layers.append((str(entry.pop("name", number)), _layer(entry, f"{path}: layer {number}")))
-    return Sequential(layers, input_shape=table.get("input_shape", input_shape), seed=seed)
+    try:
+        return Sequential(layers, input_shape=table.get("input_shape", input_shape), seed=seed)
+    except ConvlayersError as error:
+        raise located(error, path) from error
 
 
 def _layer(entry: dict[str, Any], place: str) -> Any:

@@ -17,11 +17,20 @@ class _Parser(argparse.ArgumentParser):
         raise ConfigError(f"{message}; see {self.prog} --help")
 
 
+def _whole(text: str, minimum: int) -> int:
+    if not text.isascii() or not text.isdecimal() or int(text) < minimum:
+        raise argparse.ArgumentTypeError(f"must be a whole number of at least {minimum}; got {text!r}")
+    return int(text)
+
+
 def count(text: str) -> int:
     """A whole number of at least 1."""
-    if not text.isascii() or not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"must be a whole number of at least 1; got {text!r}")
-    return int(text)
+    return _whole(text, 1)
+
+
+def seed(text: str) -> int:
+    """A whole number of at least 0."""
+    return _whole(text, 0)
 
 
 def rate(text: str) -> float:
@@ -60,14 +69,16 @@ def _train(commands: argparse._SubParsersAction) -> None:
     train.add_argument(
         "--model", metavar="NAME|FILE.toml", help="digits-cnn, lenet5, or a file of layers; by default chosen by size"
     )
-    train.add_argument("--epochs", type=count, default=15, metavar="N", help="passes over the training images (default 15)")
+    train.add_argument("--epochs", type=count, default=40, metavar="N", help="passes over the training images (default 40)")
     train.add_argument("--batch-size", type=count, default=64, metavar="N", help="images a step (default 64)")
     train.add_argument(
         "--optimizer", choices=("adam", "adamw", "rmsprop", "sgd"), default="adam", help="update rule (default adam)"
     )
-    train.add_argument("--lr", type=rate, metavar="X", help="learning rate (default 0.001; sgd 0.05 with momentum 0.9)")
     train.add_argument(
-        "--seed", type=int, default=0, metavar="N", help="of weights and shuffling: one seed, one result (default 0)"
+        "--lr", type=rate, metavar="X", help="learning rate (default 0.002, rmsprop 0.001, sgd 0.05 with momentum 0.9)"
+    )
+    train.add_argument(
+        "--seed", type=seed, default=0, metavar="N", help="of weights and shuffling: one seed, one result (default 0)"
     )
     train.add_argument("--threads", type=count, metavar="N", help="for the kernels; any number gives the same result")
     train.add_argument("--checkpoint", metavar="FILE", help="written after each epoch and on Ctrl-C; training resumes from it")

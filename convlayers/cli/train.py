@@ -64,9 +64,14 @@ def _check_exportable(model: Model) -> None:
 def _optimizer(args: argparse.Namespace) -> Any:
     from ..trainer import SGD, Adam, AdamW, RMSprop
 
-    if args.optimizer == "sgd":
-        return SGD(args.lr or 0.05, momentum=0.9)
-    return {"adam": Adam, "adamw": AdamW, "rmsprop": RMSprop}[args.optimizer](args.lr or 1e-3)
+    rules = {
+        "adam": (Adam, 2e-3),
+        "adamw": (AdamW, 2e-3),
+        "rmsprop": (RMSprop, 1e-3),
+        "sgd": (partial(SGD, momentum=0.9), 0.05),
+    }
+    rule, lr = rules[args.optimizer]
+    return rule(lr=args.lr or lr)
 
 
 def _trainer(args: argparse.Namespace, model: Model, samples: int, say: Any) -> "Trainer":

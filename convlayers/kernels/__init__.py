@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib import import_module
 from importlib.util import find_spec
+from operator import index
 from types import ModuleType
 
 import numpy as np
@@ -19,6 +20,7 @@ from ..errors import ConfigError
 # the logic of AVX-512, and of a compiler without vector types, on a machine that has neither.
 _CHOICES = ("avx512", "avx2", "baseline")
 _TEST_ONLY = ("wide", "scalar")
+_MOST_THREADS = 1024  # each has scratch memory of its own
 _NEEDS = {"avx512": 2, "avx2": 1, "baseline": 0, "wide": 1, "scalar": 0}
 
 
@@ -46,8 +48,8 @@ def _chosen_threads() -> int:
     if not forced:
         usable = getattr(os, "sched_getaffinity", lambda _: range(os.cpu_count() or 1))
         return len(usable(0))
-    if not forced.isdecimal() or int(forced) < 1:
-        raise ConfigError(f"CONVLAYERS_NUM_THREADS={forced}: it must be a whole number of at least 1")
+    if not forced.isdecimal() or not 1 <= int(forced) <= _MOST_THREADS:
+        raise ConfigError(f"CONVLAYERS_NUM_THREADS={forced}: it must be a whole number of at least 1, at most {_MOST_THREADS}")
     return int(forced)
 
 
@@ -83,9 +85,13 @@ def get_num_threads() -> int:
 
 def set_num_threads(n: int) -> None:
     """Let kernels use up to `n` threads; results are the same to the bit for every `n`."""
-    if isinstance(n, bool) or not hasattr(n, "__index__") or n.__index__() < 1:
-        raise ConfigError(f"the number of threads must be an int of at least 1; got {n!r}")
-    _choice.threads = n.__index__()
+    try:
+        threads = 0 if isinstance(n, bool) else index(n)
+    except TypeError:
+        threads = 0
+    if not 1 <= threads <= _MOST_THREADS:
+        raise ConfigError(f"the number of threads must be an int of at least 1, at most {_MOST_THREADS}; got {n!r}")
+    _choice.threads = threads
 
 
 @contextmanager

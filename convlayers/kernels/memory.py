@@ -37,7 +37,7 @@ def scratch(nbytes: int, slot: int = 0) -> np.ndarray:
     if buffer is None or buffer.size < nbytes:
         buffer = buffers[slot] = np.frombuffer(Block(max(nbytes, 1)), np.uint8)
     if _poison:
-        buffer.fill(_JUNK)
+        buffer[:nbytes].fill(_JUNK)
     return buffer
 
 

@@ -38,7 +38,7 @@ def _taps(win: Window) -> Iterator[tuple[tuple[int, ...], tuple[slice, ...]]]:
 def patches(x: np.ndarray, win: Window, value: float = 0.0) -> np.ndarray:
     """The windows of `x`, padded with `value`, as `(N, C, taps, outputs)`."""
     padded = _padded(x, win, value)
-    columns = [padded[:, :, *where].reshape(*x.shape[:2], -1) for _, where in _taps(win)]
+    columns = [padded[:, :, *where].reshape(*x.shape[:2], prod(win.output)) for _, where in _taps(win)]
     return np.stack(columns, axis=2)
 
 
@@ -68,17 +68,17 @@ def conv_forward(x: np.ndarray, w: np.ndarray, b: np.ndarray | None, win: Window
 
 def conv_backward_input(dy: np.ndarray, w: np.ndarray, shape: tuple[int, ...], win: Window, groups: int) -> np.ndarray:
     """`dx = fold(sum_m dy[n,m,p] w[m,c,r])`: each product goes back to the pixel that it was read from."""
-    outputs = _grouped(dy.astype(np.float64).reshape(*dy.shape[:2], -1), 1, groups)
+    outputs = _grouped(dy.astype(np.float64).reshape(*dy.shape[:2], prod(win.output)), 1, groups)
     filters = _grouped(w.astype(np.float64).reshape(*w.shape[:2], -1), 0, groups)
     columns = np.einsum("ngmp,gmcr->ngcrp", outputs, filters, optimize=True)
-    return fold(columns.reshape(shape[0], shape[1], prod(win.kernel), -1), shape, win)
+    return fold(columns.reshape(shape[0], shape[1], prod(win.kernel), prod(win.output)), shape, win)
 
 
 def conv_backward_weight(
     dy: np.ndarray, x: np.ndarray, shape: tuple[int, ...], win: Window, groups: int
 ) -> tuple[np.ndarray, np.ndarray]:
     """`dw[m,c,r] = sum_np dy[n,m,p] x[n,c,p s + r d - pad]` and `db[m] = sum_np dy[n,m,p]`; `shape` is that of w."""
-    outputs = dy.astype(np.float64).reshape(*dy.shape[:2], -1)
+    outputs = dy.astype(np.float64).reshape(*dy.shape[:2], prod(win.output))
     dw = np.einsum("ngcrp,ngmp->gmcr", _grouped(patches(x, win), 1, groups), _grouped(outputs, 1, groups), optimize=True)
     return dw.reshape(shape), outputs.sum(axis=(0, 2))
 
@@ -97,8 +97,8 @@ def max_pool_forward(x: np.ndarray, win: Window) -> tuple[np.ndarray, np.ndarray
 def max_pool_backward(dy: np.ndarray, index: np.ndarray, shape: tuple[int, ...], win: Window) -> np.ndarray:
     """`dy` goes to the tap that held the maximum."""
     taps = np.arange(prod(win.kernel))[:, None]
-    chosen = index.reshape(*dy.shape[:2], 1, -1) == taps
-    return fold(chosen * dy.astype(np.float64).reshape(*dy.shape[:2], 1, -1), shape, win)
+    chosen = index.reshape(*dy.shape[:2], 1, prod(win.output)) == taps
+    return fold(chosen * dy.astype(np.float64).reshape(*dy.shape[:2], 1, prod(win.output)), shape, win)
 
 
 def pool_counts(size: tuple[int, ...], win: Window, count_include_pad: bool) -> np.ndarray:
@@ -123,7 +123,7 @@ def avg_pool_forward(x: np.ndarray, win: Window, count_include_pad: bool) -> np.
 def avg_pool_backward(dy: np.ndarray, shape: tuple[int, ...], win: Window, count_include_pad: bool) -> np.ndarray:
     """`dy` over the count, to every pixel of the window."""
     share = dy.astype(np.float64) / pool_counts(shape[2:], win, count_include_pad)
-    share = share.reshape(*dy.shape[:2], 1, -1)
+    share = share.reshape(*dy.shape[:2], 1, prod(win.output))
     return fold(np.broadcast_to(share, (*dy.shape[:2], prod(win.kernel), share.shape[-1])), shape, win)
 
 

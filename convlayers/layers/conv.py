@@ -1,7 +1,6 @@
 """Convolution."""
 
 import math
-from typing import Any
 
 import numpy as np
 
@@ -88,23 +87,19 @@ class Conv2d(Layer):
 
     def to_onnx(self, graph: OnnxGraph, *inputs: str) -> str:
         weight = self.params["weight"]
-        kernel = weight.shape[2:]
-        # A padding that follows from the input's size is a word in ONNX too; all else is numbers.
-        if self.padding == "same":
-            where: dict[str, Any] = {"auto_pad": "SAME_UPPER"}
-        else:
-            pads = window((1 << 30,) * 2, kernel, padding=self.padding).padding
-            where = {"pads": [before for before, _ in pads] + [after for _, after in pads]}
+        # Numbers even for "same": onnxruntime refuses SAME_UPPER with dilation.
+        size = graph.shape(inputs[0])[1:]
+        win = window(size, weight.shape[2:], stride=self.stride, dilation=self.dilation, padding=self.padding)
         return graph.op(
             "Conv",
             *inputs,
             weight,
             self.params.get("bias"),
-            kernel_shape=list(kernel),
-            strides=list(per_axis(self.stride, 2, "stride")),
-            dilations=list(per_axis(self.dilation, 2, "dilation")),
+            kernel_shape=list(win.kernel),
+            strides=list(win.stride),
+            dilations=list(win.dilation),
             group=self.groups,
-            **where,
+            pads=[before for before, _ in win.padding] + [after for _, after in win.padding],
         )
 
     def multiply_adds(self, input_shape: Shape, output_shape: Shape) -> int:

@@ -52,13 +52,8 @@ class MaxPool2d(Layer):
         self._window(_ANY_SIZE)
 
     def _window(self, size: Shape) -> Window:
-        how: dict[str, Any] = {
-            "stride": self.stride,
-            "padding": self.padding,
-            "dilation": self.dilation,
-            "ceil_mode": self.ceil_mode,
-        }
-        return window(size, self.kernel_size, **how)
+        options: dict[str, Any] = {"stride": self.stride, "padding": self.padding, "dilation": self.dilation}
+        return window(size, self.kernel_size, ceil_mode=self.ceil_mode, **options)
 
     def build(self, input_shape: Shape, rng: np.random.Generator) -> Shape:
         channels, *size = image_shape(input_shape)
@@ -77,13 +72,18 @@ class MaxPool2d(Layer):
     def to_onnx(self, graph: OnnxGraph, *inputs: str) -> str:
         size = graph.shape(inputs[0])[1:]
         win = self._window(size)
+        pads, x = _pads(size, win), inputs[0]
+        if any(pad >= kernel for pad, kernel in zip(pads, win.kernel * 2, strict=True)):
+            # onnxruntime refuses padding as wide as the kernel, which dilation can need: a node of its own then.
+            edges = np.array([0, 0, *pads[:2], 0, 0, *pads[2:]], np.int64)
+            x, pads = graph.op("Pad", x, edges, np.array(-np.inf, np.float32)), [0] * 4
         return graph.op(
             "MaxPool",
-            *inputs,
+            x,
             kernel_shape=list(win.kernel),
             strides=list(win.stride),
             dilations=list(win.dilation),
-            pads=_pads(size, win),
+            pads=pads,
         )
 
 

@@ -9,6 +9,7 @@ from ..errors import ArrayTypeError, ConvlayersError, FileFormatError, ShapeErro
 from ..functional import as_array
 from ..layer import Layer, Node, Shape, build_layer, joined
 from ..randomness import at_node, generator, training_step
+from ..shapes import positive
 from .graph import Step, as_nodes, ordered, unique_names
 
 
@@ -50,7 +51,7 @@ class Model:
         draws: np.random.Generator | None = None,
     ) -> None:
         """Build the layers in order, from `seed` unless `draws` says where weights come from."""
-        self.seed = seed
+        self.seed = positive(seed, "seed", minimum=0)
         self.input_shapes = [tuple(shape) for shape in input_shapes]
         self.steps, self.outputs = steps, outputs
         self.metadata: dict[str, Any] = {}

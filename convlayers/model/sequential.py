@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from ..errors import ArrayTypeError
+from ..errors import ArrayTypeError, ConfigError
 from ..layer import Layer
 from .graph import Step, check_name, sample_shape
 from .model import Model
@@ -15,6 +15,8 @@ class Sequential(Model):
     """
 
     def __init__(self, layers: Sequence[Layer | tuple[str, Layer]], *, input_shape: Sequence[int], seed: int = 0) -> None:
+        if not isinstance(layers, Sequence) or isinstance(layers, str):
+            raise ArrayTypeError(f"layers is a list of layers; got {layers!r}")
         steps = []
         for number, item in enumerate(layers):
             name, layer = item if isinstance(item, tuple) and len(item) == 2 else (str(number), item)
@@ -25,5 +27,5 @@ class Sequential(Model):
         names = [step.name for step in steps]
         for name in names:
             if names.count(name) > 1:
-                raise ArrayTypeError(f'two layers have the name "{name}"')
+                raise ConfigError(f'two layers have the name "{name}"')
         self._assemble([sample_shape(input_shape, "input_shape")], steps, [len(steps)], seed)
