@@ -5,7 +5,7 @@ argument is `float64`, and never written to. Integers and half precision become 
 objects are an `ArrayTypeError`. Images are `(N, C, H, W)`.
 """
 
-from typing import Any
+from typing import TypedDict, Unpack
 
 import numpy as np
 
@@ -65,21 +65,34 @@ def check_algorithm(algorithm: str) -> str:
     return algorithm
 
 
-def _conv_window(
+class ConvOptions(TypedDict, total=False):
+    """The keyword arguments of `conv2d`, with its defaults."""
+
+    stride: IntOrSequence
+    padding: Padding
+    dilation: IntOrSequence
+    groups: int
+    algorithm: str
+
+
+def _conv_plan(
     x_shape: tuple[int, ...],
     w_shape: tuple[int, ...],
-    stride: IntOrSequence,
-    padding: Padding,
-    dilation: IntOrSequence,
-    groups: int,
-) -> Window:
+    stride: IntOrSequence = 1,
+    padding: Padding = 0,
+    dilation: IntOrSequence = 1,
+    groups: int = 1,
+    algorithm: str = "auto",
+) -> tuple[Window, int, bool]:
+    """The window, the groups, and whether the reference is to compute."""
     try:
         positive(groups, "groups")
         if conv_groups(x_shape[1], w_shape[0], groups) != w_shape[1]:
             raise ShapeError(
                 f"weight {w_shape} is for {w_shape[1] * groups} input channels in {groups} group(s); x has {x_shape[1]}"
             )
-        return window(x_shape[2:], w_shape[2:], stride=stride, dilation=dilation, padding=padding)
+        win = window(x_shape[2:], w_shape[2:], stride=stride, dilation=dilation, padding=padding)
+        return win, groups, check_algorithm(algorithm) == "einsum"
     except ConvlayersError as error:
         raise located(error, "conv2d") from None
 
@@ -114,11 +127,11 @@ def conv2d(
     """
     x = as_array(x, "conv2d: x", 4)
     w = as_array(w, "conv2d: w", 4, x.dtype)
-    win = _conv_window(x.shape, w.shape, stride, padding, dilation, groups)
+    win, groups, einsum = _conv_plan(x.shape, w.shape, stride, padding, dilation, groups, algorithm)
     bias = _NO_BIAS[x.dtype] if b is None else as_array(b, "conv2d: b", 1, x.dtype)
     if b is not None and bias.shape != w.shape[:1]:
         raise ShapeError(f"conv2d: b must have shape ({w.shape[0]},), one value a filter; got {bias.shape}")
-    if check_algorithm(algorithm) == "einsum":
+    if einsum:
         return reference.conv_forward(x, w, None if b is None else bias, win, groups).astype(x.dtype)
     y = memory.empty((x.shape[0], w.shape[0], *win.output), x.dtype)
     if y.size:
@@ -135,22 +148,14 @@ def _check_gradient(dy: object, expected: tuple[int, ...], name: str, dtype: np.
 
 
 def conv2d_backward_input(
-    dy: np.ndarray,
-    w: np.ndarray,
-    x_shape: tuple[int, ...],
-    *,
-    stride: IntOrSequence = 1,
-    padding: Padding = 0,
-    dilation: IntOrSequence = 1,
-    groups: int = 1,
-    algorithm: str = "auto",
+    dy: np.ndarray, w: np.ndarray, x_shape: tuple[int, ...], **options: Unpack[ConvOptions]
 ) -> np.ndarray:
     """The gradient with respect to an input of shape `x_shape`; dy `(N, M, P, Q)`."""
     dy = as_array(dy, "conv2d: dy", 4)
     w = as_array(w, "conv2d: w", 4, dy.dtype)
-    win = _conv_window(x_shape, w.shape, stride, padding, dilation, groups)
+    win, groups, einsum = _conv_plan(x_shape, w.shape, **options)
     dy = _check_gradient(dy, (x_shape[0], w.shape[0], *win.output), "conv2d", dy.dtype)
-    if check_algorithm(algorithm) == "einsum":
+    if einsum:
         return reference.conv_backward_input(dy, w, x_shape, win, groups).astype(dy.dtype)
     dx = memory.empty(tuple(x_shape), dy.dtype)
     if dx.size:
@@ -160,21 +165,13 @@ def conv2d_backward_input(
 
 
 def conv2d_backward_weight(
-    dy: np.ndarray,
-    x: np.ndarray,
-    w_shape: tuple[int, ...],
-    *,
-    stride: IntOrSequence = 1,
-    padding: Padding = 0,
-    dilation: IntOrSequence = 1,
-    groups: int = 1,
-    algorithm: str = "auto",
+    dy: np.ndarray, x: np.ndarray, w_shape: tuple[int, ...], **options: Unpack[ConvOptions]
 ) -> tuple[np.ndarray, np.ndarray]:
     """The gradients with respect to weights of shape `w_shape` and to the bias: `(dw, db)`."""
     x = as_array(x, "conv2d: x", 4)
-    win = _conv_window(x.shape, tuple(w_shape), stride, padding, dilation, groups)
+    win, groups, einsum = _conv_plan(x.shape, tuple(w_shape), **options)
     dy = _check_gradient(dy, (x.shape[0], w_shape[0], *win.output), "conv2d", x.dtype)
-    if check_algorithm(algorithm) == "einsum":
+    if einsum:
         dw, db = reference.conv_backward_weight(dy, x, tuple(w_shape), win, groups)
         return dw.astype(x.dtype), db.astype(x.dtype)
     dw, db = memory.empty(tuple(w_shape), x.dtype), memory.empty((w_shape[0],), x.dtype)
@@ -201,7 +198,7 @@ def conv2d_backward(
     """All gradients of `conv2d`: `(dx, dw, db)`, in the shapes of x, w and the bias."""
     x = as_array(x, "conv2d: x", 4)
     w = as_array(w, "conv2d: w", 4, x.dtype)
-    how: dict[str, Any] = {"stride": stride, "padding": padding, "dilation": dilation, "groups": groups, "algorithm": algorithm}
+    how = ConvOptions(stride=stride, padding=padding, dilation=dilation, groups=groups, algorithm=algorithm)
     dw, db = conv2d_backward_weight(dy, x, w.shape, **how)
     return conv2d_backward_input(as_array(dy, "conv2d: dy", 4, x.dtype), w, x.shape, **how), dw, db
 

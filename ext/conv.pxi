@@ -272,8 +272,8 @@ def conv2d_backward_input(
 ):
     """Fill dx with the gradient with respect to the input: a gather from dy for each sub-grid of dx."""
     cdef Gather g
-    cdef Py_ssize_t kh = w.shape[2], kw = w.shape[3], height = dx.shape[2], width = dx.shape[3], p = dy.shape[2], q = dy.shape[3]
-    cdef Py_ssize_t i, j
+    cdef Py_ssize_t kh = w.shape[2], kw = w.shape[3], height = dx.shape[2], width = dx.shape[3]
+    cdef Py_ssize_t p = dy.shape[2], q = dy.shape[3], i, j
     cdef bint plain = is_plain(kh * kw, stride_h * stride_w, height * width, p * q) and p == height
     cdef unsigned char[::1] tables = _scratch(axis_memory(&g.cols, kw, axis_memory(&g.rows, kh, 0)), 1)
     axis_memory(&g.cols, kw, axis_memory(&g.rows, kh, <size_t> &tables[0]))

@@ -144,7 +144,9 @@ cdef void add_block(
                 run_tile(<int> (tile_start(tile_index + 1, g.filters) - m), vecs, &t)
 
 
-cdef void pack_gradient(Weight* g, const real* dy, Py_ssize_t images, Py_ssize_t pixels, int rows, real* dst) noexcept nogil:
+cdef void pack_gradient(
+    Weight* g, const real* dy, Py_ssize_t images, Py_ssize_t pixels, int rows, real* dst
+) noexcept nogil:
     """dst[k * rows + i] = dy[n, i, pixel]: the `a` of one tile; k counts the pixels of the block's images."""
     cdef Py_ssize_t n, area = g.p * g.q
     for n in range(images):
@@ -167,7 +169,8 @@ cdef void run_weight_unit(Weight* g, Py_ssize_t unit, char* workspace) noexcept 
         rows = min(g.block_rows, g.p - p0)
         for n in range(images):
             image = (n0 + n) * g.groups + group
-            copy_channels_last(g, g.x + image * g.channels * g.height * g.width, p0, copy + n * g.lines * g.columns * g.channels)
+            copy_channels_last(g, g.x + image * g.channels * g.height * g.width, p0,
+                               copy + n * g.lines * g.columns * g.channels)
         image = n0 * g.groups + group
         for t in range(first, last):
             m = tile_start(t, g.filters)

@@ -64,7 +64,8 @@ cdef void settle_taps(Axis* axis) noexcept nogil:
 
 
 cdef void forward_axis(
-    Axis* axis, Py_ssize_t size, Py_ssize_t outputs, Py_ssize_t kernel, Py_ssize_t stride, Py_ssize_t dilation, Py_ssize_t before
+    Axis* axis, Py_ssize_t size, Py_ssize_t outputs, Py_ssize_t kernel, Py_ssize_t stride, Py_ssize_t dilation,
+    Py_ssize_t before
 ) noexcept nogil:
     """y[p] reads x[p stride + r dilation - before]."""
     cdef Py_ssize_t r
@@ -76,8 +77,8 @@ cdef void forward_axis(
 
 
 cdef void backward_axis(
-    Axis* axis, Py_ssize_t size, Py_ssize_t outputs, Py_ssize_t kernel, Py_ssize_t stride, Py_ssize_t dilation, Py_ssize_t before,
-    Py_ssize_t phase
+    Axis* axis, Py_ssize_t size, Py_ssize_t outputs, Py_ssize_t kernel, Py_ssize_t stride, Py_ssize_t dilation,
+    Py_ssize_t before, Py_ssize_t phase
 ) noexcept nogil:
     """dx[phase + i stride] reads dy[i + (phase + before - r dilation) / stride] wherever that is a whole number."""
     cdef Py_ssize_t r, reach

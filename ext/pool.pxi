@@ -93,9 +93,11 @@ cdef void max_window(Pool* g, const real* x, Py_ssize_t p, Py_ssize_t q, real* b
 
 cdef void max_row(Pool* g, const real* x, const real* end, Py_ssize_t p, real* best, real* index) noexcept nogil:
     cdef Py_ssize_t top = p * g.stride_h - g.top, first = 0, done = 0, q
+    cdef const real* src
     if top >= 0 and top + g.dilation_h * (g.kh - 1) < g.height:
         first = g.first
-        done = max_whole_windows(g, x + top * g.width + first * g.stride_w - g.left, end, g.last - first, best + first, index + first)
+        src = x + top * g.width + first * g.stride_w - g.left
+        done = max_whole_windows(g, src, end, g.last - first, best + first, index + first)
     for q in range(first):
         max_window(g, x, p, q, best + q, index + q)
     for q in range(first + done, g.q):
@@ -103,8 +105,8 @@ cdef void max_row(Pool* g, const real* x, const real* end, Py_ssize_t p, real* b
 
 
 def max_pool2d_forward(
-    const real[:, :, ::1] x, real[:, :, ::1] y, index_t[:, :, ::1] index, int kernel_h, int kernel_w, int stride_h, int stride_w,
-    int top, int left, int dilation_h, int dilation_w, int threads,
+    const real[:, :, ::1] x, real[:, :, ::1] y, index_t[:, :, ::1] index, int kernel_h, int kernel_w,
+    int stride_h, int stride_w, int top, int left, int dilation_h, int dilation_w, int threads,
 ):
     """Fill y with the maxima and index with the taps that hold them."""
     cdef Pool g
@@ -146,15 +148,17 @@ def max_pool2d_backward(
                     plane[at] += dy[u, p, q]
 
 
-cdef inline void add_columns(const real* src, Py_ssize_t src_stride, Py_ssize_t count, real* dst, Py_ssize_t dst_stride) noexcept nogil:
+cdef inline void add_columns(
+    const real* src, Py_ssize_t src_stride, Py_ssize_t count, real* dst, Py_ssize_t dst_stride
+) noexcept nogil:
     cdef Py_ssize_t j
     for j in range(count):
         dst[j * dst_stride] += src[j * src_stride]
 
 
 def avg_pool2d_forward(
-    const real[:, :, ::1] x, const real[:, ::1] counts, real[:, :, ::1] y, int kernel_h, int kernel_w, int stride_h, int stride_w,
-    int top, int left, int threads,
+    const real[:, :, ::1] x, const real[:, ::1] counts, real[:, :, ::1] y, int kernel_h, int kernel_w,
+    int stride_h, int stride_w, int top, int left, int threads,
 ):
     """Fill y with the windows' sums over `counts` (P, Q)."""
     cdef Pool g
@@ -198,8 +202,8 @@ cdef void avg_plane_backward(Pool* g, const real* dy, const real* counts, real* 
 
 
 def avg_pool2d_backward(
-    const real[:, :, ::1] dy, const real[:, ::1] counts, real[:, :, ::1] dx, int kernel_h, int kernel_w, int stride_h, int stride_w,
-    int top, int left, int threads,
+    const real[:, :, ::1] dy, const real[:, ::1] counts, real[:, :, ::1] dx, int kernel_h, int kernel_w,
+    int stride_h, int stride_w, int top, int left, int threads,
 ):
     """Fill dx: each dy over its count, to every pixel of its window."""
     cdef Pool g

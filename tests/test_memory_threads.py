@@ -52,6 +52,24 @@ def test_an_environment_that_cannot_be(name, value, message):
     assert message in done.stderr
 
 
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+def test_a_forked_process_computes_with_one_thread():
+    """OpenMP's threads do not survive a fork: a child that used them would never come back."""
+    code = """
+import os, signal, numpy as np, convlayers as cl
+from convlayers import functional as F
+x, w = np.ones((8, 16, 32, 32), np.float32), np.ones((16, 16, 3, 3), np.float32)
+cl.set_num_threads(2)
+expected = F.conv2d(x, w)
+child = os.fork()
+if child == 0:
+    signal.alarm(60)
+    os._exit(int(cl.get_num_threads() != 1 or not np.array_equal(F.conv2d(x, w), expected)))
+assert os.waitpid(child, 0)[1] == 0
+"""
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
 def test_thread_counts():
     before = cl.get_num_threads()
     try:

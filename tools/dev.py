@@ -32,7 +32,15 @@ STAMP = VENV / "convlayers-stamp.json"
 OLDEST = (3, 11)
 PASS_MARK = 0.975
 WHEEL_LIMIT = 2_000_000
-NO_NETWORK = ("NewConnectionError", "name resolution", "Network is unreachable", "ConnectTimeout", "ProxyError", "Max retries")
+NO_NETWORK = (
+    "(from versions: none)",
+    "NewConnectionError",
+    "name resolution",
+    "Network is unreachable",
+    "ConnectTimeout",
+    "ProxyError",
+    "Max retries",
+)
 
 
 class ChoreError(Exception):
@@ -54,9 +62,10 @@ def environment(**changes: str) -> dict[str, str]:
 
 
 def show(*command: str, cwd: Path = ROOT) -> int:
-    """Run a program whose output is the point, and return its exit code."""
+    """Run a program whose output is the point, with those of `.venv` in reach, and return its exit code."""
     print("$", " ".join([Path(command[0]).name, *command[1:]]), flush=True)
-    return subprocess.run(command, cwd=cwd, env=environment()).returncode
+    path = os.pathsep.join([str(Path(executable(VENV)).parent), os.environ.get("PATH", "")])
+    return subprocess.run(command, cwd=cwd, env=environment(PATH=path)).returncode
 
 
 def quiet(what: str, *command: str, cwd: Path = ROOT, env: dict[str, str] | None = None) -> str:
@@ -209,8 +218,8 @@ def check_wheel(path: Path) -> None:
     if path.stat().st_size > WHEEL_LIMIT:
         raise ChoreError(f"{path.name} has {path.stat().st_size:,} bytes; the limit is {WHEEL_LIMIT:,}")
     names = zipfile.ZipFile(path).namelist()
-    kernels = r"convlayers/kernels/_(baseline|avx2|avx512)_float(32|64)\..*"
-    allowed = re.compile(rf"convlayers/([a-z_0-9]+/)*(\w+\.py|py\.typed)|{kernels}")
+    compiled = r"convlayers/kernels/_(?!wide|scalar)\w+\.[\w.-]*(so|pyd)"
+    allowed = re.compile(rf"convlayers/([a-z_0-9]+/)*(\w+\.py|py\.typed)|{compiled}")
     odd = [n for n in names if not allowed.fullmatch(n) and ".dist-info/" not in n]
     if odd:
         raise ChoreError(f"{path.name} should not hold {', '.join(odd)}")

@@ -64,7 +64,7 @@ def _check_exportable(model: Model) -> None:
 def _optimizer(args: argparse.Namespace) -> Any:
     from ..trainer import SGD, Adam, AdamW, RMSprop
 
-    rules = {
+    rules: dict[str, tuple[Any, float]] = {
         "adam": (Adam, 2e-3),
         "adamw": (AdamW, 2e-3),
         "rmsprop": (RMSprop, 1e-3),

@@ -68,6 +68,15 @@ class _Choice:
 _choice = _Choice()
 
 
+def _after_fork() -> None:
+    # GNU's OpenMP runtime loses its threads in a forked process and would wait for them forever; one thread needs none.
+    _choice.threads = 1
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
+
+
 def compiled(dtype: np.dtype) -> ModuleType:
     """The compiled kernels for `dtype`, float32 or float64."""
     return _choice.modules[dtype]

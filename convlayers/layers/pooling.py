@@ -1,5 +1,6 @@
 """Pooling: a window slides over each channel on its own; no parameters."""
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,14 @@ from ..shapes import IntOrSequence, Padding, Window, check_pool, features, windo
 from ._checks import image_shape
 
 _ANY_SIZE = (1 << 30,) * 2
+
+
+def _pooled(input_shape: Shape, window_of: Callable[[Shape], Window]) -> Shape:
+    """The output's shape of a pooling, checked."""
+    channels, *size = image_shape(input_shape)
+    win = window_of(tuple(size))
+    check_pool(tuple(size), win)
+    return (channels, *win.output)
 
 
 def _pads(size: Shape, win: Window) -> list[int]:
@@ -56,10 +65,7 @@ class MaxPool2d(Layer):
         return window(size, self.kernel_size, ceil_mode=self.ceil_mode, **options)
 
     def build(self, input_shape: Shape, rng: np.random.Generator) -> Shape:
-        channels, *size = image_shape(input_shape)
-        win = self._window(tuple(size))
-        check_pool(tuple(size), win)
-        return (channels, *win.output)
+        return _pooled(input_shape, self._window)
 
     def forward(self, x, *, training):
         win = self._window(x.shape[2:])
@@ -119,10 +125,7 @@ class AvgPool2d(Layer):
         return window(size, self.kernel_size, stride=self.stride, padding=self.padding, ceil_mode=self.ceil_mode)
 
     def build(self, input_shape: Shape, rng: np.random.Generator) -> Shape:
-        channels, *size = image_shape(input_shape)
-        win = self._window(tuple(size))
-        check_pool(tuple(size), win)
-        return (channels, *win.output)
+        return _pooled(input_shape, self._window)
 
     def forward(self, x, *, training):
         win = self._window(x.shape[2:])
