@@ -53,7 +53,7 @@ cdef void choose_blocks(Gather* g, int threads) noexcept nogil:
     units = g.images * g.groups * g.blocks
     g.splits = max(1, min(tile_count(g.filters), threads // units if threads > units else 1))
     if g.mode != PLAIN:
-        g.mode = choose_mode(rows, cols, g.filters, g.block)
+        g.mode = choose_mode(rows, cols, g.width, g.filters, g.channels * rows.taps * cols.taps, g.block)
     g.plane = rows.size * cols.size if g.mode == PLAIN else (g.block + rows.halo) * pitch
     g.depth = g.channels * rows.taps * cols.taps
     g.copy_bytes = 0
@@ -70,6 +70,7 @@ cdef size_t plan_memory(Plan* plan, Gather* g, size_t cursor) noexcept nogil:
     cdef Py_ssize_t most = g.block * vectors_over(g.cols.outputs + g.cols.halo)
     plan.src = <Py_ssize_t*> take(&cursor, most * sizeof(Py_ssize_t))
     plan.begin = <Py_ssize_t*> take(&cursor, (most + 1) * sizeof(Py_ssize_t))
+    plan.whole = <Py_ssize_t*> take(&cursor, most * sizeof(Py_ssize_t))
     plan.runs = <Run*> take(&cursor, (most + g.block) * sizeof(Run))
     return cursor
 
@@ -138,16 +139,15 @@ cdef void scatter(Plan* plan, Py_ssize_t v, const real* values, real* dst, Py_ss
     cdef Run* run
     for r in range(plan.begin[v], plan.begin[v + 1]):
         run = plan.runs + r
+        j = 0
         if stride == 1:
-            memcpy(dst + run.dst, values + run.lane, run.length * sizeof(real))
-        else:
-            for j in range(run.length):
-                dst[run.dst + j * stride] = values[run.lane + j]
-
-
-cdef inline bint is_whole(Gather* g, Plan* plan, Py_ssize_t v) noexcept nogil:
-    """Whether vector v is VL neighbouring values of the destination, so that the tile can write it in place."""
-    return g.cols.stride == 1 and plan.begin[v] < plan.begin[v + 1] and plan.runs[plan.begin[v]].length == VL
+            # Four at a time: a call of memcpy costs more than a run of this length.
+            while j + 4 <= run.length:
+                memcpy(dst + run.dst + j, values + run.lane + j, 4 * sizeof(real))
+                j += 4
+        while j < run.length:
+            dst[run.dst + j * stride] = values[run.lane + j]
+            j += 1
 
 
 cdef void run_panel(
@@ -157,7 +157,7 @@ cdef void run_panel(
     """All filters of tiles first .. last over one panel of outputs."""
     cdef Py_ssize_t area = g.height * g.width, tile_index, m, i
     cdef real spill[TILE]
-    cdef bint whole0 = is_whole(g, plan, v), whole1 = vecs == 2 and is_whole(g, plan, v + 1)
+    cdef bint whole0 = plan.whole[v], whole1 = vecs == 2 and plan.whole[v + 1]
     cdef int rows
     for tile_index in range(first, last):
         m = tile_start(tile_index, g.filters)

@@ -104,6 +104,7 @@ cdef struct Plan:
     Py_ssize_t vectors
     Py_ssize_t* src         # where each vector begins in a plane (not in packed mode)
     Py_ssize_t* begin       # vector v has the runs begin[v] .. begin[v + 1]
+    Py_ssize_t* whole       # whether vector v is VL neighbouring values of the destination
     Run* runs
 
 
@@ -123,17 +124,20 @@ cdef inline Py_ssize_t vectors_over(Py_ssize_t pixels) noexcept nogil:
     return (pixels + VL - 1) // VL
 
 
-cdef Mode choose_mode(Axis* rows, Axis* cols, Py_ssize_t filters, Py_ssize_t block) noexcept nogil:
-    """The mode with the least work: multiply-adds of empty lanes against copies of a panel.
+cdef Mode choose_mode(
+    Axis* rows, Axis* cols, Py_ssize_t width, Py_ssize_t filters, Py_ssize_t depth, Py_ssize_t block
+) noexcept nogil:
+    """The mode that costs least: multiply-adds of empty lanes, against copies of a panel, against stores in pieces.
 
-    A vector costs filters / 2 cycles a tap in the tile; packing it costs about 2 a run (measured on Zen 5 and Zen 3).
+    In half cycles: a tap of one vector and one filter takes 1; storing a vector takes 2 in place and about 16 in pieces; a run
+    packed for a tap takes 5 (Zen 5 and Zen 3).
     """
-    cdef Py_ssize_t pitch = cols.outputs + cols.halo, q = cols.outputs, by_rows, by_pitch, packed, runs
-    by_rows = 2 * (block * vectors_over(q)) * filters
-    by_pitch = 2 * vectors_over((block - 1) * pitch + q) * filters
-    packed = vectors_over(block * q)
-    runs = packed + block
-    packed = 2 * packed * filters + 8 * runs
+    cdef Py_ssize_t q = cols.outputs, pitch = q + cols.halo, by_rows, by_pitch, packed
+    cdef bint joined = cols.stride == 1 and rows.stride == 1 and width == q
+    by_rows = block * vectors_over(q) * filters * (depth + (2 if cols.stride == 1 and q % VL == 0 else 16))
+    by_pitch = vectors_over((block - 1) * pitch + q) * filters * (depth + 16)
+    packed = vectors_over(block * q) * filters * (depth + (2 if joined else 16))
+    packed += 5 * depth * (vectors_over(block * q) + block)
     if packed < by_rows and packed < by_pitch:
         return PACKED
     return ROWS if by_rows <= by_pitch else PITCH
@@ -147,6 +151,18 @@ cdef void add_run(Plan* plan, Axis* rows, Axis* cols, Py_ssize_t width, Py_ssize
     run.src = i * (cols.outputs + cols.halo) + j
     run.dst = i * rows.stride * width + j * cols.stride
     plan.begin[plan.vectors + 1] += 1
+
+
+cdef bint is_whole(Plan* plan, Py_ssize_t v, Axis* cols) noexcept nogil:
+    """Whether a vector's runs follow each other without a gap, in the vector and in the destination."""
+    cdef Py_ssize_t r, lane = 0
+    cdef Run* run
+    for r in range(plan.begin[v], plan.begin[v + 1]):
+        run = plan.runs + r
+        if run.lane != lane or run.dst != plan.runs[plan.begin[v]].dst + lane:
+            return False
+        lane += run.length
+    return cols.stride == 1 and lane == VL
 
 
 cdef void plan_block(Plan* plan, Mode mode, Axis* rows, Axis* cols, Py_ssize_t width, Py_ssize_t block) noexcept nogil:
@@ -176,6 +192,7 @@ cdef void plan_block(Plan* plan, Mode mode, Axis* rows, Axis* cols, Py_ssize_t w
             if length > 0:
                 add_run(plan, rows, cols, width, at - position, length, i, j)
             at += max(length, 1)
+        plan.whole[vector] = is_whole(plan, vector, cols)
         plan.vectors += 1
 
 

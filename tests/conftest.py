@@ -12,6 +12,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from convlayers.cli import main
+
 ROOT = Path(__file__).resolve().parents[1]
 
 
@@ -67,3 +69,40 @@ def toy_idx(tmp_path, toy_arrays):
     (folder / "t10k-images.idx3-ubyte").write_bytes(idx_bytes(toy_arrays["x_test"]))
     (folder / "t10k-labels-idx1-ubyte.gz").write_bytes(gzip.compress(idx_bytes(labels["test"])))
     return folder
+
+
+@pytest.fixture
+def run(capsys, monkeypatch, tmp_path):
+    """Run a command in a folder of its own: `run("layers")` gives the exit code, standard output and standard error."""
+    monkeypatch.chdir(tmp_path)
+
+    def command(*arguments):
+        code = main([str(a) for a in arguments])
+        return (code, *capsys.readouterr())
+
+    return command
+
+
+@pytest.fixture
+def refused(run):
+    """Run a command that must fail; its reason must be one line on standard error."""
+
+    def command(code, *arguments):
+        actual, out, err = run(*arguments)
+        assert (actual, err.count("\n"), err.startswith("convlayers: ")) == (code, 1, True), (actual, out, err)
+        assert "Traceback" not in err
+        return err
+
+    return command
+
+
+@pytest.fixture
+def train(run, toy_npz):
+    """Train on the toy images, which must succeed, and give standard output."""
+
+    def command(*arguments):
+        code, out, err = run("train", toy_npz, "--quiet", *arguments)
+        assert (code, err) == (0, "")
+        return out
+
+    return command
