@@ -18,15 +18,24 @@ def check_target(path: str | os.PathLike[str]) -> Path:
         raise FileAccessError(f"cannot write {path}: it is a folder")
     if not target.parent.is_dir():
         raise FileAccessError(f"cannot write {path}: the folder {target.parent} does not exist")
-    if not os.access(target.parent, os.W_OK):
-        raise FileAccessError(f"cannot write {path}: no permission to write into {target.parent}")
+    # Asking for permission is not enough: some file systems grant it and refuse the file.
+    trial = _beside(target)
+    try:
+        trial.touch(exist_ok=False)
+        trial.unlink()
+    except OSError as error:
+        raise FileAccessError(f"cannot write {path}: {_reason(error)}") from error
     return target
+
+
+def _beside(target: Path) -> Path:
+    return target.with_name(f".{target.name}.{secrets.token_hex(4)}.tmp")
 
 
 def write_whole(path: str | os.PathLike[str], data: bytes) -> None:
     """Write beside the place, flush to disk, rename: a reader sees the old file or the new one, never a part."""
     target = check_target(path)
-    beside = target.with_name(f".{target.name}.{secrets.token_hex(4)}.tmp")
+    beside = _beside(target)
     try:
         with open(beside, "xb") as file:
             file.write(data)

@@ -47,9 +47,14 @@ def test_the_environment_forces_an_instruction_set(isa):
     ],
 )
 def test_an_environment_that_cannot_be(name, value, message):
-    done = in_a_fresh_process("import convlayers", **{name: value})
-    assert done.returncode != 0
+    done = in_a_fresh_process("import convlayers; convlayers.show_config()", **{name: value})
+    assert done.returncode == 1
     assert message in done.stderr
+    command = "from convlayers.cli import main; import sys; sys.exit(main(['train', 'digits', '--epochs', '1']))"
+    done = in_a_fresh_process(command, **{name: value})
+    assert done.returncode == 2
+    assert done.stderr.startswith("convlayers: " + message)
+    assert done.stderr.count("\n") == 1
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")

@@ -227,6 +227,10 @@ def test_a_missing_file_or_a_folder_cannot_be_read(tmp_path):
         cl.load(tmp_path)
 
 
+def _denied(*_, **__):
+    raise PermissionError(errno.EACCES, "Permission denied")
+
+
 def test_places_that_cannot_be_written(tmp_path, monkeypatch):
     with pytest.raises(FileAccessError, match="it is a folder"):
         small().save(tmp_path)
@@ -235,8 +239,8 @@ def test_places_that_cannot_be_written(tmp_path, monkeypatch):
     (tmp_path / "file").write_bytes(b"")
     with pytest.raises(FileAccessError, match="does not exist"):
         small().save(tmp_path / "file" / "model")
-    monkeypatch.setattr(os, "access", lambda *_: False)
-    with pytest.raises(FileAccessError, match="no permission to write into"):
+    monkeypatch.setattr(files.Path, "touch", _denied)
+    with pytest.raises(FileAccessError, match="Permission denied"):
         small().save(tmp_path / "model")
 
 

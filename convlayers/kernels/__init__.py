@@ -57,8 +57,14 @@ class _Choice:
     """What is in use now; one per process."""
 
     def __init__(self) -> None:
-        self.threads = _chosen_threads()
-        self.use(_chosen_isa())
+        # A wrong environment is an error of the first use, which a program can catch, and not of the import.
+        self.problem: ConfigError | None = None
+        self.threads, isa = 1, "baseline"
+        try:
+            self.threads, isa = _chosen_threads(), _chosen_isa()
+        except ConfigError as error:
+            self.problem = error
+        self.use(isa)
 
     def use(self, isa: str) -> None:
         self.modules = {np.dtype(t): import_module(f"._{isa}_{t}", __name__) for t in ("float32", "float64")}
@@ -77,18 +83,26 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_after_fork)
 
 
+def _check() -> None:
+    if _choice.problem:
+        raise _choice.problem
+
+
 def compiled(dtype: np.dtype) -> ModuleType:
     """The compiled kernels for `dtype`, float32 or float64."""
+    _check()
     return _choice.modules[dtype]
 
 
 def isa() -> str:
     """The instruction set in use."""
+    _check()
     return _choice.isa
 
 
 def get_num_threads() -> int:
     """How many threads a kernel may use."""
+    _check()
     return _choice.threads
 
 
