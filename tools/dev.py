@@ -229,7 +229,7 @@ def check_wheel(path: Path) -> None:
     """Small, and nothing inside that only tests or compilers need."""
     if path.stat().st_size > WHEEL_LIMIT:
         raise ChoreError(f"{path.name} has {path.stat().st_size:,} bytes; the limit is {WHEEL_LIMIT:,}")
-    names = zipfile.ZipFile(path).namelist()
+    names = [name for name in zipfile.ZipFile(path).namelist() if not name.endswith("/")]
     compiled = r"convlayers/kernels/_(?!wide|scalar)\w+\.[\w.-]*(so|pyd)|convlayers\.libs/libgomp[\w.-]*"
     allowed = re.compile(rf"convlayers/([a-z_0-9]+/)*(\w+\.py|py\.typed)|{compiled}")
     odd = [n for n in names if not allowed.fullmatch(n) and ".dist-info/" not in n]
