@@ -15,7 +15,7 @@ from math import prod
 from operator import index
 from typing import Any, NamedTuple
 
-from .errors import ArrayTypeError, ConfigError, ShapeError
+from .errors import ArrayTypeError, ConfigError, ConvlayersError, ShapeError
 
 IntOrSequence = int | Sequence[int]
 Padding = int | str | Sequence[int] | Sequence[Sequence[int]]
@@ -99,7 +99,6 @@ def _cross(values: Sequence[int]) -> str:
     return "x".join(map(str, values))
 
 
-@lru_cache(maxsize=4096)
 def _window(
     size: tuple[int, ...],
     kernel: tuple[int, ...],
@@ -137,11 +136,30 @@ def window(
 
     Raises `ShapeError` where no window fits, `ConfigError` for a value out of range, `ArrayTypeError` for a wrong type.
     """
+    given = (kernel, stride, dilation, padding)
+    # Lists, as JSON has them, cannot be looked up; tuples can.
+    for arguments in (given, tuple(map(_frozen, given))):
+        try:
+            return _cached_window(tuple(size), *arguments, ceil_mode)
+        except ConvlayersError:
+            raise
+        except TypeError:
+            continue
+    return _cached_window.__wrapped__(tuple(size), *given, ceil_mode)
+
+
+def _frozen(value: Any) -> Any:
+    return tuple(map(_frozen, value)) if isinstance(value, list | tuple) else value
+
+
+@lru_cache(maxsize=4096, typed=True)
+def _cached_window(size: tuple[int, ...], kernel: Any, stride: Any, dilation: Any, padding: Any, ceil_mode: bool) -> Window:
+    """Checking the arguments takes 10 us, a quarter of a small convolution; a network asks the same again at every step."""
     rank = len(size)
     sizes = per_axis(kernel, rank, "kernel_size")
     strides = sizes if stride is None else per_axis(stride, rank, "stride")
     dilations = per_axis(dilation, rank, "dilation")
-    return _window(tuple(size), sizes, strides, dilations, padding_rule(padding, rank), bool(ceil_mode))
+    return _window(size, sizes, strides, dilations, padding_rule(padding, rank), bool(ceil_mode))
 
 
 @lru_cache(maxsize=4096)
