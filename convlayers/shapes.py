@@ -138,9 +138,9 @@ def window(
     """
     given = (kernel, stride, dilation, padding)
     # Lists, as JSON has them, cannot be looked up; tuples can.
-    for arguments in (given, tuple(map(_frozen, given))):
+    for hashable in (tuple, _frozen):
         try:
-            return _cached_window(tuple(size), *arguments, ceil_mode)
+            return _cached_window(tuple(size), *hashable(given), ceil_mode)
         except ConvlayersError:
             raise
         except TypeError:

@@ -58,24 +58,68 @@ cdef inline void max_vector "convlayers_max_vector"(
     store(index, at)
 
 
-cdef Py_ssize_t max_whole_windows(
+cdef inline void sum_vector "convlayers_sum_vector"(
+    Pool* g, const real* x, Py_ssize_t kh, Py_ssize_t kw, real* sums
+) noexcept nogil:
+    """The sums of VL windows, each a pixel on from the one before."""
+    cdef Py_ssize_t r, s
+    cdef vf total = splat(0)
+    for r in range(kh):
+        for s in range(kw):
+            total = total + load(x + r * g.width + s)
+    store(sums, total)
+
+
+cdef inline void any_vector "convlayers_any_vector"(
+    Pool* g, const real* x, Py_ssize_t kh, Py_ssize_t kw, real* values, real* taps
+) noexcept nogil:
+    if taps == NULL:
+        sum_vector(g, x, kh, kw, values)
+    else:
+        max_vector(g, x, kh, kw, values, taps)
+
+
+cdef inline Py_ssize_t pick "convlayers_pick"(
+    Py_ssize_t stride, Py_ssize_t count, const real* values, const real* taps, real* best, real* index
+) noexcept nogil:
+    cdef Py_ssize_t j
+    for j in range(count):
+        best[j] = values[j * stride]
+    if taps != NULL:
+        for j in range(count):
+            index[j] = taps[j * stride]
+    return count
+
+
+cdef Py_ssize_t whole_windows(
     Pool* g, const real* x, const real* end, Py_ssize_t count, real* best, real* index
 ) noexcept nogil:
-    """A row of windows that lie inside the plane, as long as whole vectors can be read before `end`; how many were done."""
+    """A row of windows that lie inside the plane, as long as whole vectors can be read before `end`; how many were done.
+
+    Maxima and their taps, or sums where `index` is NULL.
+    """
     cdef Py_ssize_t done = 0, start = 0, reach = g.dilation_h * (g.kh - 1) * g.width + g.dilation_w * (g.kw - 1) + VL
     cdef real values[VL]
     cdef real taps[VL]
+    cdef real* tap = taps if index != NULL else NULL
     while done < count and x + start + reach <= end:
+        # Constant sizes unroll the taps.
         if g.kh == 2 and g.kw == 2:
-            max_vector(g, x + start, 2, 2, values, taps)
+            any_vector(g, x + start, 2, 2, values, tap)
         elif g.kh == 3 and g.kw == 3:
-            max_vector(g, x + start, 3, 3, values, taps)
+            any_vector(g, x + start, 3, 3, values, tap)
         else:
-            max_vector(g, x + start, g.kh, g.kw, values, taps)
-        while done < count and done * g.stride_w < start + VL:
-            best[done] = values[done * g.stride_w - start]
-            index[done] = taps[done * g.stride_w - start]
-            done += 1
+            any_vector(g, x + start, g.kh, g.kw, values, tap)
+        # Constant strides, where the row goes on for a vector, make the choice of every second value a shuffle.
+        if g.stride_w == 1 and done + VL <= count:
+            done += pick(1, VL, values, tap, best + done, index + done)
+        elif g.stride_w == 2 and done + VL // 2 <= count:
+            done += pick(2, VL // 2, values, tap, best + done, index + done)
+        else:
+            while done < count and done * g.stride_w < start + VL:
+                pick(1, 1, values + done * g.stride_w - start, taps + done * g.stride_w - start if tap != NULL else NULL,
+                     best + done, index + done)
+                done += 1
         start = max(start + VL, done * g.stride_w)
     return done
 
@@ -102,7 +146,7 @@ cdef void max_row(Pool* g, const real* x, const real* end, Py_ssize_t p, real* b
     if top >= 0 and top + g.dilation_h * (g.kh - 1) < g.height:
         first = g.first
         src = x + top * g.width + first * g.stride_w - g.left
-        done = max_whole_windows(g, src, end, g.last - first, best + first, index + first)
+        done = whole_windows(g, src, end, g.last - first, best + first, index + first)
     for q in range(first):
         max_window(g, x, p, q, best + q, index + q)
     for q in range(first + done, g.q):
@@ -153,12 +197,15 @@ def max_pool2d_backward(
                     plane[at] += dy[u, p, q]
 
 
-cdef inline void add_columns(
-    const real* src, Py_ssize_t src_stride, Py_ssize_t count, real* dst, Py_ssize_t dst_stride
-) noexcept nogil:
-    cdef Py_ssize_t j
-    for j in range(count):
-        dst[j * dst_stride] += src[j * src_stride]
+cdef inline void add_columns(const real* src, Py_ssize_t count, real* dst, Py_ssize_t stride) noexcept nogil:
+    """dst[j * stride] += src[j]."""
+    cdef Py_ssize_t j = 0
+    while stride == 1 and j + VL <= count:
+        store(dst + j, load(dst + j) + load(src + j))
+        j += VL
+    while j < count:
+        dst[j * stride] += src[j]
+        j += 1
 
 
 def avg_pool2d_forward(
@@ -167,25 +214,43 @@ def avg_pool2d_forward(
 ):
     """Fill y with the windows' sums over `counts` (P, Q)."""
     cdef Pool g
-    cdef Py_ssize_t u, planes = x.shape[0]
+    cdef Py_ssize_t u, planes = x.shape[0], other = 0
+    cdef const real* end = &x[0, 0, 0] + planes * x.shape[1] * x.shape[2]
     g.height, g.width, g.p, g.q, g.kh, g.kw = x.shape[1], x.shape[2], y.shape[1], y.shape[2], kernel_h, kernel_w
     g.stride_h, g.stride_w, g.top, g.left, g.dilation_h, g.dilation_w = stride_h, stride_w, top, left, 1, 1
+    columns_inside(&g, 0, &g.first, &other)
+    columns_inside(&g, g.kw - 1, &other, &g.last)
     for u in prange(planes, schedule="static", nogil=True, num_threads=threads):
-        avg_plane_forward(&g, &x[u, 0, 0], &counts[0, 0], &y[u, 0, 0])
+        avg_plane_forward(&g, &x[u, 0, 0], end, &counts[0, 0], &y[u, 0, 0])
 
 
-cdef void avg_plane_forward(Pool* g, const real* x, const real* counts, real* y) noexcept nogil:
-    cdef Py_ssize_t p, r, s, h, j, first = 0, last = 0
+cdef real sum_window(Pool* g, const real* x, Py_ssize_t p, Py_ssize_t q) noexcept nogil:
+    """One window, which may hang over an edge: taps outside are zero."""
+    cdef Py_ssize_t r, s, h, w
+    cdef real total = 0
+    for r in range(g.kh):
+        h = p * g.stride_h + r - g.top
+        for s in range(g.kw):
+            w = q * g.stride_w + s - g.left
+            if 0 <= h < g.height and 0 <= w < g.width:
+                total += x[h * g.width + w]
+    return total
+
+
+cdef void avg_plane_forward(Pool* g, const real* x, const real* end, const real* counts, real* y) noexcept nogil:
+    cdef Py_ssize_t p, q, top, first, done
     for p in range(g.p):
-        memset(y, 0, g.q * sizeof(real))
-        for r in range(g.kh):
-            h = p * g.stride_h + r - g.top
-            if 0 <= h < g.height:
-                for s in range(g.kw):
-                    columns_inside(g, s, &first, &last)
-                    add_columns(x + h * g.width + first * g.stride_w + s - g.left, g.stride_w, last - first, y + first, 1)
-        for j in range(g.q):
-            y[j] = y[j] / counts[j]
+        top = p * g.stride_h - g.top
+        first = done = 0
+        if top >= 0 and top + g.kh <= g.height:
+            first = g.first
+            done = whole_windows(g, x + top * g.width + first * g.stride_w - g.left, end, g.last - first, y + first, NULL)
+        for q in range(first):
+            y[q] = sum_window(g, x, p, q)
+        for q in range(first + done, g.q):
+            y[q] = sum_window(g, x, p, q)
+        for q in range(g.q):
+            y[q] = y[q] / counts[q]
         y += g.q
         counts += g.q
 
@@ -201,7 +266,7 @@ cdef void avg_plane_backward(Pool* g, const real* dy, const real* counts, real* 
             if 0 <= h < g.height:
                 for s in range(g.kw):
                     columns_inside(g, s, &first, &last)
-                    add_columns(share + first, 1, last - first, dx + h * g.width + first * g.stride_w + s - g.left, g.stride_w)
+                    add_columns(share + first, last - first, dx + h * g.width + first * g.stride_w + s - g.left, g.stride_w)
         dy += g.q
         counts += g.q
 

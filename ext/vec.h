@@ -58,6 +58,9 @@ struct convlayers_pool;
 ALWAYS_INLINE void convlayers_tile(int, int, struct convlayers_tile_args *);
 ALWAYS_INLINE void convlayers_tile_rows(int, int, struct convlayers_tile_args *);
 ALWAYS_INLINE void convlayers_max_vector(struct convlayers_pool *, const real *, ptrdiff_t, ptrdiff_t, real *, real *);
+ALWAYS_INLINE void convlayers_sum_vector(struct convlayers_pool *, const real *, ptrdiff_t, ptrdiff_t, real *);
+ALWAYS_INLINE ptrdiff_t convlayers_pick(ptrdiff_t, ptrdiff_t, const real *, const real *, real *, real *);
+ALWAYS_INLINE void convlayers_any_vector(struct convlayers_pool *, const real *, ptrdiff_t, ptrdiff_t, real *, real *);
 
 /* 2: AVX-512 as in x86-64-v4; 1: AVX2 and FMA as in x86-64-v3; 0: anything else. Asks the operating system too. */
 static int convlayers_cpu_level(void) {
