@@ -234,7 +234,7 @@ def max_pool2d_backward(dy: np.ndarray, index: np.ndarray, x_shape: tuple[int, .
     dx = memory.empty(tuple(x_shape), dy.dtype)
     if dx.size:
         kernel = kernels.compiled(dy.dtype).max_pool2d_backward
-        kernel(_planes(dy), _planes(index), _planes(dx), win.kernel[1], *_geometry(win), threads_for(_POOL_WORK * dx.size))
+        kernel(_planes(dy), _planes(index), _planes(dx), *win.kernel, *_geometry(win), threads_for(_POOL_WORK * dx.size))
     return dx
 
 

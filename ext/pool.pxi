@@ -177,24 +177,30 @@ def max_pool2d_forward(
 
 
 def max_pool2d_backward(
-    const real[:, :, ::1] dy, const index_t[:, :, ::1] index, real[:, :, ::1] dx, int kernel_w, int stride_h, int stride_w,
-    int top, int left, int dilation_h, int dilation_w, int threads,
+    const real[:, :, ::1] dy, const index_t[:, :, ::1] index, real[:, :, ::1] dx, int kernel_h, int kernel_w,
+    int stride_h, int stride_w, int top, int left, int dilation_h, int dilation_w, int threads,
 ):
     """Fill dx: each dy goes to the pixel that held its window's maximum."""
-    cdef Py_ssize_t u, p, q, tap, planes = dx.shape[0], height = dx.shape[1], width = dx.shape[2], rows = dy.shape[1]
-    cdef Py_ssize_t cols = dy.shape[2], origin, at
+    cdef Py_ssize_t u, p, q, tap, planes = dx.shape[0], area = dx.shape[1] * dx.shape[2], width = dx.shape[2]
+    cdef Py_ssize_t rows = dy.shape[1], cols = dy.shape[2], origin, at, taps = kernel_h * kernel_w
     cdef real* plane
+    # A table, since dividing a tap into its row and column for every output took half of the time.
+    cdef unsigned char[::1] buffer = _scratch(taps * sizeof(Py_ssize_t))
+    cdef Py_ssize_t* offset = <Py_ssize_t*> &buffer[0]
+    for tap in range(taps):
+        offset[tap] = tap // kernel_w * dilation_h * width + tap % kernel_w * dilation_w
     for u in prange(planes, schedule="static", nogil=True, num_threads=threads):
         plane = &dx[u, 0, 0]
-        memset(plane, 0, height * width * sizeof(real))
+        memset(plane, 0, area * sizeof(real))
         for p in range(rows):
             origin = (p * stride_h - top) * width - left
             for q in range(cols):
                 tap = index[u, p, q]
-                at = origin + q * stride_w + tap // kernel_w * dilation_h * width + tap % kernel_w * dilation_w
-                # The index comes from the caller; whatever it says, nothing is written outside the plane.
-                if 0 <= at < height * width:
-                    plane[at] += dy[u, p, q]
+                # The index comes from the caller; whatever it says, nothing is read or written out of bounds.
+                if 0 <= tap < taps:
+                    at = origin + q * stride_w + offset[tap]
+                    if 0 <= at < area:
+                        plane[at] += dy[u, p, q]
 
 
 cdef inline void add_columns(const real* src, Py_ssize_t count, real* dst, Py_ssize_t stride) noexcept nogil:
@@ -255,18 +261,23 @@ cdef void avg_plane_forward(Pool* g, const real* x, const real* end, const real*
         counts += g.q
 
 
-cdef void avg_plane_backward(Pool* g, const real* dy, const real* counts, real* share, real* dx) noexcept nogil:
+cdef void avg_plane_backward(
+    Pool* g, const real* dy, const real* counts, real* share, real* line, real* dx
+) noexcept nogil:
+    """A row of outputs spreads over the columns once, into `line`, and that over the rows of its windows."""
     cdef Py_ssize_t p, r, s, h, j, first = 0, last = 0
     memset(dx, 0, g.height * g.width * sizeof(real))
     for p in range(g.p):
         for j in range(g.q):
             share[j] = dy[j] / counts[j]
+        memset(line, 0, g.width * sizeof(real))
+        for s in range(g.kw):
+            columns_inside(g, s, &first, &last)
+            add_columns(share + first, last - first, line + first * g.stride_w + s - g.left, g.stride_w)
         for r in range(g.kh):
             h = p * g.stride_h + r - g.top
             if 0 <= h < g.height:
-                for s in range(g.kw):
-                    columns_inside(g, s, &first, &last)
-                    add_columns(share + first, last - first, dx + h * g.width + first * g.stride_w + s - g.left, g.stride_w)
+                add_columns(line, g.width, dx + h * g.width, 1)
         dy += g.q
         counts += g.q
 
@@ -278,11 +289,13 @@ def avg_pool2d_backward(
     """Fill dx: each dy over its count, to every pixel of its window."""
     cdef Pool g
     cdef Py_ssize_t u, planes = dx.shape[0]
-    cdef unsigned char[::1] buffer = _scratch(threads * row_bytes(dy.shape[2]))
+    cdef unsigned char[::1] buffer = _scratch(threads * (row_bytes(dy.shape[2]) + row_bytes(dx.shape[2])))
     cdef real* share
+    cdef real* line
     g.height, g.width, g.p, g.q, g.kh, g.kw = dx.shape[1], dx.shape[2], dy.shape[1], dy.shape[2], kernel_h, kernel_w
     g.stride_h, g.stride_w, g.top, g.left, g.dilation_h, g.dilation_w = stride_h, stride_w, top, left, 1, 1
     with nogil, parallel(num_threads=threads):
         for u in prange(planes, schedule="static"):
-            share = <real*> (&buffer[0] + threadid() * row_bytes(g.q))
-            avg_plane_backward(&g, &dy[u, 0, 0], &counts[0, 0], share, &dx[u, 0, 0])
+            share = <real*> (&buffer[0] + threadid() * (row_bytes(g.q) + row_bytes(g.width)))
+            line = <real*> (<char*> share + row_bytes(g.q))
+            avg_plane_backward(&g, &dy[u, 0, 0], &counts[0, 0], share, line, &dx[u, 0, 0])
