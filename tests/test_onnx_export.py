@@ -11,6 +11,7 @@ from exports import around, chain, graph, misuse, random, run
 
 import convlayers as cl
 from convlayers.errors import ConfigError, ShapeError
+from convlayers.onnx import OnnxModel
 from convlayers.onnx.compare import lengths, relative_error
 from convlayers.onnx.session import newest_opset
 from convlayers.registry import layer_class
@@ -58,7 +59,10 @@ def test_random_windows(kind, tmp_path):
             model = around(cl.create_layer(kind, **config), shape)
         except ShapeError:
             continue
-        cl.export_onnx(model, tmp_path / "m.onnx")
+        report = cl.export_onnx(model, tmp_path / "m.onnx")
+        x = rng.standard_normal((3, *shape)).astype(np.float32)
+        error = relative_error(OnnxModel(tmp_path / "m.onnx").predict(x), model(x))
+        assert error <= report.tolerance, config
         done += 1
 
 
