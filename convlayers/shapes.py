@@ -138,7 +138,7 @@ def window(
     """
     given = (kernel, stride, dilation, padding)
     # Lists, as JSON has them, cannot be looked up; tuples can.
-    for hashable in (tuple, _frozen):
+    for hashable in (tuple, frozen):
         try:
             return _cached_window(tuple(size), *hashable(given), ceil_mode)
         except ConvlayersError:
@@ -148,8 +148,9 @@ def window(
     return _cached_window.__wrapped__(tuple(size), *given, ceil_mode)
 
 
-def _frozen(value: Any) -> Any:
-    return tuple(map(_frozen, value)) if isinstance(value, list | tuple) else value
+def frozen(value: Any) -> Any:
+    """`value` with tuples for lists, all the way down: what can be looked up."""
+    return tuple(map(frozen, value)) if isinstance(value, list | tuple) else value
 
 
 @lru_cache(maxsize=4096, typed=True)

@@ -5,7 +5,8 @@ from contextlib import contextmanager
 
 import numpy as np
 
-from .. import functional, kernels
+from .. import kernels
+from ..functional import _arrays
 from ..kernels import memory
 from ..tolerance import largest_error, tolerance
 
@@ -15,11 +16,11 @@ THREADS = (1, 2, 3)
 @contextmanager
 def threads_at_every_size() -> Iterator[None]:
     """Within this block, kernels use their threads on work of any size: tests are small."""
-    before, functional._SERIAL_WORK = functional._SERIAL_WORK, -1
+    before, _arrays._SERIAL_WORK = _arrays._SERIAL_WORK, -1
     try:
         yield
     finally:
-        functional._SERIAL_WORK = before
+        _arrays._SERIAL_WORK = before
 
 
 def same_bits(a: np.ndarray, b: np.ndarray) -> bool:

@@ -1,0 +1,34 @@
+"""The kernels as functions of arrays: checks them, allocates, calls. The only door to the compiled code.
+
+Arrays go in as anything NumPy can read; they are converted to C-contiguous `float32`, or `float64` where the first
+argument is `float64`, and never written to. Integers and half precision become `float32`; complex numbers, strings and
+objects are an `ArrayTypeError`. Images are `(N, C, H, W)`.
+"""
+
+from ._arrays import as_array
+from .conv import conv2d, conv2d_backward, conv2d_backward_input, conv2d_backward_weight
+from .dense import linear, linear_backward_input, linear_backward_weight
+from .plan import ALGORITHMS, check_algorithm, explain_conv2d
+from .pointwise import relu, relu_backward
+from .pool import avg_pool2d, avg_pool2d_backward, max_pool2d, max_pool2d_backward, pool_counts
+
+__all__ = [
+    "ALGORITHMS",
+    "as_array",
+    "avg_pool2d",
+    "avg_pool2d_backward",
+    "check_algorithm",
+    "conv2d",
+    "conv2d_backward",
+    "conv2d_backward_input",
+    "conv2d_backward_weight",
+    "explain_conv2d",
+    "linear",
+    "linear_backward_input",
+    "linear_backward_weight",
+    "max_pool2d",
+    "max_pool2d_backward",
+    "pool_counts",
+    "relu",
+    "relu_backward",
+]

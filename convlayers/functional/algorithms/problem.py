@@ -1,0 +1,51 @@
+"""What an algorithm is told: one direction of one convolution, and the machine."""
+
+from math import prod
+from typing import NamedTuple
+
+from ...shapes import Window
+
+FORWARD, INPUT_GRADIENT, WEIGHT_GRADIENT = DIRECTIONS = ("forward", "input gradient", "weight gradient")
+
+
+class Problem(NamedTuple):
+    """x `(N, C, H, W)`, w `(M, C/groups, R, S)`; `win.output` is `(P, Q)`."""
+
+    direction: str
+    x: tuple[int, ...]
+    w: tuple[int, ...]
+    win: Window
+    groups: int
+    dtype: str
+
+    @property
+    def y(self) -> tuple[int, ...]:
+        """The output's shape."""
+        return (self.x[0], self.w[0], *self.win.output)
+
+    @property
+    def work(self) -> int:
+        """Multiply-adds by the definition, padding included."""
+        return self.x[0] * prod(self.win.output) * prod(self.w)
+
+    @property
+    def depthwise(self) -> bool:
+        """Whether every channel is convolved with filters of its own."""
+        return self.w[1] == 1 and self.groups > 1
+
+
+class Machine(NamedTuple):
+    """What the cost models know of an instruction set."""
+
+    vector_bytes: int
+    gflops: float  # of the register tile on one core, float32
+
+
+# Measured on a Zen 5 core with `tools/bench.py`; the order of the algorithms depends on ratios alone.
+MACHINES = {
+    "avx512": Machine(64, 230),
+    "avx2": Machine(32, 115),
+    "baseline": Machine(16, 28),
+    "wide": Machine(64, 60),
+    "scalar": Machine(4, 5),
+}

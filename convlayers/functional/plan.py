@@ -1,0 +1,117 @@
+"""Which algorithm computes a convolution: from its sizes and the instruction set alone, so the bits never depend on a clock.
+
+Every algorithm is a module of `algorithms/` with the same five functions:
+
+    refuses(problem)                            why it cannot compute this, or None
+    cost(problem, machine)                      its time on one thread, in microseconds, by a model
+    forward(x, w, bias, problem)                y
+    backward_input(dy, w, problem)              dx
+    backward_weight(dy, x, problem)             dw, db
+
+`algorithm="auto"` takes the one that costs least. The thread count plays no part: it must not change the bits.
+"""
+
+from collections.abc import Sequence
+from functools import lru_cache
+from types import ModuleType
+from typing import NamedTuple
+
+from .. import kernels
+from ..errors import ConfigError, ConvlayersError, ShapeError, located
+from ..shapes import IntOrSequence, Padding, conv_groups, frozen, positive, window
+from .algorithms import direct, einsum
+from .algorithms.problem import DIRECTIONS, MACHINES, Problem
+
+ALGORITHMS = ("auto", "direct", "winograd", "fft", "einsum")
+_MODULES: dict[str, ModuleType] = {"direct": direct, "einsum": einsum}
+
+
+class Plan(NamedTuple):
+    """A convolution with every default resolved, and the algorithm that computes it."""
+
+    problem: Problem
+    algorithm: str
+    run: ModuleType
+    costs: dict[str, float]
+    refusals: dict[str, str]
+
+
+def check_algorithm(algorithm: str) -> str:
+    """`algorithm` if there is one of that name."""
+    if algorithm not in ALGORITHMS:
+        raise ConfigError(f"algorithm must be one of {', '.join(ALGORITHMS)}; got {algorithm!r}")
+    if algorithm not in ("auto", *_MODULES):
+        raise ConfigError(f"algorithm {algorithm!r} is not part of this version; auto, {', '.join(_MODULES)} are")
+    return algorithm
+
+
+def _problem(direction: str, x: tuple, w: tuple, options: tuple, dtype: str) -> Problem:
+    stride, padding, dilation, groups = options
+    positive(groups, "groups")
+    if conv_groups(x[1], w[0], groups) != w[1]:
+        raise ShapeError(f"weight {w} is for {w[1] * groups} input channels in {groups} group(s); x has {x[1]}")
+    win = window(x[2:], w[2:], stride=stride, dilation=dilation, padding=padding)
+    return Problem(direction, x, w, win, groups, dtype)
+
+
+def _choose(problem: Problem, algorithm: str, isa: str) -> Plan:
+    refusals = {name: why for name, module in _MODULES.items() if (why := module.refuses(problem))}
+    machine = MACHINES[isa]
+    costs = {name: module.cost(problem, machine) for name, module in _MODULES.items() if name not in refusals}
+    if algorithm in refusals:
+        able = ", ".join(name for name in _MODULES if name not in refusals)
+        raise ConfigError(f"algorithm {algorithm!r} {refusals[algorithm]}; {able} can")
+    chosen = min(costs, key=costs.__getitem__) if algorithm == "auto" else algorithm
+    return Plan(problem, chosen, _MODULES[chosen], costs, refusals)
+
+
+@lru_cache(maxsize=4096, typed=True)
+def _cached(
+    direction: str, x: tuple, w: tuple, stride: IntOrSequence, padding: Padding, dilation: IntOrSequence, groups: int,
+    algorithm: str, dtype: str, isa: str,
+) -> Plan:  # fmt: skip
+    """Planning takes about 50 us; a network asks the same again at every step."""
+    problem = _problem(direction, x, w, (stride, padding, dilation, groups), dtype)
+    return _choose(problem, check_algorithm(algorithm), isa)
+
+
+def plan_conv2d(
+    direction: str, x: tuple[int, ...], w: tuple[int, ...], dtype: str, *, stride: IntOrSequence = 1, padding: Padding = 0,
+    dilation: IntOrSequence = 1, groups: int = 1, algorithm: str = "auto",
+) -> Plan:  # fmt: skip
+    """The plan for one direction of the convolution of x with w; errors name `conv2d`."""
+    arguments = (stride, padding, dilation, groups, algorithm, dtype, kernels.isa())
+    try:
+        # Lists, as JSON has them, cannot be looked up; tuples can.
+        for hashable in (tuple, frozen):
+            try:
+                return _cached(direction, x, w, *hashable(arguments))
+            except ConvlayersError:
+                raise
+            except TypeError:
+                continue
+        return _cached.__wrapped__(direction, x, w, *arguments)
+    except ConvlayersError as error:
+        raise located(error, "conv2d") from None
+
+
+def explain_conv2d(
+    x_shape: Sequence[int], w_shape: Sequence[int], *, stride: IntOrSequence = 1, padding: Padding = 0,
+    dilation: IntOrSequence = 1, groups: int = 1, algorithm: str = "auto", dtype: str = "float32",
+) -> str:  # fmt: skip
+    """What `conv2d` would choose for forward, input gradient and weight gradient, and why, as text.
+
+    A line for each direction, with every algorithm's estimate in microseconds on one thread, cheapest first, and the reason
+    where one cannot be used. The estimates are of a model (docs/performance.md): good for order, not for the clock.
+    """
+    lines = []
+    for direction in DIRECTIONS:
+        plan = plan_conv2d(
+            direction, tuple(x_shape), tuple(w_shape), dtype,
+            stride=stride, padding=padding, dilation=dilation, groups=groups, algorithm=algorithm,
+        )  # fmt: skip
+        estimates = ", ".join(f"{name} {us:.3g} us" for name, us in sorted(plan.costs.items(), key=lambda item: item[1]))
+        why = "asked for" if algorithm != "auto" else "the least of the estimates"
+        lines.append(f"{direction}: {plan.algorithm} ({why}); {estimates}")
+        lines += [f"    {name} {reason}" for name, reason in plan.refusals.items()]
+    return "\n".join(lines)
