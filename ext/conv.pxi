@@ -163,6 +163,7 @@ cdef void run_panel(
         m = tile_start(tile_index, g.filters)
         rows = <int> (tile_start(tile_index + 1, g.filters) - m)
         t.a = a + m * g.depth
+        t.lda = rows
         t.init = bias + m if bias != NULL else NULL
         t.c0 = dst + m * area + plan.runs[plan.begin[v]].dst if whole0 else spill
         t.c1 = dst + m * area + plan.runs[plan.begin[v + 1]].dst if whole1 else spill + VL

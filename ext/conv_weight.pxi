@@ -138,10 +138,11 @@ cdef void add_block(
             t.b1 = t.b0 + VL
             for tile_index in range(first, last):
                 m = tile_start(tile_index, g.filters)
+                t.lda = tile_start(tile_index + 1, g.filters) - m
                 t.a = a + (m - m0) * depth
                 t.c0 = sums + m * ldc + r * g.padded_run + v
                 t.c1 = t.c0 + VL
-                run_tile(<int> (tile_start(tile_index + 1, g.filters) - m), vecs, &t)
+                run_tile(<int> t.lda, vecs, &t)
 
 
 cdef void pack_gradient(

@@ -62,6 +62,7 @@ cdef void run_gemm_unit(Gemm* g, Py_ssize_t unit, real* panel) noexcept nogil:
         row = tile_start(t, g.m)
         rows = <int> (tile_start(t + 1, g.m) - row)
         args.a = g.packed_a + row * g.k
+        args.lda = rows
         args.c0 = g.c + row * g.n + j if whole else spill
         args.c1 = args.c0 + VL
         if g.bias != NULL:

@@ -13,8 +13,12 @@ from .memory import scratch as _scratch
 
 include "tile.pxi"
 include "gather.pxi"
+include "transpose.pxi"
 include "conv.pxi"
 include "conv_weight.pxi"
+include "winograd_transforms.pxi"
+include "winograd.pxi"
+include "winograd_weight.pxi"
 include "gemm.pxi"
 include "pool.pxi"
 include "pointwise.pxi"

@@ -2,7 +2,7 @@
 #
 #     c[i, l] = start[i, l] + sum_k a[k, i] b[k, l]        i < rows <= MR,  l < vecs * VL <= PANEL
 #
-# a      packed: `rows` values for each k, one after the other
+# a      `rows` values for each k, `lda` from one k to the next: `rows` where a is packed
 # b      two vectors for each k, at b0 + step[k] and b1 + step[k]; the table lets one body read a packed panel
 #        (step[k] = k * PANEL) and an image in place (step[k] = where tap k lies)
 # c      at c0 and c1, `ldc0` and `ldc1` values from row to row
@@ -20,14 +20,18 @@ cdef extern from "vec.h" nogil:
     enum: MR
     enum: PANEL
     enum: TILE
+    enum: TAPS_3X3
     vf splat(real)
     vf vselect(vmask, vf, vf)
     vmask vbeats(vf, vf)
+    vmask vnegative(vf)
+    void prefetch_line "convlayers_prefetch"(const void* p, int write)
 
 
 cdef struct Tile "convlayers_tile_args":
     Py_ssize_t depth
     const real* a
+    Py_ssize_t lda
     const real* b0
     const real* b1
     const Py_ssize_t* step
@@ -45,6 +49,16 @@ cdef inline vf load(const real* p) noexcept nogil:
 
 cdef inline void store(real* p, vf v) noexcept nogil:
     (<vf*> p)[0] = v
+
+
+cdef inline void prefetch(const void* p, Py_ssize_t nbytes, bint write) noexcept nogil:
+    """Ask for `nbytes` that are needed soon; nothing happens where the addresses are not ours."""
+    cdef Py_ssize_t at
+    for at in range(0, nbytes, 64):
+        if write:
+            prefetch_line(<const char*> p + at, 1)
+        else:
+            prefetch_line(<const char*> p + at, 0)
 
 
 cdef inline void tile "convlayers_tile"(int rows, int vecs, Tile* t) noexcept nogil:
@@ -74,7 +88,7 @@ cdef inline void tile "convlayers_tile"(int rows, int vecs, Tile* t) noexcept no
             acc[i][0] = acc[i][0] + x * y0
             if vecs == 2:
                 acc[i][1] = acc[i][1] + x * y1
-        a += rows
+        a += t.lda
     for i in range(rows):
         store(t.c0 + i * t.ldc0, acc[i][0])
         if vecs == 2:

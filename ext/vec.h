@@ -15,9 +15,11 @@
 
 #ifdef CONVLAYERS_DOUBLE
 typedef double real;
+typedef long long lane_number;
 #define REAL_BYTES 8
 #else
 typedef float real;
+typedef int lane_number;
 #define REAL_BYTES 4
 #endif
 
@@ -30,6 +32,7 @@ typedef real vf __attribute__((vector_size(CONVLAYERS_VEC_BYTES), aligned(REAL_B
 typedef __typeof__((vf){0} < (vf){0}) vmask;
 #define vselect(mask, a, b) ((vf)(((mask) & (vmask)(a)) | (~(mask) & (vmask)(b))))
 #define vnot(mask) (~(mask))
+#define vnegative(v) ((v) < (vf){0})
 #else
 #define VL 1
 typedef real vf;
@@ -38,7 +41,116 @@ typedef real vf;
 typedef int vmask;
 #define vselect(mask, a, b) ((mask) ? (a) : (b))
 #define vnot(mask) (!(mask))
+#define vnegative(v) ((v) < 0)
 #endif
+
+/* Transposition: rounds of exchanges between the vectors i and i + s, s = 1, 2, 4, ... below the size of the square. */
+#if VL > 1
+typedef lane_number vlanes __attribute__((vector_size(CONVLAYERS_VEC_BYTES)));
+#if defined(__clang__)
+#define SHUFFLE(a, b, ...) __builtin_shufflevector(a, b, __VA_ARGS__)
+#else
+#define SHUFFLE(a, b, ...) __builtin_shuffle(a, b, (vlanes){__VA_ARGS__})
+#endif
+#define LOWER(l, s) ((l) & (s) ? VL + (l) - (s) : (l))
+#define UPPER(l, s) ((l) & (s) ? VL + (l) : (l) + (s))
+#if VL == 16
+#define LANES(F, s) F(0, s), F(1, s), F(2, s), F(3, s), F(4, s), F(5, s), F(6, s), F(7, s), F(8, s), F(9, s), F(10, s), \
+    F(11, s), F(12, s), F(13, s), F(14, s), F(15, s)
+#elif VL == 8
+#define LANES(F, s) F(0, s), F(1, s), F(2, s), F(3, s), F(4, s), F(5, s), F(6, s), F(7, s)
+#elif VL == 4
+#define LANES(F, s) F(0, s), F(1, s), F(2, s), F(3, s)
+#else
+#define LANES(F, s) F(0, s), F(1, s)
+#endif
+#define EXCHANGE(v, n, s) \
+    for (int i = 0; i < (n); i++) \
+        if (!(i & (s))) { \
+            const vf lower = SHUFFLE((v)[i], (v)[i + (s)], LANES(LOWER, s)); \
+            (v)[i + (s)] = SHUFFLE((v)[i], (v)[i + (s)], LANES(UPPER, s)); \
+            (v)[i] = lower; \
+        }
+#endif
+
+/* v[i][k] <-> v[k][i] in a square of VL vectors. */
+ALWAYS_INLINE void convlayers_transpose_square(vf *v) {
+#if VL > 1
+    EXCHANGE(v, VL, 1)
+#endif
+#if VL > 2
+    EXCHANGE(v, VL, 2)
+#endif
+#if VL > 4
+    EXCHANGE(v, VL, 4)
+#endif
+#if VL > 8
+    EXCHANGE(v, VL, 8)
+#endif
+    (void)v;
+}
+
+/* Four neighbouring values at each of VL places, as four vectors of one value each: v[p] holds src[place[t] + p]. Which t a
+   lane has is the implementation's choice, the same in both functions: lane 4 l + k has t = k VL / 4 + l. `joined` says that
+   each quarter of the places lies in one piece. */
+#if VL > 4 && defined(__has_builtin)
+#if __has_builtin(__builtin_shufflevector)
+#define JOINED_BY_SHUFFLES
+typedef real vfour __attribute__((vector_size(4 * REAL_BYTES), aligned(REAL_BYTES), may_alias));
+#define FOUR(p) (*(const vfour *)(p))
+#define JOIN_TWO(a, b) __builtin_shufflevector(a, b, 0, 1, 2, 3, 4, 5, 6, 7)
+#if VL == 16
+#define JOIN(src, place) __builtin_shufflevector( \
+    JOIN_TWO(FOUR((src) + (place)[0]), FOUR((src) + (place)[1])), JOIN_TWO(FOUR((src) + (place)[2]), FOUR((src) + (place)[3])), \
+    0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15)
+#else
+#define JOIN(src, place) JOIN_TWO(FOUR((src) + (place)[0]), FOUR((src) + (place)[1]))
+#endif
+#endif
+#endif
+
+ALWAYS_INLINE void convlayers_load_fours(const real *src, const ptrdiff_t *place, int joined, vf *v) {
+#if VL >= 4
+    for (int i = 0; i < 4; i++) {
+        if (joined || VL == 4)
+            v[i] = *(const vf *)(src + place[i * (VL / 4)]);
+        else {
+#ifdef JOINED_BY_SHUFFLES
+            v[i] = (vf)JOIN(src, place + i * (VL / 4));
+#else
+            real piece[VL];
+            for (int t = 0; t < VL / 4; t++) memcpy(piece + 4 * t, src + place[i * (VL / 4) + t], 4 * sizeof(real));
+            v[i] = *(const vf *)piece;
+#endif
+        }
+    }
+    EXCHANGE(v, 4, 1)
+    EXCHANGE(v, 4, 2)
+#else
+    (void)joined;
+    for (int i = 0; i < 4; i++)
+        for (int t = 0; t < VL; t++) ((real *)v)[i * VL + t] = src[place[t] + i];
+#endif
+}
+
+ALWAYS_INLINE void convlayers_store_fours(real *dst, const vf *v) {
+#if VL >= 4
+    vf w[4] = {v[0], v[1], v[2], v[3]};
+    EXCHANGE(w, 4, 1)
+    EXCHANGE(w, 4, 2)
+    for (int i = 0; i < 4; i++) *(vf *)(dst + i * VL) = w[i];
+#else
+    for (int i = 0; i < 4; i++)
+        for (int l = 0; l < VL; l++) dst[4 * l + i] = ((const real *)v)[i * VL + l];
+#endif
+}
+
+#if defined(__GNUC__) || defined(__clang__)
+#define convlayers_prefetch(p, write) __builtin_prefetch(p, write)
+#else
+#define convlayers_prefetch(p, write) ((void)(p))
+#endif
+
 /* Whether v takes the place of the best value so far: the first of equals stays, and so does the first NaN. */
 #define vbeats(v, best) (vnot((v) <= (best)) & ((best) == (best)))
 
@@ -51,6 +163,12 @@ typedef int vmask;
 #endif
 #define PANEL (NV * VL)
 #define TILE (MR * NV * VL)
+/* Nine taps of the filters of a tile, in whole vectors. */
+#define TAPS_3X3 (9 * ((MR + VL - 1) / VL * VL))
+
+/* The points of the Winograd transforms, +-A and +-B beside 0 and infinity; see winograd.pxi. */
+#define WINOGRAD_A ((real)0.70710678118654752440)
+#define WINOGRAD_B ((real)1.41421356237309504880)
 
 /* The bodies below are written once and specialised by constant arguments, which only inlining brings about. */
 struct convlayers_tile_args;
@@ -59,6 +177,11 @@ ALWAYS_INLINE void convlayers_tile(int, int, struct convlayers_tile_args *);
 ALWAYS_INLINE void convlayers_tile_rows(int, int, struct convlayers_tile_args *);
 ALWAYS_INLINE void convlayers_max_vector(struct convlayers_pool *, const real *, ptrdiff_t, ptrdiff_t, real *, real *);
 ALWAYS_INLINE void convlayers_sum_vector(struct convlayers_pool *, const real *, ptrdiff_t, ptrdiff_t, real *);
+ALWAYS_INLINE void convlayers_winograd_input(int, const vf *, int, vf *, int);
+ALWAYS_INLINE void convlayers_winograd_filter(int, int, const vf *, int, vf *, int);
+ALWAYS_INLINE void convlayers_winograd_output(int, int, const vf *, int, vf *, int);
+ALWAYS_INLINE void convlayers_winograd_input_tiles(int, const real *, ptrdiff_t, const ptrdiff_t *, int, real *, ptrdiff_t);
+ALWAYS_INLINE void convlayers_winograd_gradient_tile(int, int, const real *, ptrdiff_t, real *, ptrdiff_t);
 ALWAYS_INLINE ptrdiff_t convlayers_pick(ptrdiff_t, ptrdiff_t, const real *, const real *, real *, real *);
 ALWAYS_INLINE void convlayers_any_vector(struct convlayers_pool *, const real *, ptrdiff_t, ptrdiff_t, real *, real *);
 

@@ -19,11 +19,11 @@ from typing import NamedTuple
 from .. import kernels
 from ..errors import ConfigError, ConvlayersError, ShapeError, located
 from ..shapes import IntOrSequence, Padding, conv_groups, frozen, positive, window
-from .algorithms import direct, einsum
+from .algorithms import direct, einsum, winograd
 from .algorithms.problem import DIRECTIONS, MACHINES, Problem
 
 ALGORITHMS = ("auto", "direct", "winograd", "fft", "einsum")
-_MODULES: dict[str, ModuleType] = {"direct": direct, "einsum": einsum}
+_MODULES: dict[str, ModuleType] = {"direct": direct, "winograd": winograd, "einsum": einsum}
 
 
 class Plan(NamedTuple):

@@ -15,7 +15,7 @@ def refuses(problem: Problem) -> str | None:
 
 def cost(problem: Problem, machine: Machine) -> float:
     """Microseconds on one thread."""
-    return 2e-3 * problem.work / machine.gflops
+    return 2e-3 * problem.work / (0.85 * machine.gflops_of(problem.dtype))
 
 
 def forward(x: np.ndarray, w: np.ndarray, bias: np.ndarray | None, problem: Problem) -> np.ndarray:

@@ -40,12 +40,26 @@ class Machine(NamedTuple):
     vector_bytes: int
     gflops: float  # of the register tile on one core, float32
 
+    def lanes(self, dtype: str) -> int:
+        """Values in a vector."""
+        return self.vector_bytes // _BYTES[dtype]
 
+    def gflops_of(self, dtype: str) -> float:
+        """Of the register tile, for this data type."""
+        return self.gflops * 4 / _BYTES[dtype]
+
+    @staticmethod
+    def microseconds(cycles: float) -> float:
+        """At the 4 GHz of the machine that the figures come from."""
+        return cycles / 4000
+
+
+_BYTES = {"float32": 4, "float64": 8}
 # Measured on a Zen 5 core with `tools/bench.py`; the order of the algorithms depends on ratios alone.
 MACHINES = {
     "avx512": Machine(64, 230),
     "avx2": Machine(32, 115),
     "baseline": Machine(16, 28),
     "wide": Machine(64, 60),
-    "scalar": Machine(4, 5),
+    "scalar": Machine(8, 5),
 }

@@ -1,0 +1,82 @@
+"""Winograd's minimal filtering F(m x m, 3 x 3), m = 4 or 2, for 3 x 3 kernels at stride 1 (ext/winograd.pxi).
+
+A quarter of the multiply-adds of the definition with m = 4, against transforms of the tiles and of the filters. Its rounding
+is of the order of the definition's own (docs/numerics.md), so `auto` may take it wherever it is cheaper.
+"""
+
+from functools import lru_cache
+
+import numpy as np
+
+from ... import kernels
+from ...kernels import memory
+from .._arrays import NO_BIAS, threads_for
+from .problem import INPUT_GRADIENT, MACHINES, Machine, Problem
+
+# Cycles to transform one vector, by m: of tiles for one channel, going in or coming out, and of filters. Measured on Zen 5.
+_TILE_CYCLES = {4: 480, 2: 270}
+_FILTER_CYCLES = {4: 350, 2: 180}
+
+
+def refuses(problem: Problem) -> str | None:
+    """It computes 3 x 3 kernels at stride 1."""
+    win = problem.win
+    if win.kernel != (3, 3) or win.stride != (1, 1) or win.dilation != (1, 1):
+        return "takes 3x3 kernels with stride 1 and dilation 1 alone"
+    return None if all(problem.x) else "takes no empty images"
+
+
+def _tiles(problem: Problem, m: int) -> int:
+    rows, cols = problem.x[2:] if problem.direction == INPUT_GRADIENT else problem.win.output
+    return problem.x[0] * -(-rows // m) * -(-cols // m)
+
+
+def _cost(problem: Problem, machine: Machine, m: int) -> float:
+    lanes = machine.lanes(problem.dtype)
+    filters, channels = problem.w[:2]
+    vectors = -(-_tiles(problem, m) // lanes)
+    sums = (m + 2) ** 2 * vectors * lanes * filters * channels
+    transforms = vectors * (problem.x[1] + filters) * _TILE_CYCLES[m] + filters * channels / lanes * _FILTER_CYCLES[m]
+    return 2e-3 * sums / machine.gflops_of(problem.dtype) + machine.microseconds(transforms)
+
+
+@lru_cache(maxsize=4096)
+def tile_size(problem: Problem, isa: str) -> int:
+    """m: the one that costs less."""
+    return min(_TILE_CYCLES, key=lambda m: _cost(problem, MACHINES[isa], m))
+
+
+def cost(problem: Problem, machine: Machine) -> float:
+    """Microseconds on one thread, with the better of the two tiles."""
+    return min(_cost(problem, machine, m) for m in _TILE_CYCLES)
+
+
+def _arguments(problem: Problem) -> tuple[int, ...]:
+    (top, _), (left, _) = problem.win.padding
+    return tile_size(problem, kernels.isa()), top, left, problem.groups
+
+
+def forward(x: np.ndarray, w: np.ndarray, bias: np.ndarray | None, problem: Problem, relu: bool = False) -> np.ndarray:
+    """y."""
+    y = memory.empty(problem.y, x.dtype)
+    if y.size:
+        kernel = kernels.compiled(x.dtype).winograd_forward
+        kernel(x, w, NO_BIAS[x.dtype] if bias is None else bias, y, *_arguments(problem), relu, threads_for(problem.work))
+    return y
+
+
+def backward_input(dy: np.ndarray, w: np.ndarray, problem: Problem) -> np.ndarray:
+    """dx."""
+    dx = memory.empty(problem.x, dy.dtype)
+    if dx.size:
+        kernel = kernels.compiled(dy.dtype).winograd_backward_input
+        kernel(dy, w, dx, *_arguments(problem), threads_for(problem.work))
+    return dx
+
+
+def backward_weight(dy: np.ndarray, x: np.ndarray, problem: Problem) -> tuple[np.ndarray, np.ndarray]:
+    """dw and db."""
+    dw, db = memory.empty(problem.w, x.dtype), memory.empty(problem.w[:1], x.dtype)
+    kernel = kernels.compiled(x.dtype).winograd_backward_weight
+    kernel(dy, x, dw, db, *_arguments(problem), threads_for(problem.work))
+    return dw, db

@@ -1,0 +1,422 @@
+# 3 x 3 convolution at stride 1 by Winograd's minimal filtering, F(m x m, 3 x 3): forward and input gradient.
+#
+#     Y = A^T [ sum_c (G g_mc G^T) o (B^T d_c B) ] A        for each tile of m x m outputs
+#
+# src (N,C,H,W), filters (M,C/g,3,3), dst (N,M,P,Q); m is 2 or 4. The sum over channels is, for each of the (m + 2)^2 values
+# of a transformed tile, a matrix product [M, C] [C, tiles]: 36 values for 16 outputs with m = 4, a quarter of the
+# multiply-adds of the definition. Lanes of a vector are tiles.
+#
+# Tiles are counted along a line of tiles, line after line, image after image; a block of them is the unit of work. Each
+# output is one sum over c in order, whatever the block or the thread: the same bits.
+
+# Bytes of transformed tiles, going in and coming out, that a block may hold: with the filters' share they fit the
+# second-level cache. Twice or half of it cost 3 to 10% with 64 channels (Zen 5).
+cdef enum:
+    TILES_BYTES = 640 * 1024
+
+
+cdef struct Winograd:
+    int m                       # outputs along the side of a tile
+    int size                    # m + 2, its inputs
+    Py_ssize_t images
+    Py_ssize_t groups
+    Py_ssize_t channels         # summed over, per group
+    Py_ssize_t filters          # computed, per group
+    Py_ssize_t height           # of src
+    Py_ssize_t width
+    Py_ssize_t p                # of dst
+    Py_ssize_t q
+    Py_ssize_t top              # padding
+    Py_ssize_t left
+    const real* src
+    const real* src_end
+    real* dst
+    const real* bias
+    bint relu
+    Py_ssize_t lines            # lines of tiles in an image
+    Py_ssize_t across           # tiles in a line
+    Py_ssize_t tiles
+    Py_ssize_t block            # tiles of a block, a whole number of vectors
+    Py_ssize_t blocks
+    Py_ssize_t splits           # parts of the filters, each a unit of work
+    Py_ssize_t* step            # k * PANEL
+    real* filters_in            # transformed: [group][value][tile of rows][channel][row]
+    Py_ssize_t filter_values    # from one value to the next
+    char* workspace
+    Py_ssize_t image            # values from one image of src to the next
+    Py_ssize_t pitch            # from one copied row to the next
+    Py_ssize_t row              # from one row of a block's outputs to the next
+    Py_ssize_t values_in        # from one value of the transformed block to the next
+    Py_ssize_t values_out
+    Py_ssize_t workspace_bytes  # of one thread
+
+
+# What one thread works with.
+cdef struct Workspace:
+    Py_ssize_t* place           # of each tile of a block in the copied lines
+    real* copy                  # the lines of one channel, padded
+    real* inputs                # transformed tiles: [value][panel][channel][PANEL]
+    real* products              # [value][filter][tile]
+    real* outputs               # rows of one filter's tiles: [row][tile][4 values]
+
+
+cdef size_t place_workspace(Winograd* g, Workspace* space, size_t cursor) noexcept nogil:
+    """One thread's buffers, at `cursor`; the address behind them."""
+    cdef Py_ssize_t values = g.size * g.size, lines = min(g.images * g.lines, g.block // g.across + 2)
+    space.place = <Py_ssize_t*> take(&cursor, g.block * sizeof(Py_ssize_t))
+    # Two rows of halo for each image that a block touches, and a vector to spare.
+    space.copy = <real*> take(&cursor, ((lines * g.m + 2 * (lines // g.lines + 2)) * g.pitch + VL) * sizeof(real))
+    space.inputs = <real*> take(&cursor, values * g.values_in * sizeof(real))
+    space.products = <real*> take(&cursor, values * g.values_out * sizeof(real))
+    space.outputs = <real*> take(&cursor, 4 * g.row * sizeof(real))
+    return cursor
+
+
+cdef void choose_winograd_blocks(Winograd* g, int threads) noexcept nogil:
+    cdef Py_ssize_t values = g.size * g.size, most, units
+    g.lines, g.across = (g.p + g.m - 1) // g.m, (g.q + g.m - 1) // g.m
+    g.tiles = g.images * g.lines * g.across
+    most = TILES_BYTES // (values * (g.channels + g.filters) * <Py_ssize_t> sizeof(real))
+    g.block = max(PANEL, most // PANEL * PANEL)
+    # A block for every thread at least, if that leaves a vector of tiles to each.
+    g.block = min(g.block, vectors_over((g.tiles + threads - 1) // threads) * VL)
+    g.blocks = (g.tiles + g.block - 1) // g.block
+    units = g.groups * g.blocks
+    g.splits = max(1, min(tile_count(g.filters), threads // units if threads > units else 1))
+    # A line of cache more than the values: a power of two would put all values of a tile into the same sets.
+    g.values_in = (g.block + PANEL - 1) // PANEL * PANEL * g.channels + 64 // <Py_ssize_t> sizeof(real)
+    g.values_out = g.filters * g.block + 64 // <Py_ssize_t> sizeof(real)
+    g.row = 4 * g.block + VL
+    g.pitch = g.across * g.m + 2
+    g.filter_values = g.filters * g.channels + tile_count(g.filters) * VL
+
+
+cdef size_t winograd_memory(Winograd* g, int threads, size_t cursor) noexcept nogil:
+    cdef Workspace space
+    g.step = <Py_ssize_t*> take(&cursor, g.channels * sizeof(Py_ssize_t))
+    g.filters_in = <real*> take(&cursor, g.groups * g.size * g.size * g.filter_values * sizeof(real))
+    g.workspace_bytes = <Py_ssize_t> place_workspace(g, &space, 0)
+    g.workspace = <char*> take(&cursor, threads * g.workspace_bytes)
+    return cursor
+
+
+# Filters
+
+
+cdef inline Py_ssize_t filter_tile(Winograd* g, Py_ssize_t t) noexcept nogil:
+    """Where the rows of tile t begin within a value of the transformed filters."""
+    return tile_start(t, g.filters) * g.channels + t * VL
+
+
+cdef void filter_values(int size, const real* taps, Py_ssize_t tap_stride, bint flipped, real* dst, Py_ssize_t ldv) noexcept nogil:
+    """U = G g G^T for VL filters, whose taps are vectors `tap_stride` apart."""
+    cdef vf g[9]
+    cdef vf half[18]
+    cdef vf u[6]
+    cdef int i, j
+    for i in range(9):
+        g[i] = load(taps + (8 - i if flipped else i) * tap_stride)
+    for j in range(3):
+        winograd_filter(size, 3, g + j, 3, half + j, 3)
+    for i in range(size):
+        winograd_filter(size, 3, half + 3 * i, 1, u, 1)
+        for j in range(size):
+            store(dst + (i * size + j) * ldv, u[j])
+
+
+cdef void transform_filters(
+    Winograd* g, const real* w, const real* end, Py_ssize_t row_stride, Py_ssize_t channel_stride, bint flipped, Py_ssize_t unit
+) noexcept nogil:
+    """One tile of rows of one group, for all channels: [channel][row] of every value."""
+    cdef Py_ssize_t tiles = tile_count(g.filters), group = unit // tiles, t = unit % tiles, m = tile_start(t, g.filters)
+    cdef Py_ssize_t rows = tile_start(t + 1, g.filters) - m, c, i
+    cdef Py_ssize_t group_stride = max(g.filters * row_stride, g.channels * channel_stride)
+    cdef real taps[TAPS_3X3]
+    cdef Py_ssize_t pitch = vectors_over(rows) * VL
+    cdef real* dst = g.filters_in + group * g.size * g.size * g.filter_values + filter_tile(g, t)
+    w += group * group_stride + m * row_stride
+    for c in range(g.channels):
+        transpose_run(w + c * channel_stride, end, row_stride, rows, 9, taps, pitch)
+        # What a vector writes too much lies where the next channel's rows are written later.
+        for i in range(vectors_over(rows)):
+            if g.size == 4:
+                filter_values(4, taps + i * VL, pitch, flipped, dst + i * VL, g.filter_values)
+            else:
+                filter_values(6, taps + i * VL, pitch, flipped, dst + i * VL, g.filter_values)
+        dst += rows
+
+
+# Tiles
+
+
+cdef inline void copy_row(
+    const real* src, const real* end, Py_ssize_t width, Py_ssize_t left, Py_ssize_t count, real* dst
+) noexcept nogil:
+    """dst[j] = src[j - left], zero outside 0 .. width: a row of an image, padded. Writes up to VL - 1 values behind it."""
+    cdef Py_ssize_t begin = min(count, max(0, left)), last = max(begin, min(count, width + left))
+    zero_run(dst, begin)
+    copy_run(src + begin - left, end, 1, dst + begin, last - begin)
+    zero_run(dst + last, count - last)
+
+
+cdef void copy_lines(Winograd* g, const real* src, Py_ssize_t first, Py_ssize_t last, real* dst) noexcept nogil:
+    """The rows of one channel that the lines of tiles first .. last - 1 read, padded; those of an image once."""
+    cdef Py_ssize_t line = first, next, n, h, row
+    while line < last:
+        n = line // g.lines
+        next = min(last, (n + 1) * g.lines)
+        h = line % g.lines * g.m - g.top
+        for row in range((next - line) * g.m + 2):
+            if 0 <= h + row < g.height:
+                copy_row(src + n * g.image + (h + row) * g.width, g.src_end, g.width, g.left, g.pitch, dst)
+            else:
+                zero_run(dst, g.pitch)
+            dst += g.pitch
+        line = next
+
+
+cdef void prefetch_lines(Winograd* g, const real* src, Py_ssize_t first, Py_ssize_t last) noexcept nogil:
+    """Ask for what copy_lines will read."""
+    cdef Py_ssize_t line = first, next, n, h, row
+    while line < last:
+        n = line // g.lines
+        next = min(last, (n + 1) * g.lines)
+        h = max(0, line % g.lines * g.m - g.top)
+        row = min(g.height, ((next - 1) % g.lines + 1) * g.m + 2 - g.top)
+        prefetch(src + n * g.image + h * g.width, (row - h) * g.width * <Py_ssize_t> sizeof(real), False)
+        line = next
+
+
+cdef void place_block(Winograd* g, Py_ssize_t t0, Py_ssize_t t1, Py_ssize_t* place) noexcept nogil:
+    """Where each tile of a block begins in the copied lines; those behind the last are where the last one is."""
+    cdef Py_ssize_t t, line, first = t0 // g.across, images
+    for t in range(t0, t0 + vectors_over(t1 - t0) * VL):
+        line = min(t, t1 - 1) // g.across
+        images = line // g.lines - first // g.lines
+        place[t - t0] = ((line - first) * g.m + 2 * images) * g.pitch + min(t, t1 - 1) % g.across * g.m
+
+
+cdef inline void input_tiles "convlayers_winograd_input_tiles"(
+    int size, const real* copy, Py_ssize_t pitch, const Py_ssize_t* place, bint joined, real* dst, Py_ssize_t ldv
+) noexcept nogil:
+    """V = B^T d B for VL tiles: (m + 2)^2 vectors, `ldv` values apart."""
+    cdef vf d[8]
+    cdef vf half[36]
+    cdef vf v[6]
+    cdef int i, j
+    for i in range(size):
+        load_fours(copy + i * pitch, place, joined, d)
+        if size == 6:
+            load_fours(copy + i * pitch + 4, place, joined, d + 4)
+        winograd_input(size, d, 1, half + size * i, 1)
+    for j in range(size):
+        winograd_input(size, half + j, size, v, 1)
+        for i in range(size):
+            store(dst + (i * size + j) * ldv, v[i])
+
+
+cdef bint is_joined(Winograd* g, const Py_ssize_t* place) noexcept nogil:
+    """Whether each quarter of a vector's tiles lies in one piece: with m = 4, neighbours in one line."""
+    cdef Py_ssize_t t
+    for t in range(1, VL):
+        if t % max(1, VL // 4) != 0 and (g.m != 4 or place[t] != place[t - 1] + 4):
+            return False
+    return VL >= 4
+
+
+cdef void transform_block(Winograd* g, const real* src, Py_ssize_t t0, Py_ssize_t t1, Workspace* space) noexcept nogil:
+    """The tiles t0 .. t1 of all channels of one group: [value][panel][channel][PANEL]."""
+    cdef Py_ssize_t c, v, vectors = vectors_over(t1 - t0)
+    cdef const Py_ssize_t* place
+    cdef bint joined
+    cdef real* dst
+    place_block(g, t0, t1, space.place)
+    for c in range(g.channels):
+        if c + 1 < g.channels:
+            prefetch_lines(g, src + (c + 1) * g.height * g.width, t0 // g.across, (t1 - 1) // g.across + 1)
+        copy_lines(g, src + c * g.height * g.width, t0 // g.across, (t1 - 1) // g.across + 1, space.copy)
+        for v in range(vectors):
+            dst = space.inputs + (v // 2 * g.channels + c) * PANEL + v % 2 * VL
+            place = space.place + v * VL
+            joined = is_joined(g, place)
+            if g.size == 4:
+                input_tiles(4, space.copy, g.pitch, place, joined, dst, g.values_in)
+            elif joined:
+                input_tiles(6, space.copy, g.pitch, place, True, dst, g.values_in)
+            else:
+                input_tiles(6, space.copy, g.pitch, place, False, dst, g.values_in)
+
+
+cdef void multiply_block(
+    Winograd* g, const real* filters, Py_ssize_t vectors, Py_ssize_t first, Py_ssize_t last, const real* inputs, real* products
+) noexcept nogil:
+    """For each value the product of filters and tiles: [value][filter][tile]."""
+    cdef Py_ssize_t value, v, t, m
+    cdef Tile args
+    args.depth, args.step, args.init, args.accumulate = g.channels, g.step, NULL, False
+    args.ldc0 = args.ldc1 = g.block
+    for value in range(g.size * g.size):
+        for v in range(0, vectors, 2):
+            args.b0 = inputs + value * g.values_in + v // 2 * g.channels * PANEL
+            args.b1 = args.b0 + VL
+            for t in range(first, last):
+                m = tile_start(t, g.filters)
+                args.lda = tile_start(t + 1, g.filters) - m
+                args.a = filters + value * g.filter_values + filter_tile(g, t)
+                prefetch(filters + value * g.filter_values + filter_tile(g, t + 1), (tile_start(t + 2, g.filters) - tile_start(t + 1, g.filters)) * g.channels * <Py_ssize_t> sizeof(real), False)
+                args.c0 = products + value * g.values_out + m * g.block + v * VL
+                args.c1 = args.c0 + VL
+                run_tile(<int> args.lda, <int> min(2, vectors - v), &args)
+
+
+cdef inline vf rectified(vf v, bint relu) noexcept nogil:
+    return vselect(vnegative(v), splat(0), v) if relu else v
+
+
+cdef void output_tiles(Winograd* g, const real* products, vf bias, real* outputs) noexcept nogil:
+    """A^T M A for VL tiles: rows of the tiles' outputs, [row][tile][4 values]; for m = 2 both rows in one piece of four."""
+    cdef vf half[24]
+    cdef vf y[16]
+    cdef int i, j
+    if g.size == 6:
+        for j in range(6):
+            for i in range(6):
+                y[i] = load(products + (i * 6 + j) * g.values_out)
+            winograd_output(6, 4, y, 1, half + j, 6)
+        for i in range(4):
+            winograd_output(6, 4, half + 6 * i, 1, y, 1)
+            for j in range(4):
+                y[j] = rectified(y[j] + bias, g.relu)
+            store_fours(outputs + i * g.row, y)
+    else:
+        for j in range(4):
+            for i in range(4):
+                y[i] = load(products + (i * 4 + j) * g.values_out)
+            winograd_output(4, 2, y, 1, half + j, 4)
+        for i in range(2):
+            winograd_output(4, 2, half + 4 * i, 1, y + 2 * i, 1)
+        for j in range(4):
+            y[j] = rectified(y[j] + bias, g.relu)
+        store_fours(outputs, y)
+
+
+cdef void store_run(const real* src, Py_ssize_t count, real* dst) noexcept nogil:
+    """`count` values exactly: whole vectors, the last one moved back over values that are there already."""
+    cdef Py_ssize_t j = 0
+    while j + VL <= count:
+        store(dst + j, load(src + j))
+        j += VL
+    if j == count:
+        return
+    if count >= VL:
+        store(dst + count - VL, load(src + count - VL))
+        return
+    while j + 4 <= count:
+        memcpy(dst + j, src + j, 4 * sizeof(real))
+        j += 4
+    while j < count:
+        dst[j] = src[j]
+        j += 1
+
+
+cdef void store_tiles(Winograd* g, const real* outputs, Py_ssize_t image_stride, Py_ssize_t t0, Py_ssize_t t1, real* dst) noexcept nogil:
+    """The rows of the tiles t0 .. t1 of one filter to their places."""
+    cdef Py_ssize_t t = t0, line, j, count, p, i, width, k
+    cdef const real* src
+    cdef real* out
+    while t < t1:
+        line = t // g.across
+        j = t % g.across
+        count = min(g.across - j, t1 - t)
+        width = min(g.m * count, g.q - g.m * j)
+        for i in range(min(g.m, g.p - line % g.lines * g.m)):
+            p = line % g.lines * g.m + i
+            out = dst + line // g.lines * image_stride + p * g.q + g.m * j
+            if g.m == 4:
+                store_run(outputs + i * g.row + 4 * (t - t0), width, out)
+            else:
+                src = outputs + 4 * (t - t0) + 2 * i
+                for k in range(width):
+                    out[k] = src[k // 2 * 4 + k % 2]
+        t += count
+
+
+cdef void prefetch_outputs(Winograd* g, real* dst, Py_ssize_t image_stride, Py_ssize_t t0, Py_ssize_t t1) noexcept nogil:
+    """Ask for what store_tiles will write."""
+    cdef Py_ssize_t line = t0 // g.across, last = (t1 - 1) // g.across + 1, next, p, end
+    while line < last:
+        next = min(last, (line // g.lines + 1) * g.lines)
+        p = line % g.lines * g.m
+        end = min(g.p, ((next - 1) % g.lines + 1) * g.m)
+        prefetch(dst + line // g.lines * image_stride + p * g.q, (end - p) * g.q * <Py_ssize_t> sizeof(real), True)
+        line = next
+
+
+cdef void run_winograd_unit(Winograd* g, Py_ssize_t unit, char* workspace) noexcept nogil:
+    """One block of tiles of one group, for one part of the filters."""
+    cdef Py_ssize_t split = unit % g.splits, block = unit // g.splits % g.blocks, group = unit // g.splits // g.blocks
+    cdef Py_ssize_t count = tile_count(g.filters), first = split * count // g.splits, last = (split + 1) * count // g.splits
+    cdef Py_ssize_t t0 = block * g.block, t1 = min(g.tiles, t0 + g.block), m, v, area = g.p * g.q
+    cdef Workspace space
+    cdef vf bias = splat(0)
+    place_workspace(g, &space, <size_t> workspace)
+    transform_block(g, g.src + group * g.channels * g.height * g.width, t0, t1, &space)
+    multiply_block(g, g.filters_in + group * g.size * g.size * g.filter_values, vectors_over(t1 - t0), first, last,
+                   space.inputs, space.products)
+    for m in range(tile_start(first, g.filters), tile_start(last, g.filters)):
+        if g.bias != NULL:
+            bias = splat(g.bias[group * g.filters + m])
+        for v in range(vectors_over(t1 - t0)):
+            output_tiles(g, space.products + m * g.block + v * VL, bias, space.outputs + 4 * v * VL)
+        if m + 1 < tile_start(last, g.filters):
+            prefetch_outputs(g, g.dst + (group * g.filters + m + 1) * area, g.groups * g.filters * area, t0, t1)
+        store_tiles(g, space.outputs, g.groups * g.filters * area, t0, t1, g.dst + (group * g.filters + m) * area)
+
+
+
+cdef winograd(
+    Winograd* g, const real[:, :, :, ::1] w, Py_ssize_t row_stride, Py_ssize_t channel_stride, bint flipped, int threads
+):
+    """Take scratch memory for a convolution whose sizes are set, and run it."""
+    cdef unsigned char[::1] buffer
+    cdef Py_ssize_t u, units
+    cdef const real* taps = &w[0, 0, 0, 0]
+    cdef const real* end = taps + w.shape[0] * w.shape[1] * 9
+    g.size = g.m + 2
+    g.image = g.groups * g.channels * g.height * g.width
+    g.src_end = g.src + g.images * g.image
+    choose_winograd_blocks(g, threads)
+    buffer = _scratch(winograd_memory(g, threads, 0))
+    winograd_memory(g, threads, <size_t> &buffer[0])
+    units = g.groups * g.blocks * g.splits
+    with nogil:
+        for u in range(g.channels):
+            g.step[u] = u * PANEL
+        with parallel(num_threads=threads):
+            for u in prange(g.groups * tile_count(g.filters), schedule="static"):
+                transform_filters(g, taps, end, row_stride, channel_stride, flipped, u)
+            for u in prange(units, schedule="dynamic"):
+                run_winograd_unit(g, u, g.workspace + threadid() * g.workspace_bytes)
+
+
+def winograd_forward(
+    const real[:, :, :, ::1] x, const real[:, :, :, ::1] w, const real[::1] bias, real[:, :, :, ::1] y,
+    int m, int top, int left, int groups, bint relu, int threads,
+):
+    """Fill y with the convolution of x and w, plus the bias unless it is empty, rectified if `relu`."""
+    cdef Winograd g
+    g.m, g.images, g.groups, g.channels, g.filters = m, x.shape[0], groups, w.shape[1], w.shape[0] // groups
+    g.height, g.width, g.p, g.q, g.top, g.left = x.shape[2], x.shape[3], y.shape[2], y.shape[3], top, left
+    g.src, g.dst, g.bias, g.relu = &x[0, 0, 0, 0], &y[0, 0, 0, 0], &bias[0] if bias.shape[0] else NULL, relu
+    winograd(&g, w, g.channels * 9, 9, False, threads)
+
+
+def winograd_backward_input(
+    const real[:, :, :, ::1] dy, const real[:, :, :, ::1] w, real[:, :, :, ::1] dx, int m, int top, int left, int groups, int threads,
+):
+    """Fill dx with the gradient with respect to the input: dy convolved with the flipped filters, padded by 2 - pad."""
+    cdef Winograd g
+    g.m, g.images, g.groups, g.channels, g.filters = m, dx.shape[0], groups, w.shape[0] // groups, w.shape[1]
+    g.height, g.width, g.p, g.q, g.top, g.left = dy.shape[2], dy.shape[3], dx.shape[2], dx.shape[3], 2 - top, 2 - left
+    g.src, g.dst, g.bias, g.relu = &dy[0, 0, 0, 0], &dx[0, 0, 0, 0], NULL, False
+    winograd(&g, w, 9, g.filters * 9, True, threads)

@@ -1,0 +1,231 @@
+# 3 x 3 convolution at stride 1, gradient with respect to the filters, by Winograd's minimal filtering F(3 x 3, m x m).
+#
+#     dW_mc = A^T [ sum_tiles (G dy_m G^T) o (B^T x_c B) ] A
+#
+# x (N,C,H,W), dy (N,M,P,Q), dw (M,C/g,3,3); m is 2 or 4. A tile is m x m gradients and the (m + 2) x (m + 2) inputs that
+# they saw. The sum over tiles is, for each of the (m + 2)^2 values of a transformed tile, a matrix product [M, tiles]
+# [tiles, C]: with m = 4, 36 multiply-adds for 144 of the definition. Lanes of a vector are channels.
+#
+# Blocks of lines of tiles follow each other; within a block threads share the transforms, then the products of the values.
+# A product continues its sums from block to block, tile after tile: the same bits for any block and any number of threads.
+
+# Bytes of the transformed tiles of a block: they stay in the last-level cache until they are multiplied.
+cdef enum:
+    GRADIENT_TILES_BYTES = 4 * 1024 * 1024
+
+
+# One operand: x or dy.
+cdef struct Part:
+    const real* src
+    const real* end
+    Py_ssize_t channels         # per group
+    Py_ssize_t image            # values from one image to the next
+    Py_ssize_t height
+    Py_ssize_t width
+    Py_ssize_t top              # the first tile begins so many rows above the image
+    Py_ssize_t left
+    int side                    # rows and columns of a tile
+    real* values                # transformed: [value][tile][channel]
+    Py_ssize_t pitch            # from one tile to the next
+    Py_ssize_t value            # from one value to the next
+
+
+cdef struct WinogradWeight:
+    int m
+    int size
+    Py_ssize_t lines            # lines of tiles in an image
+    Py_ssize_t across           # tiles in a line
+    Py_ssize_t total            # lines in all images
+    Py_ssize_t block            # lines of a block
+    Part x
+    Part dy
+    Py_ssize_t* step            # k * x.pitch
+    real* sums                  # [value][filter][channel], filters `ldc` apart
+    Py_ssize_t ldc
+    Py_ssize_t sum_value
+    char* workspace
+    Py_ssize_t workspace_bytes
+
+
+cdef inline Py_ssize_t odd_lines(Py_ssize_t values) noexcept nogil:
+    """At least `values`, as an odd number of cache lines: rows so far apart share no set of the cache before they must."""
+    cdef Py_ssize_t line = 64 // <Py_ssize_t> sizeof(real)
+    return ((values + max(line, VL) - 1) // line | 1) * line
+
+
+cdef size_t place_part(Part* part, Py_ssize_t tiles, Py_ssize_t values, size_t cursor) noexcept nogil:
+    part.pitch = odd_lines(vectors_over(part.channels) * VL)
+    part.value = tiles * part.pitch + PANEL
+    part.values = <real*> take(&cursor, values * part.value * sizeof(real))
+    return cursor
+
+
+cdef size_t winograd_weight_memory(WinogradWeight* g, int threads, size_t cursor) noexcept nogil:
+    cdef Py_ssize_t values = g.size * g.size, tiles
+    g.block = GRADIENT_TILES_BYTES // (values * (g.x.channels + g.dy.channels) * g.across * <Py_ssize_t> sizeof(real))
+    g.block = max(1, min(g.block, g.total))
+    tiles = g.block * g.across
+    cursor = place_part(&g.x, tiles, values, cursor)
+    cursor = place_part(&g.dy, tiles, values, cursor)
+    g.step = <Py_ssize_t*> take(&cursor, tiles * sizeof(Py_ssize_t))
+    g.ldc = g.x.pitch
+    g.sum_value = g.dy.channels * g.ldc + PANEL
+    g.sums = <real*> take(&cursor, values * g.sum_value * sizeof(real))
+    g.workspace_bytes = ((g.size * (g.across * g.m + 2) + 1) * VL * <Py_ssize_t> sizeof(real) + 63) // 64 * 64
+    g.workspace = <char*> take(&cursor, threads * g.workspace_bytes)
+    return cursor
+
+
+cdef void copy_channels(
+    WinogradWeight* g, Part* part, Py_ssize_t line, Py_ssize_t c0, real* dst
+) noexcept nogil:
+    """What a line of tiles reads of up to VL channels: [row][column][VL], zero outside the image."""
+    cdef Py_ssize_t columns = (g.across - 1) * g.m + part.side, area = part.height * part.width, h, i
+    cdef Py_ssize_t begin = min(columns, max(0, part.left)), last = max(begin, min(columns, part.width + part.left))
+    cdef const real* src = part.src + line // g.lines * part.image + c0 * area
+    for i in range(part.side):
+        h = line % g.lines * g.m + i - part.top
+        if 0 <= h < part.height:
+            zero_run(dst, begin * VL)
+            transpose_run(src + h * part.width + begin - part.left, part.end, area, min(VL, part.channels - c0), last - begin,
+                          dst + begin * VL, VL)
+            zero_run(dst + last * VL, (columns - last) * VL)
+        else:
+            zero_run(dst, columns * VL)
+        dst += columns * VL
+
+
+cdef inline void gradient_tile "convlayers_winograd_gradient_tile"(
+    int size, int taps, const real* copy, Py_ssize_t row, real* dst, Py_ssize_t ldv
+) noexcept nogil:
+    """One tile of VL channels: B^T d B for inputs, where taps is 0, else G g G^T for gradients of taps x taps."""
+    cdef vf half[36]
+    cdef vf v[6]
+    cdef vf d[6]
+    cdef int i, j, side = taps if taps > 0 else size
+    for i in range(side):
+        for j in range(side):
+            d[j] = load(copy + i * row + j * VL)
+        if taps > 0:
+            winograd_filter(size, taps, d, 1, half + size * i, 1)
+        else:
+            winograd_input(size, d, 1, half + size * i, 1)
+    for j in range(size):
+        if taps > 0:
+            winograd_filter(size, taps, half + j, size, v, 1)
+        else:
+            winograd_input(size, half + j, size, v, 1)
+        for i in range(size):
+            store(dst + (i * size + j) * ldv, v[i])
+
+
+cdef void transform_line(WinogradWeight* g, Part* part, Py_ssize_t line, Py_ssize_t at, Py_ssize_t c0, real* copy) noexcept nogil:
+    """The tiles of one line, for the channels c0 .. c0 + VL - 1; `at` is the line's first tile within the block."""
+    cdef Py_ssize_t j, row = ((g.across - 1) * g.m + part.side) * VL
+    cdef real* dst = part.values + at * part.pitch + c0
+    copy_channels(g, part, line, c0, copy)
+    for j in range(g.across):
+        if part.side == 6:
+            gradient_tile(6, 0, copy + j * g.m * VL, row, dst, part.value)
+        elif part.side == 2:
+            gradient_tile(4, 2, copy + j * g.m * VL, row, dst, part.value)
+        elif g.m == 4:
+            gradient_tile(6, 4, copy + j * g.m * VL, row, dst, part.value)
+        else:
+            gradient_tile(4, 0, copy + j * g.m * VL, row, dst, part.value)
+        dst += part.pitch
+
+
+cdef void add_products(WinogradWeight* g, Py_ssize_t value, Py_ssize_t tiles, bint accumulate) noexcept nogil:
+    """sums[filter, channel] (+)= gradients^T inputs for one value, over the tiles of a block."""
+    cdef Py_ssize_t panel, c, t, m
+    cdef Tile args
+    args.depth, args.step, args.init, args.accumulate = tiles, g.step, NULL, accumulate
+    args.lda, args.ldc0, args.ldc1 = g.dy.pitch, g.ldc, g.ldc
+    for panel in range((g.x.channels + PANEL - 1) // PANEL):
+        c = panel * PANEL
+        args.b0 = g.x.values + value * g.x.value + c
+        args.b1 = args.b0 + VL
+        for t in range(tile_count(g.dy.channels)):
+            m = tile_start(t, g.dy.channels)
+            args.a = g.dy.values + value * g.dy.value + m
+            args.c0 = g.sums + value * g.sum_value + m * g.ldc + c
+            args.c1 = args.c0 + VL
+            run_tile(<int> (tile_start(t + 1, g.dy.channels) - m), 2 if c + VL < g.x.channels else 1, &args)
+
+
+cdef void gradient_filters(WinogradWeight* g, Py_ssize_t filter, real* dw) noexcept nogil:
+    """dw of one filter for all channels: A^T S A, VL channels at a time."""
+    cdef Py_ssize_t vector, c, k, lane
+    cdef const real* sums = g.sums + filter * g.ldc
+    cdef vf half[18]
+    cdef vf y[9]
+    cdef vf v[6]
+    cdef int i, j, size = g.size
+    for vector in range(vectors_over(g.x.channels)):
+        c = vector * VL
+        for j in range(size):
+            for i in range(size):
+                v[i] = load(sums + (i * size + j) * g.sum_value + c)
+            if size == 6:
+                winograd_output(6, 3, v, 1, half + j, 6)
+            else:
+                winograd_output(4, 3, v, 1, half + j, 6)
+        for i in range(3):
+            if size == 6:
+                winograd_output(6, 3, half + 6 * i, 1, y + 3 * i, 1)
+            else:
+                winograd_output(4, 3, half + 6 * i, 1, y + 3 * i, 1)
+        for lane in range(min(VL, g.x.channels - c)):
+            for k in range(9):
+                dw[(c + lane) * 9 + k] = (<real*> y)[k * VL + lane]
+
+
+cdef void run_winograd_weight(WinogradWeight* g, int threads) noexcept nogil:
+    """All blocks of one group, up to the sums."""
+    cdef Py_ssize_t x_vectors = vectors_over(g.x.channels), vectors = x_vectors + vectors_over(g.dy.channels)
+    cdef Py_ssize_t first, u, line
+    cdef real* copy
+    for u in range(g.block * g.across):
+        g.step[u] = u * g.x.pitch
+    first = 0
+    while first < g.total:
+        with parallel(num_threads=threads):
+            for u in prange(min(g.block, g.total - first) * vectors, schedule="dynamic"):
+                copy = <real*> (g.workspace + threadid() * g.workspace_bytes)
+                line = u // vectors
+                if u % vectors < x_vectors:
+                    transform_line(g, &g.x, first + line, line * g.across, u % vectors * VL, copy)
+                else:
+                    transform_line(g, &g.dy, first + line, line * g.across, (u % vectors - x_vectors) * VL, copy)
+            for u in prange(g.size * g.size, schedule="dynamic"):
+                add_products(g, u, min(g.block, g.total - first) * g.across, first > 0)
+        first += g.block
+
+
+def winograd_backward_weight(
+    const real[:, :, :, ::1] dy, const real[:, :, :, ::1] x, real[:, :, :, ::1] dw, real[::1] db,
+    int m, int top, int left, int groups, int threads,
+):
+    """Fill dw and db with the gradients with respect to the filters and the bias."""
+    cdef WinogradWeight g
+    cdef Py_ssize_t u, group, filters = dw.shape[0] // groups, channels = dw.shape[1], p = dy.shape[2], q = dy.shape[3]
+    cdef Py_ssize_t images = x.shape[0], area = p * q
+    cdef unsigned char[::1] buffer
+    g.m, g.size, g.lines, g.across = m, m + 2, (p + m - 1) // m, (q + m - 1) // m
+    g.total = images * g.lines
+    g.x.channels, g.x.height, g.x.width, g.x.top, g.x.left, g.x.side = channels, x.shape[2], x.shape[3], top, left, m + 2
+    g.dy.channels, g.dy.height, g.dy.width, g.dy.top, g.dy.left, g.dy.side = filters, p, q, 0, 0, m
+    g.x.image, g.dy.image = groups * channels * x.shape[2] * x.shape[3], groups * filters * area
+    g.x.end, g.dy.end = &x[0, 0, 0, 0] + images * g.x.image, &dy[0, 0, 0, 0] + images * g.dy.image
+    buffer = _scratch(winograd_weight_memory(&g, threads, 0))
+    winograd_weight_memory(&g, threads, <size_t> &buffer[0])
+    with nogil:
+        for group in range(groups):
+            g.x.src = &x[0, 0, 0, 0] + group * channels * x.shape[2] * x.shape[3]
+            g.dy.src = &dy[0, 0, 0, 0] + group * filters * area
+            run_winograd_weight(&g, threads)
+            for u in prange(filters, schedule="static", num_threads=threads):
+                gradient_filters(&g, u, &dw[group * filters + u, 0, 0, 0])
+        for u in prange(dw.shape[0], schedule="static", num_threads=threads):
+            db[u] = sum_filter(&dy[0, u, 0, 0], images, g.dy.image, area)
