@@ -4,7 +4,9 @@
 #
 # x (N,C,H,W), dy (N,M,P,Q), dw (M,C/g,R,S), db (M,). The sum runs over pixels, so pixels are the depth of the tile: dy is
 # packed pixel by pixel as its `a`, and x is copied once into [image][row][column][channel], padded, where the values that
-# one pixel contributes to neighbouring taps of a row are neighbours: the tile reads them in place, for any stride.
+# one pixel contributes to neighbouring taps of a row are neighbours: the tile reads such a run in place, for any stride.
+# Where runs are so short that they would leave most of a vector empty, as in first layers, all runs of a pixel are first
+# copied side by side.
 #
 # The sum is split into blocks of pixels and the blocks into shards, by the sizes alone; a shard adds its blocks in order
 # into a buffer of its own and the buffers are added in order: the same bits for any number of threads.
@@ -33,7 +35,9 @@ cdef struct Weight:
     Py_ssize_t dilation_h
     Py_ssize_t dilation_w
     const real* x
+    const real* x_end
     const real* dy
+    const real* dy_end
     Py_ssize_t block_images     # of a block
     Py_ssize_t block_rows
     Py_ssize_t row_blocks       # blocks of one image, or of one group of block_images
@@ -42,20 +46,25 @@ cdef struct Weight:
     Py_ssize_t splits           # parts of the filters
     Py_ssize_t lines            # input rows of a block
     Py_ssize_t columns          # input columns of a block
-    Py_ssize_t runs             # runs of neighbouring values for one pixel: kernel rows, or all taps with dilation
+    Py_ssize_t pieces           # runs of neighbouring values for one pixel: kernel rows, or all taps with dilation
+    Py_ssize_t piece            # values of each
+    bint joined                 # whether the pieces are copied side by side, into one run
+    Py_ssize_t runs             # what the tile reads: the pieces, or one
     Py_ssize_t run              # values of a run
     Py_ssize_t padded_run       # in the shard buffers: a whole number of vectors
     Py_ssize_t depth            # pixels of a block
-    Py_ssize_t* place           # pixel k in the copy of x
+    Py_ssize_t* pixel           # where pixel k begins in the copy of x
+    Py_ssize_t* place           # what the tile reads of pixel k: the same, or its joined pieces
     real* sums                  # [shard][group][filter][run][padded_run]
     char* workspace
     Py_ssize_t copy_bytes
+    Py_ssize_t joined_bytes
     Py_ssize_t workspace_bytes
 
 
 cdef void choose_weight_blocks(Weight* g) noexcept nogil:
     """Split the pixels by the sizes alone: no thread count here, for the sum's order follows from it."""
-    cdef Py_ssize_t line, image, buffer
+    cdef Py_ssize_t line, image, buffer, separate
     g.columns = (g.q - 1) * g.stride_w + g.dilation_w * (g.kw - 1) + 1
     line = g.columns * g.channels * <Py_ssize_t> sizeof(real)
     g.lines = (g.p - 1) * g.stride_h + g.dilation_h * (g.kh - 1) + 1
@@ -69,8 +78,13 @@ cdef void choose_weight_blocks(Weight* g) noexcept nogil:
     g.blocks = (g.images + g.block_images - 1) // g.block_images * g.row_blocks
     g.lines = (g.block_rows - 1) * g.stride_h + g.dilation_h * (g.kh - 1) + 1
     g.depth = g.block_images * g.block_rows * g.q
-    g.runs = g.kh if g.dilation_w == 1 else g.kh * g.kw
-    g.run = g.channels * g.kw if g.dilation_w == 1 else g.channels
+    g.pieces = g.kh if g.dilation_w == 1 else g.kh * g.kw
+    g.piece = g.channels * g.kw if g.dilation_w == 1 else g.channels
+    # A vector takes half a cycle a filter in the tile and two to copy.
+    separate = g.pieces * vectors_over(g.piece)
+    g.joined = vectors_over(g.pieces * g.piece) * g.filters + 4 * separate < separate * g.filters
+    g.runs = 1 if g.joined else g.pieces
+    g.run = g.pieces * g.piece if g.joined else g.piece
     g.padded_run = vectors_over(g.run) * VL
     buffer = g.groups * g.filters * g.runs * g.padded_run * <Py_ssize_t> sizeof(real)
     g.shards = max(1, min(min(MOST_SHARDS, g.blocks), SHARD_BYTES // buffer))
@@ -80,13 +94,25 @@ cdef void choose_weight_blocks(Weight* g) noexcept nogil:
 
 cdef size_t weight_memory(Weight* g, int threads, size_t cursor) noexcept nogil:
     cdef Py_ssize_t most_filters = (tile_count(g.filters) + g.splits - 1) // g.splits * MR
+    g.pixel = <Py_ssize_t*> take(&cursor, g.depth * sizeof(Py_ssize_t))
     g.place = <Py_ssize_t*> take(&cursor, g.depth * sizeof(Py_ssize_t))
     g.sums = <real*> take(&cursor, g.shards * g.groups * g.filters * g.runs * g.padded_run * sizeof(real))
     g.copy_bytes = (g.block_images * g.lines * g.columns * g.channels + PANEL) * <Py_ssize_t> sizeof(real)
     g.copy_bytes = (g.copy_bytes + 63) // 64 * 64
-    g.workspace_bytes = g.copy_bytes + (g.depth * most_filters * <Py_ssize_t> sizeof(real) + 63) // 64 * 64
+    g.joined_bytes = 0
+    if g.joined:
+        g.joined_bytes = ((g.depth * g.padded_run + PANEL) * <Py_ssize_t> sizeof(real) + 63) // 64 * 64
+    g.workspace_bytes = g.copy_bytes + g.joined_bytes
+    g.workspace_bytes += ((g.depth * most_filters + VL) * <Py_ssize_t> sizeof(real) + 63) // 64 * 64
     g.workspace = <char*> take(&cursor, threads * g.workspace_bytes)
     return cursor
+
+
+cdef inline Py_ssize_t piece_place(Weight* g, Py_ssize_t r) noexcept nogil:
+    """Where piece r lies from the pixel's first tap on."""
+    if g.dilation_w == 1:
+        return r * g.dilation_h * g.columns * g.channels
+    return (r // g.kw * g.dilation_h * g.columns + r % g.kw * g.dilation_w) * g.channels
 
 
 cdef void fill_places(Weight* g) noexcept nogil:
@@ -94,7 +120,8 @@ cdef void fill_places(Weight* g) noexcept nogil:
     for n in range(g.block_images):
         for p in range(g.block_rows):
             for q in range(g.q):
-                g.place[k] = ((n * g.lines + p * g.stride_h) * g.columns + q * g.stride_w) * g.channels
+                g.pixel[k] = ((n * g.lines + p * g.stride_h) * g.columns + q * g.stride_w) * g.channels
+                g.place[k] = k * g.padded_run if g.joined else g.pixel[k]
                 k += 1
 
 
@@ -106,16 +133,34 @@ cdef void copy_channels_last(Weight* g, const real* x, Py_ssize_t first_row, rea
     last = max(first, min(g.columns, g.width + g.left))
     for i in range(g.lines):
         h = first_row * g.stride_h - g.top + i
+        src = x + h * g.width - g.left
         if h < 0 or h >= g.height:
-            memset(dst, 0, row * sizeof(real))
+            zero_run(dst, row)
         else:
-            memset(dst, 0, first * g.channels * sizeof(real))
-            for c in range(g.channels):
-                src = x + c * area + h * g.width - g.left
-                for j in range(first, last):
-                    dst[j * g.channels + c] = src[j]
-            memset(dst + last * g.channels, 0, (g.columns - last) * g.channels * sizeof(real))
+            zero_run(dst, first * g.channels)
+            if g.channels == 1:
+                copy_run(src + first, g.x_end, 1, dst + first, last - first)
+            elif g.channels < 6:
+                # A square of shuffles takes as long as five channels one by one.
+                for c in range(g.channels):
+                    for j in range(first, last):
+                        dst[j * g.channels + c] = src[c * area + j]
+            else:
+                transpose_run(src + first, g.x_end, area, g.channels, last - first, dst + first * g.channels, g.channels)
+            zero_run(dst + last * g.channels, (g.columns - last) * g.channels)
         dst += row
+
+
+cdef void join_pieces(Weight* g, const real* copy, Py_ssize_t depth, real* dst) noexcept nogil:
+    """The pieces of each pixel side by side; what a vector copies too much lies where the next one is written later."""
+    cdef Py_ssize_t k, r, v
+    cdef const real* src
+    for k in range(depth):
+        for r in range(g.pieces):
+            src = copy + g.pixel[k] + piece_place(g, r)
+            for v in range(vectors_over(g.piece)):
+                store(dst + r * g.piece + v * VL, load(src + v * VL))
+        dst += g.padded_run
 
 
 cdef void add_block(
@@ -127,10 +172,7 @@ cdef void add_block(
     cdef Tile t
     t.depth, t.step, t.init, t.accumulate, t.ldc0, t.ldc1 = depth, g.place, NULL, accumulate, ldc, ldc
     for r in range(g.runs):
-        if g.dilation_w == 1:
-            base = r * g.dilation_h * g.columns * g.channels
-        else:
-            base = (r // g.kw * g.dilation_h * g.columns + r % g.kw * g.dilation_w) * g.channels
+        base = 0 if g.joined else piece_place(g, r)
         for panel in range((g.padded_run + PANEL - 1) // PANEL):
             v = panel * PANEL
             vecs = 2 if v + VL < g.padded_run else 1
@@ -151,7 +193,7 @@ cdef void pack_gradient(
     """dst[k * rows + i] = dy[n, i, pixel]: the `a` of one tile; k counts the pixels of the block's images."""
     cdef Py_ssize_t n, area = g.p * g.q
     for n in range(images):
-        pack_rows(dy + n * g.groups * g.filters * area, area, 1, rows, pixels, dst + n * pixels * rows)
+        transpose_run(dy + n * g.groups * g.filters * area, g.dy_end, area, rows, pixels, dst + n * pixels * rows, rows)
 
 
 cdef void run_weight_unit(Weight* g, Py_ssize_t unit, char* workspace) noexcept nogil:
@@ -161,7 +203,8 @@ cdef void run_weight_unit(Weight* g, Py_ssize_t unit, char* workspace) noexcept 
     cdef Py_ssize_t begin = shard * g.blocks // g.shards, end = (shard + 1) * g.blocks // g.shards
     cdef Py_ssize_t block, n0, images, n, p0, rows, t, m, m0 = tile_start(first, g.filters), image
     cdef real* copy = <real*> workspace
-    cdef real* a = <real*> (workspace + g.copy_bytes)
+    cdef real* joined = <real*> (workspace + g.copy_bytes)
+    cdef real* a = <real*> (workspace + g.copy_bytes + g.joined_bytes)
     cdef real* sums = g.sums + (shard * g.groups + group) * g.filters * g.runs * g.padded_run
     for block in range(begin, end):
         n0 = block // g.row_blocks * g.block_images
@@ -177,7 +220,9 @@ cdef void run_weight_unit(Weight* g, Py_ssize_t unit, char* workspace) noexcept 
             m = tile_start(t, g.filters)
             pack_gradient(g, g.dy + (image * g.filters + m) * g.p * g.q + p0 * g.q, images, rows * g.q,
                           <int> (tile_start(t + 1, g.filters) - m), a + (m - m0) * images * rows * g.q)
-        add_block(g, a, copy, images * rows * g.q, first, last, block > begin, sums)
+        if g.joined:
+            join_pieces(g, copy, images * rows * g.q, joined)
+        add_block(g, a, joined if g.joined else copy, images * rows * g.q, first, last, block > begin, sums)
 
 
 cdef void add_shards(Weight* g, Py_ssize_t filter, real* dw) noexcept nogil:
@@ -188,7 +233,9 @@ cdef void add_shards(Weight* g, Py_ssize_t filter, real* dw) noexcept nogil:
     for c in range(g.channels):
         for r in range(g.kh):
             for s in range(g.kw):
-                at = r * g.padded_run + s * g.channels + c if g.dilation_w == 1 else (r * g.kw + s) * g.padded_run + c
+                # The tap's piece, and its place there.
+                at = r if g.dilation_w == 1 else r * g.kw + s
+                at = at * (g.piece if g.joined else g.padded_run) + (s * g.channels if g.dilation_w == 1 else 0) + c
                 total = sums[at]
                 for shard in range(1, g.shards):
                     total = total + sums[shard * size + at]
@@ -227,6 +274,8 @@ def conv2d_backward_weight(
     g.height, g.width, g.p, g.q, g.kh, g.kw = x.shape[2], x.shape[3], dy.shape[2], dy.shape[3], dw.shape[2], dw.shape[3]
     g.stride_h, g.stride_w, g.top, g.left, g.dilation_h, g.dilation_w = stride_h, stride_w, top, left, dilation_h, dilation_w
     g.x, g.dy = &x[0, 0, 0, 0], &dy[0, 0, 0, 0]
+    g.x_end = g.x + g.images * g.groups * g.channels * g.height * g.width
+    g.dy_end = g.dy + g.images * filters * area
     filter_size = g.channels * g.kh * g.kw
     choose_weight_blocks(&g)
     buffer = _scratch(weight_memory(&g, threads, 0))
