@@ -17,7 +17,8 @@ from .layers.conv import Conv2d
 from .layers.dense import Dense, Flatten
 from .layers.dropout import Dropout
 from .layers.joins import Add
-from .layers.pooling import AvgPool2d, MaxPool2d
+from .layers.normalization import BatchNorm2d
+from .layers.pooling import AvgPool2d, GlobalAvgPool2d, MaxPool2d
 from .model import Input, Model, Sequential, load
 from .registry import available_layers, create_layer, register_layer
 
@@ -75,6 +76,7 @@ __all__ = [
     "AdamW",
     "Add",
     "AvgPool2d",
+    "BatchNorm2d",
     "Checkpoint",
     "Conv2d",
     "ConvlayersError",
@@ -82,6 +84,7 @@ __all__ = [
     "Dropout",
     "ExportMismatchError",
     "Flatten",
+    "GlobalAvgPool2d",
     "Input",
     "Layer",
     "MaxPool2d",

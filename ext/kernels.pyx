@@ -7,11 +7,13 @@ written whole; scratch memory comes from `convlayers.kernels.memory`; results do
 """
 
 from cython.parallel cimport parallel, prange, threadid
+from libc.math cimport sqrt
 from libc.string cimport memcpy, memset
 
 from .memory import scratch as _scratch
 
 include "tile.pxi"
+include "reduce.pxi"
 include "gather.pxi"
 include "transpose.pxi"
 include "conv.pxi"
@@ -21,6 +23,8 @@ include "winograd.pxi"
 include "winograd_weight.pxi"
 include "gemm.pxi"
 include "pool.pxi"
+include "global_pool.pxi"
+include "batchnorm.pxi"
 include "pointwise.pxi"
 
 

@@ -154,6 +154,10 @@ ALWAYS_INLINE void convlayers_store_fours(real *dst, const vf *v) {
 /* Whether v takes the place of the best value so far: the first of equals stays, and so does the first NaN. */
 #define vbeats(v, best) (vnot((v) <= (best)) & ((best) == (best)))
 
+/* max(v, 0), and dy where v is over 0: NaN stays in the first and counts as not over 0 in the second. */
+ALWAYS_INLINE vf vrelu(vf v) { return vselect(v < splat(0), splat(0), v); }
+ALWAYS_INLINE vf vrelu_gradient(vf v, vf dy) { return vselect(v > splat(0), dy, splat(0)); }
+
 /* The register tile: MR rows by NV vectors of accumulators, with NV loads and one broadcast beside them. */
 #define NV 2
 #if CONVLAYERS_REGISTERS >= 32
@@ -184,6 +188,10 @@ ALWAYS_INLINE void convlayers_winograd_input_tiles(int, const real *, ptrdiff_t,
 ALWAYS_INLINE void convlayers_winograd_gradient_tile(int, int, const real *, ptrdiff_t, real *, ptrdiff_t);
 ALWAYS_INLINE ptrdiff_t convlayers_pick(ptrdiff_t, ptrdiff_t, const real *, const real *, real *, real *);
 ALWAYS_INLINE void convlayers_any_vector(struct convlayers_pool *, const real *, ptrdiff_t, ptrdiff_t, real *, real *);
+
+struct convlayers_norm;
+ALWAYS_INLINE void convlayers_sum_block(int, int, struct convlayers_norm *, ptrdiff_t, ptrdiff_t, real, double *);
+ALWAYS_INLINE void convlayers_write_block(int, int, struct convlayers_norm *, ptrdiff_t, ptrdiff_t);
 
 /* 2: AVX-512 as in x86-64-v4; 1: AVX2 and FMA as in x86-64-v3; 0: anything else. Asks the operating system too. */
 static int convlayers_cpu_level(void) {

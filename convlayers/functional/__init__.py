@@ -6,23 +6,37 @@ objects are an `ArrayTypeError`. Images are `(N, C, H, W)`.
 """
 
 from ._arrays import as_array
+from .batchnorm import BatchNormPass, batch_norm, batch_norm_backward
 from .conv import conv2d, conv2d_backward, conv2d_backward_input, conv2d_backward_weight
 from .dense import linear, linear_backward_input, linear_backward_weight
 from .plan import ALGORITHMS, check_algorithm, explain_conv2d
 from .pointwise import relu, relu_backward
-from .pool import avg_pool2d, avg_pool2d_backward, max_pool2d, max_pool2d_backward, pool_counts
+from .pool import (
+    avg_pool2d,
+    avg_pool2d_backward,
+    global_avg_pool2d,
+    global_avg_pool2d_backward,
+    max_pool2d,
+    max_pool2d_backward,
+    pool_counts,
+)
 
 __all__ = [
     "ALGORITHMS",
+    "BatchNormPass",
     "as_array",
     "avg_pool2d",
     "avg_pool2d_backward",
+    "batch_norm",
+    "batch_norm_backward",
     "check_algorithm",
     "conv2d",
     "conv2d_backward",
     "conv2d_backward_input",
     "conv2d_backward_weight",
     "explain_conv2d",
+    "global_avg_pool2d",
+    "global_avg_pool2d_backward",
     "linear",
     "linear_backward_input",
     "linear_backward_weight",

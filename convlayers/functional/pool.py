@@ -81,3 +81,26 @@ def avg_pool2d_backward(dy: np.ndarray, x_shape: tuple[int, ...], win: Window, *
             _planes(dy), counts, _planes(dx), *win.kernel, *geometry(win)[:4], threads_for(work)
         )
     return dx
+
+
+def global_avg_pool2d(x: np.ndarray) -> np.ndarray:
+    """The average of each channel of each image, `(N, C, 1, 1)`."""
+    x = as_array(x, "global_avg_pool2d: x", 4)
+    if not (x.shape[2] and x.shape[3]):
+        raise ShapeError(f"global_avg_pool2d: an average needs one pixel at least; x is {x.shape}")
+    y = memory.empty((*x.shape[:2], 1, 1), x.dtype)
+    if y.size:
+        planes = x.reshape(y.size, x.shape[2] * x.shape[3])
+        kernels.compiled(x.dtype).global_avg_pool_forward(planes, y.reshape(-1), threads_for(_POOL_WORK * x.size))
+    return y
+
+
+def global_avg_pool2d_backward(dy: np.ndarray, x_shape: tuple[int, ...]) -> np.ndarray:
+    """The gradient of `global_avg_pool2d` with respect to its input of shape `x_shape`."""
+    dy = as_array(dy, "global_avg_pool2d: dy", 4)
+    dy = check_gradient(dy, (*x_shape[:2], 1, 1), "global_avg_pool2d", dy.dtype)
+    dx = memory.empty(tuple(x_shape), dy.dtype)
+    if dx.size:
+        planes = dx.reshape(dy.size, x_shape[2] * x_shape[3])
+        kernels.compiled(dy.dtype).global_avg_pool_backward(dy.reshape(-1), planes, threads_for(_POOL_WORK * dx.size))
+    return dx

@@ -127,6 +127,16 @@ def avg_pool_backward(dy: np.ndarray, shape: tuple[int, ...], win: Window, count
     return fold(np.broadcast_to(share, (*dy.shape[:2], prod(win.kernel), share.shape[-1])), shape, win)
 
 
+def global_avg_pool_forward(x: np.ndarray) -> np.ndarray:
+    """The mean of each plane."""
+    return x.mean(axis=(2, 3), keepdims=True, dtype=np.float64)
+
+
+def global_avg_pool_backward(dy: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    """`dy` over the plane's size, to every pixel."""
+    return np.broadcast_to(dy.astype(np.float64) / prod(shape[2:]), shape)
+
+
 def gemm(a: np.ndarray, b: np.ndarray, bias: np.ndarray | None) -> np.ndarray:
     """`a @ b + bias`, the bias along the last axis."""
     product_ = a.astype(np.float64) @ b.astype(np.float64)
@@ -141,3 +151,35 @@ def relu_forward(x: np.ndarray) -> np.ndarray:
 def relu_backward(dy: np.ndarray, y: np.ndarray) -> np.ndarray:
     """`dy` where the output was positive, else 0."""
     return np.where(y > 0, dy.astype(np.float64), 0.0)
+
+
+def _channels(values: np.ndarray) -> np.ndarray:
+    """One value a channel, shaped to meet `(N, C, H, W)`."""
+    return values.astype(np.float64)[:, None, None]
+
+
+def moments(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and biased variance of each channel, `(C,)` each."""
+    wide = x.astype(np.float64)
+    return wide.mean(axis=(0, 2, 3)), wide.var(axis=(0, 2, 3))
+
+
+def batch_norm_forward(
+    x: np.ndarray, weight: np.ndarray, bias: np.ndarray, mean: np.ndarray, var: np.ndarray, eps: float
+) -> np.ndarray:
+    """`(x - mean) / sqrt(var + eps) weight + bias`, channel by channel."""
+    deviation = (x - _channels(mean)) / np.sqrt(_channels(var) + eps)
+    return deviation * _channels(weight) + _channels(bias)
+
+
+def batch_norm_backward(
+    dy: np.ndarray, x: np.ndarray, weight: np.ndarray, mean: np.ndarray, var: np.ndarray, eps: float, training: bool
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """`(dx, dw, db)`; in training mean and variance are those of x and change with it, else they are constants."""
+    root = np.sqrt(_channels(var) + eps)
+    deviation = (x - _channels(mean)) / root
+    dw, db = (dy * deviation).sum(axis=(0, 2, 3)), dy.astype(np.float64).sum(axis=(0, 2, 3))
+    through = dy.astype(np.float64)
+    if training:
+        through = dy - (_channels(db) + deviation * _channels(dw)) * (x.shape[1] / x.size)
+    return through * _channels(weight) / root, dw, db

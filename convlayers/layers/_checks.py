@@ -1,5 +1,8 @@
 """Checks that several layers share."""
 
+from collections.abc import Callable
+from numbers import Real
+
 from ..errors import ConfigError, ShapeError
 from ..layer import Shape
 
@@ -11,8 +14,13 @@ def image_shape(shape: Shape) -> Shape:
     return shape
 
 
+def number(value: float, name: str, rule: str, fits: Callable[[float], bool]) -> float:
+    """`value` if it is a real number that fits; `rule` says in words what does."""
+    if isinstance(value, bool) or not isinstance(value, Real) or not fits(float(value)):
+        raise ConfigError(f"{name} must be {rule}; got {value!r}")
+    return value
+
+
 def probability(value: float, name: str) -> float:
     """`value` if it lies in [0, 1)."""
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < 1:
-        raise ConfigError(f"{name} must be at least 0 and less than 1; got {value!r}")
-    return value
+    return number(value, name, "at least 0 and less than 1", lambda v: 0 <= v < 1)

@@ -152,3 +152,25 @@ class AvgPool2d(Layer):
         # The file's padding holds what ceil_mode reaches beyond the declared one, which must not count.
         counts = functional.pool_counts(size, win, self.count_include_pad)
         return graph.op("Mul", y, (features(win.kernel) / counts).astype(np.float32))
+
+
+class GlobalAvgPool2d(Layer):
+    """The average of each channel: `y = (1/(H W)) sum_hw x[h,w]`; `dx = dy / (H W)` for every pixel.
+
+    x `(N, C, H, W)` to `(N, C, 1, 1)`, for images of any size. The head of ResNet (He et al. 2015), after Lin et al. 2013.
+    """
+
+    examples = (({}, (3, 6, 8)), ({}, (18, 1, 1)), ({}, (2, 7, 5)))
+
+    def build(self, input_shape: Shape, rng: np.random.Generator) -> Shape:
+        channels, *_ = image_shape(input_shape)
+        return (channels, 1, 1)
+
+    def forward(self, x, *, training):
+        return functional.global_avg_pool2d(x), x.shape
+
+    def backward(self, dy, cache):
+        return functional.global_avg_pool2d_backward(dy, cache)
+
+    def to_onnx(self, graph: OnnxGraph, *inputs: str) -> str:
+        return graph.op("GlobalAveragePool", *inputs)

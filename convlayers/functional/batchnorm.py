@@ -1,0 +1,82 @@
+"""Batch normalisation as functions of arrays."""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from .. import kernels
+from ..errors import ShapeError
+from ..kernels import memory
+from ._arrays import as_array, check_gradient, threads_for
+
+_PASS_WORK = 8  # a value that is read and written takes as long as about so many multiply-adds of the register tile
+
+
+class BatchNormPass(NamedTuple):
+    """What `batch_norm_backward` takes of a forward pass; `moments` `(2, C)` are mean and biased variance, in float64."""
+
+    x: np.ndarray
+    moments: np.ndarray
+    affine: np.ndarray
+    eps: float
+    training: bool
+    relu: bool
+
+
+def _planes(x: np.ndarray) -> np.ndarray:
+    return x.reshape(*x.shape[:2], x.shape[2] * x.shape[3])
+
+
+def _per_channel(value: object, name: str, channels: int, dtype: np.dtype) -> np.ndarray:
+    array = as_array(value, f"batch_norm: {name}", 1, dtype)
+    if len(array) != channels:
+        raise ShapeError(f"batch_norm: {name} must have shape ({channels},), one value a channel; got {array.shape}")
+    return array
+
+
+def batch_norm(
+    x: np.ndarray,
+    weight: np.ndarray,
+    bias: np.ndarray,
+    mean: np.ndarray | None = None,
+    var: np.ndarray | None = None,
+    *,
+    eps: float = 1e-5,
+    relu: bool = False,
+) -> tuple[np.ndarray, BatchNormPass]:
+    """`y = (x - mean) / sqrt(var + eps) * weight + bias`, channel by channel, and what `batch_norm_backward` needs.
+
+    x `(N, C, H, W)`, the others `(C,)`. Without `mean` and `var`, those of x, as in training: then a channel needs two
+    values at least. `relu` gives `max(y, 0)`, to the bit what `relu(y)` gives.
+    """
+    x = as_array(x, "batch_norm: x", 4)
+    channels = x.shape[1]
+    weight, bias = (_per_channel(v, n, channels, x.dtype) for v, n in ((weight, "weight"), (bias, "bias")))
+    training = mean is None or var is None
+    moments = np.zeros((2, channels))
+    if not training:
+        for row, value, name in zip(moments, (mean, var), ("mean", "var"), strict=True):
+            row[:] = _per_channel(value, name, channels, x.dtype)
+    elif x.size == channels > 0:
+        raise ShapeError(f"batch_norm: in training a channel needs two values at least, to have a variance; x is {x.shape}")
+    y, affine = memory.empty(x.shape, x.dtype), np.empty((3, channels), x.dtype)
+    if x.size:
+        kernel = kernels.compiled(x.dtype).batch_norm_forward
+        threads = threads_for(_PASS_WORK * x.size)
+        kernel(_planes(x), weight, bias, eps, moments, affine, _planes(y), training, relu, threads)
+    return y, BatchNormPass(x, moments, affine, eps, training, relu)
+
+
+def batch_norm_backward(dy: np.ndarray, done: BatchNormPass) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The gradients of `batch_norm`: `(dx, dw, db)`. Given moments are constants; those of x depend on x."""
+    x = done.x
+    dy = check_gradient(dy, x.shape, "batch_norm", x.dtype)
+    dx = memory.empty(x.shape, x.dtype)
+    dw, db = np.zeros((2, x.shape[1]), x.dtype)
+    if x.size:
+        kernel = kernels.compiled(x.dtype).batch_norm_backward
+        threads = threads_for(_PASS_WORK * x.size)
+        kernel(
+            _planes(dy), _planes(x), done.moments, done.affine, done.eps, _planes(dx), dw, db, done.training, done.relu, threads
+        )
+    return dx, dw, db

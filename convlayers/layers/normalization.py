@@ -1,0 +1,80 @@
+"""Normalization: activations brought to one mean and deviation."""
+
+import math
+
+import numpy as np
+
+from .. import functional
+from ..layer import Layer, OnnxGraph, Shape
+from ._checks import image_shape, number
+
+
+class BatchNorm2d(Layer):
+    """Batch normalization of images, channel by channel (Ioffe and Szegedy 2015).
+
+    `y = (x - mean) / sqrt(var + eps) weight + bias`, x and y `(N, C, H, W)`, the others `(C,)`. In training, mean and variance
+    (over `m = N H W` values, divided by m) are those of the batch, and
+
+    `dbias = sum dy`, `dweight = sum dy u` with `u = (x - mean) / sqrt(var + eps)`,
+    `dx = weight / sqrt(var + eps) (dy - dbias / m - u dweight / m)`.
+
+    In inference they are `running_mean` and `running_var`, constants, so `dx = weight / sqrt(var + eps) dy`. Each training pass
+    moves those by `momentum` towards the batch's mean and its variance divided by `m - 1`, as in PyTorch: the one thing that a
+    forward pass changes, so a model trains in one thread at a time, while any number may run inference. A layer at two places
+    of a graph moves them twice.
+
+    `weight` starts at 1 and `bias` at 0, `running_mean` at 0 and `running_var` at 1; nothing is drawn.
+    """
+
+    examples = (({}, (3, 4, 5)), ({"eps": 0.01, "momentum": 0.5}, (17, 1, 1)), ({}, (2, 9, 3)))
+
+    def __init__(self, *, eps: float = 1e-5, momentum: float = 0.1) -> None:
+        self.eps = number(eps, "eps", "greater than 0 and finite", lambda v: 0 < v < math.inf)
+        self.momentum = number(momentum, "momentum", "at least 0 and at most 1", lambda v: 0 <= v <= 1)
+
+    def build(self, input_shape: Shape, rng: np.random.Generator) -> Shape:
+        channels, *_ = image_shape(input_shape)
+        self.params = {"weight": np.ones(channels, np.float32), "bias": np.zeros(channels, np.float32)}
+        self.buffers = {"running_mean": np.zeros(channels, np.float32), "running_var": np.ones(channels, np.float32)}
+        return input_shape
+
+    def forward(self, x, *, training, relu=False):
+        weight, bias = self.params["weight"], self.params["bias"]
+        if not training:
+            running = self.buffers["running_mean"], self.buffers["running_var"]
+            return functional.batch_norm(x, weight, bias, *running, eps=self.eps, relu=relu)
+        y, cache = functional.batch_norm(x, weight, bias, eps=self.eps, relu=relu)
+        if x.size:
+            values = x.size // x.shape[1]
+            mean, var = cache.moments
+            self._follow("running_mean", mean)
+            self._follow("running_var", var * (values / (values - 1)))
+        return y, cache
+
+    def _follow(self, name, seen):
+        running = self.buffers[name]
+        running[...] = (1 - self.momentum) * running + self.momentum * seen
+
+    def backward(self, dy, cache):
+        dx, dw, db = functional.batch_norm_backward(dy, cache)
+        self.grads["weight"] += dw
+        self.grads["bias"] += db
+        return dx
+
+    def scale_shift(self):
+        scale = self.params["weight"] / np.sqrt(self.buffers["running_var"] + np.float64(self.eps))
+        return scale, self.params["bias"] - self.buffers["running_mean"] * scale
+
+    def to_onnx(self, graph: OnnxGraph, *inputs: str) -> str:
+        # ONNX's momentum is the share of the old value, ours and PyTorch's that of the new one.
+        return graph.op(
+            "BatchNormalization",
+            *inputs,
+            *self.params.values(),
+            *self.buffers.values(),
+            epsilon=float(self.eps),
+            momentum=float(1 - self.momentum),
+        )
+
+    def multiply_adds(self, input_shape: Shape, output_shape: Shape) -> int:
+        return math.prod(output_shape)

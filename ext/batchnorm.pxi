@@ -1,0 +1,323 @@
+# Batch normalisation of images, channel by channel, with a ReLU in its last pass where one follows.
+#
+#     mean = (1/m) sum x      var = (1/m) sum (x - mean)^2      over the m = N A values of a channel
+#     z = (x - mean) s + b    s = w / sqrt(var + eps)           y = z, with relu max(z, 0)
+#     db = sum g              dw = sum g (x - mean) / sqrt(var + eps)        g = dy, with relu dy where z > 0, else 0
+#     dx = s (g - db / m - (x - mean) dw / (m sqrt(var + eps)))              s g where mean and var are constants
+#
+# x, y, dy, dx (N, C, A), A pixels a plane; w, b, dw, db (C,). moments (2, C): mean and var, in double. affine (3, C): center,
+# scale, shift with z = (x - center) scale + shift; the mean rounded to the data type is the center, and the shift holds the
+# rest, so that a mean far larger than the deviation costs no digits. The gradient computes z again: the same expression
+# gives the same bits, and y need not be kept, nor read.
+#
+# A channel is cut into blocks that fit the first-level cache. The deviations of a block are taken from its own mean, in a
+# second pass over the cached block, and blocks are merged in double and in order (Chan, Golub and LeVeque 1983): the
+# variance keeps its digits for any mean, and the bits do not depend on the thread. One thread takes a whole channel through
+# all passes, since a channel mostly fits the second-level cache; with few channels, the threads share its blocks.
+
+cdef enum:
+    NORM_BLOCK = 4096           # values: 16 KiB of float32
+
+# What is computed of a block; d = x - center.
+cdef enum:
+    TOTAL                       # sum x
+    DEVIATIONS                  # sum d, sum d^2
+    GRADIENTS                   # sum g, sum g d
+    NORMALISED                  # y
+    INPUT_GRADIENT              # scale g + slope d + offset
+    SCALED_GRADIENT             # scale g
+
+
+cdef struct Norm "convlayers_norm":
+    Py_ssize_t images
+    Py_ssize_t channels
+    Py_ssize_t area
+    Py_ssize_t together         # images of a block, where a plane is smaller than a block
+    Py_ssize_t pieces           # blocks of a plane, where it is larger
+    Py_ssize_t blocks           # of a channel
+    double eps
+    const real* x
+    const real* dy
+    const real* weight
+    const real* bias
+    real* out                   # y or dx
+    double* mean
+    double* var
+    real* center
+    real* scale
+    real* shift
+    real* slope
+    real* offset
+    real* dw
+    real* db
+    double* partial             # two values for each block of each channel
+
+
+cdef struct Stretch:
+    Py_ssize_t first            # images first .. last
+    Py_ssize_t last
+    Py_ssize_t start            # pixels start .. start + count
+    Py_ssize_t count
+
+
+cdef void open_norm(
+    Norm* g, const real[:, :, ::1] x, double[:, ::1] moments, real[:, ::1] affine, real[:, :, ::1] out, double eps
+) noexcept nogil:
+    g.images, g.channels, g.area, g.eps = x.shape[0], x.shape[1], x.shape[2], eps
+    g.together = max(1, NORM_BLOCK // g.area)
+    g.pieces = (g.area + NORM_BLOCK - 1) // NORM_BLOCK
+    g.blocks = (g.images + g.together - 1) // g.together * g.pieces
+    g.x, g.out, g.mean, g.var = &x[0, 0, 0], &out[0, 0, 0], &moments[0, 0], &moments[1, 0]
+    g.center, g.scale, g.shift = &affine[0, 0], &affine[1, 0], &affine[2, 0]
+
+
+cdef inline Stretch stretch(Norm* g, Py_ssize_t block) noexcept nogil:
+    cdef Stretch s
+    cdef Py_ssize_t piece = block % g.pieces
+    s.first = block // g.pieces * g.together
+    s.last = min(g.images, s.first + g.together)
+    s.start = piece * g.area // g.pieces
+    s.count = (piece + 1) * g.area // g.pieces - s.start
+    return s
+
+
+cdef inline double block_size(Norm* g, Py_ssize_t block) noexcept nogil:
+    cdef Stretch s = stretch(g, block)
+    return <double> ((s.last - s.first) * s.count)
+
+
+cdef inline double* block_sums(Norm* g, Py_ssize_t c, Py_ssize_t block) noexcept nogil:
+    return g.partial + 2 * (c * g.blocks + block)
+
+
+cdef inline void add_terms(int what, bint relu, vf d, vf dy, vf scale, vf shift, vf* first, vf* second) noexcept nogil:
+    if what == TOTAL:
+        first[0] = first[0] + d
+    elif what == DEVIATIONS:
+        first[0] = first[0] + d
+        second[0] = second[0] + d * d
+    else:
+        if relu:
+            dy = vrelu_gradient(d * scale + shift, dy)
+        first[0] = first[0] + dy
+        second[0] = second[0] + dy * d
+
+
+cdef inline void sum_block "convlayers_sum_block"(
+    int what, bint relu, Norm* g, Py_ssize_t c, Py_ssize_t block, real center, double* sums
+) noexcept nogil:
+    """The two sums of a block of channel c. Four accumulators each, since an addition waits for the one before it."""
+    cdef vf first[4]
+    cdef vf second[4]
+    cdef vf mid = splat(center), scale = splat(0), shift = splat(0), dy = splat(0)
+    cdef Stretch s = stretch(g, block)
+    cdef Py_ssize_t n, j
+    cdef const real* x
+    cdef const real* gradient
+    cdef int i
+    if relu:
+        scale, shift = splat(g.scale[c]), splat(g.shift[c])
+    for i in range(4):
+        first[i] = splat(0)
+        second[i] = splat(0)
+    for n in range(s.first, s.last):
+        x = g.x + (n * g.channels + c) * g.area + s.start
+        gradient = g.dy + (n * g.channels + c) * g.area + s.start if what == GRADIENTS else NULL
+        j = 0
+        while j + 4 * VL <= s.count:
+            for i in range(4):
+                if what == GRADIENTS:
+                    dy = load(gradient + j + i * VL)
+                add_terms(what, relu, load(x + j + i * VL) - mid, dy, scale, shift, first + i, second + i)
+            j += 4 * VL
+        while j + VL <= s.count:
+            if what == GRADIENTS:
+                dy = load(gradient + j)
+            add_terms(what, relu, load(x + j) - mid, dy, scale, shift, first, second)
+            j += VL
+        if j < s.count:
+            # In the lanes behind the last value d and dy are 0.
+            if what == GRADIENTS:
+                dy = load_part(gradient + j, s.count - j, 0)
+            add_terms(what, relu, load_part(x + j, s.count - j, center) - mid, dy, scale, shift, first, second)
+    sums[0] = lane_sum((first[0] + first[1]) + (first[2] + first[3]))
+    if what != TOTAL:
+        sums[1] = lane_sum((second[0] + second[1]) + (second[2] + second[3]))
+
+
+cdef inline vf written(int what, bint relu, vf d, vf dy, vf scale, vf shift, vf slope, vf offset) noexcept nogil:
+    cdef vf z
+    if what == NORMALISED:
+        z = d * scale + shift
+        return vrelu(z) if relu else z
+    if relu:
+        dy = vrelu_gradient(d * scale + shift, dy)
+    if what == SCALED_GRADIENT:
+        return dy * scale
+    return dy * scale + (d * slope + offset)
+
+
+cdef inline void write_block "convlayers_write_block"(
+    int what, bint relu, Norm* g, Py_ssize_t c, Py_ssize_t block
+) noexcept nogil:
+    """The outputs of a block of channel c."""
+    cdef vf center = splat(g.center[c]), scale = splat(g.scale[c]), shift = splat(g.shift[c])
+    cdef vf slope = splat(0), offset = splat(0), dy = splat(0)
+    cdef Stretch s = stretch(g, block)
+    cdef Py_ssize_t n, j, end
+    if what == INPUT_GRADIENT:
+        slope, offset = splat(g.slope[c]), splat(g.offset[c])
+    for n in range(s.first, s.last):
+        j = (n * g.channels + c) * g.area + s.start
+        end = j + s.count
+        while j + VL <= end:
+            if what != NORMALISED:
+                dy = load(g.dy + j)
+            store(g.out + j, written(what, relu, load(g.x + j) - center, dy, scale, shift, slope, offset))
+            j += VL
+        if j < end:
+            if what != NORMALISED:
+                dy = load_part(g.dy + j, end - j, 0)
+            store_part(g.out + j, end - j,
+                       written(what, relu, load_part(g.x + j, end - j, 0) - center, dy, scale, shift, slope, offset))
+
+
+cdef void block_moments(Norm* g, Py_ssize_t c, Py_ssize_t block) noexcept nogil:
+    """The mean of a block, and the sum of the squared deviations from it."""
+    cdef double* sums = block_sums(g, c, block)
+    cdef double size = block_size(g, block)
+    cdef real center
+    sum_block(TOTAL, False, g, c, block, 0, sums)
+    center = <real> (sums[0] / size)
+    sum_block(DEVIATIONS, False, g, c, block, center, sums)
+    sums[1] -= sums[0] * sums[0] / size
+    sums[0] = center + sums[0] / size
+
+
+cdef void merge_moments(Norm* g, Py_ssize_t c) noexcept nogil:
+    cdef double count = 0, mean = 0, squares = 0, size, delta
+    cdef double* sums
+    cdef Py_ssize_t block
+    for block in range(g.blocks):
+        sums = block_sums(g, c, block)
+        size = block_size(g, block)
+        delta = sums[0] - mean
+        mean += delta * size / (count + size)
+        squares += sums[1] + delta * delta * count * size / (count + size)
+        count += size
+    g.mean[c] = mean
+    g.var[c] = squares / count
+
+
+cdef void fill_affine(Norm* g, Py_ssize_t c) noexcept nogil:
+    cdef double scale = g.weight[c] / sqrt(g.var[c] + g.eps)
+    g.center[c] = <real> g.mean[c]
+    g.scale[c] = <real> scale
+    g.shift[c] = <real> (g.bias[c] - (g.mean[c] - g.center[c]) * scale)
+
+
+cdef void normalise_block(Norm* g, bint relu, Py_ssize_t c, Py_ssize_t block) noexcept nogil:
+    if relu:
+        write_block(NORMALISED, True, g, c, block)
+    else:
+        write_block(NORMALISED, False, g, c, block)
+
+
+def batch_norm_forward(
+    const real[:, :, ::1] x, const real[::1] weight, const real[::1] bias, double eps, double[:, ::1] moments,
+    real[:, ::1] affine, real[:, :, ::1] y, bint training, bint relu, int threads,
+):
+    """Fill y and affine, from the moments given or, in training, from those of x, which are filled in."""
+    cdef Norm g
+    cdef Py_ssize_t c, b, u
+    cdef unsigned char[::1] buffer
+    open_norm(&g, x, moments, affine, y, eps)
+    g.weight, g.bias = &weight[0], &bias[0]
+    buffer = _scratch(2 * g.channels * g.blocks * <Py_ssize_t> sizeof(double))
+    g.partial = <double*> &buffer[0]
+    with nogil, parallel(num_threads=threads):
+        if training and g.channels >= 2 * threads:
+            for c in prange(g.channels, schedule="static"):
+                for b in range(g.blocks):
+                    block_moments(&g, c, b)
+                merge_moments(&g, c)
+                fill_affine(&g, c)
+                for b in range(g.blocks):
+                    normalise_block(&g, relu, c, b)
+        else:
+            if training:
+                for u in prange(g.channels * g.blocks, schedule="static"):
+                    block_moments(&g, u // g.blocks, u % g.blocks)
+            for c in prange(g.channels, schedule="static"):
+                if training:
+                    merge_moments(&g, c)
+                fill_affine(&g, c)
+            # Neighbouring channels one after the other, as they lie in memory.
+            for u in prange(g.channels * g.blocks, schedule="static"):
+                normalise_block(&g, relu, u % g.channels, u // g.channels)
+
+
+cdef void block_gradients(Norm* g, bint relu, Py_ssize_t c, Py_ssize_t block) noexcept nogil:
+    if relu:
+        sum_block(GRADIENTS, True, g, c, block, g.center[c], block_sums(g, c, block))
+    else:
+        sum_block(GRADIENTS, False, g, c, block, g.center[c], block_sums(g, c, block))
+
+
+cdef void merge_gradients(Norm* g, Py_ssize_t c) noexcept nogil:
+    """dw and db, and what dx takes of them."""
+    cdef double total = 0, product = 0, rest = g.mean[c] - g.center[c], m = <double> (g.images * g.area), slope
+    cdef double inverse = 1 / sqrt(g.var[c] + g.eps)
+    cdef Py_ssize_t block
+    for block in range(g.blocks):
+        total += block_sums(g, c, block)[0]
+        product += block_sums(g, c, block)[1]
+    # Up to here the deviation was from the center; the mean lies `rest` beyond it.
+    product = (product - rest * total) * inverse
+    g.db[c] = <real> total
+    g.dw[c] = <real> product
+    slope = -g.scale[c] * product * inverse / m
+    g.slope[c] = <real> slope
+    g.offset[c] = <real> (-g.scale[c] * total / m - slope * rest)
+
+
+cdef void spread_block(Norm* g, bint training, bint relu, Py_ssize_t c, Py_ssize_t block) noexcept nogil:
+    if training and relu:
+        write_block(INPUT_GRADIENT, True, g, c, block)
+    elif training:
+        write_block(INPUT_GRADIENT, False, g, c, block)
+    elif relu:
+        write_block(SCALED_GRADIENT, True, g, c, block)
+    else:
+        write_block(SCALED_GRADIENT, False, g, c, block)
+
+
+def batch_norm_backward(
+    const real[:, :, ::1] dy, const real[:, :, ::1] x, double[:, ::1] moments, real[:, ::1] affine, double eps,
+    real[:, :, ::1] dx, real[::1] dw, real[::1] db, bint training, bint relu, int threads,
+):
+    """Fill dx, dw and db; moments and affine are those that the forward pass left."""
+    cdef Norm g
+    cdef Py_ssize_t c, b, u, channels = x.shape[1]
+    cdef unsigned char[::1] buffer
+    open_norm(&g, x, moments, affine, dx, eps)
+    g.dy, g.dw, g.db = &dy[0, 0, 0], &dw[0], &db[0]
+    buffer = _scratch(2 * channels * (g.blocks * <Py_ssize_t> sizeof(double) + <Py_ssize_t> sizeof(real)))
+    g.partial = <double*> &buffer[0]
+    g.slope = <real*> (g.partial + 2 * channels * g.blocks)
+    g.offset = g.slope + channels
+    with nogil, parallel(num_threads=threads):
+        if channels >= 2 * threads:
+            for c in prange(channels, schedule="static"):
+                for b in range(g.blocks):
+                    block_gradients(&g, relu, c, b)
+                merge_gradients(&g, c)
+                for b in range(g.blocks):
+                    spread_block(&g, training, relu, c, b)
+        else:
+            for u in prange(channels * g.blocks, schedule="static"):
+                block_gradients(&g, relu, u // g.blocks, u % g.blocks)
+            for c in prange(channels, schedule="static"):
+                merge_gradients(&g, c)
+            for u in prange(channels * g.blocks, schedule="static"):
+                spread_block(&g, training, relu, u // g.blocks, u % g.blocks)

@@ -1,0 +1,155 @@
+"""BatchNorm2d: its running statistics, its state, and the errors that it names."""
+
+import threading
+
+import numpy as np
+import pytest
+
+import convlayers as cl
+from convlayers.errors import ConfigError, ShapeError
+from convlayers.randomness import generator
+from convlayers.testing import assert_close
+
+
+def built(channels=3, **config):
+    layer = cl.BatchNorm2d(**config)
+    layer.build((channels, 4, 4), generator(0, "test"))
+    layer.grads = {key: np.zeros_like(value) for key, value in layer.params.items()}
+    return layer
+
+
+def images(seed, *shape):
+    return np.random.default_rng(seed).normal(2, 3, shape).astype(np.float32)
+
+
+def test_it_starts_as_in_torch():
+    layer = built(2)
+    for arrays in (layer.params, layer.buffers):
+        assert all(array.dtype == np.float32 for array in arrays.values())
+    np.testing.assert_array_equal(layer.params["weight"], [1, 1])
+    np.testing.assert_array_equal(layer.params["bias"], [0, 0])
+    np.testing.assert_array_equal(layer.buffers["running_mean"], [0, 0])
+    np.testing.assert_array_equal(layer.buffers["running_var"], [1, 1])
+    x = images(0, 5, 2, 3, 3)
+    np.testing.assert_allclose(layer.forward(x, training=False)[0], x / np.sqrt(1 + 1e-5), rtol=1e-6)
+
+
+def test_running_statistics_move_by_momentum_towards_the_batch():
+    layer, x = built(momentum=0.25), images(1, 4, 3, 5, 2)
+    mean, var = x.astype(float).mean(axis=(0, 2, 3)), x.astype(float).var(axis=(0, 2, 3), ddof=1)
+    y, _ = layer.forward(x, training=True)
+    np.testing.assert_allclose(layer.buffers["running_mean"], 0.25 * mean, rtol=1e-6)
+    np.testing.assert_allclose(layer.buffers["running_var"], 0.75 + 0.25 * var, rtol=1e-6)
+    np.testing.assert_allclose(y.mean(axis=(0, 2, 3)), 0, atol=1e-6)
+    np.testing.assert_allclose(y.var(axis=(0, 2, 3)), 1, rtol=1e-5)
+    before = {key: value.copy() for key, value in layer.buffers.items()}
+    layer.forward(x, training=False)
+    for key, value in layer.buffers.items():
+        np.testing.assert_array_equal(value, before[key])
+
+
+@pytest.mark.parametrize("config", [{}, {"eps": 0.1, "momentum": 0.5}, {"momentum": 0}, {"momentum": 1}])
+def test_against_torch_over_several_steps(config):
+    torch = pytest.importorskip("torch", reason="PyTorch is the second judge where it is installed")
+    layer, peer = built(**config), torch.nn.BatchNorm2d(3, **config)
+    for step, shape in enumerate([(4, 3, 5, 2), (2, 3, 1, 1), (1, 3, 8, 8)]):
+        x = images(step, *shape)
+        y, _ = layer.forward(x, training=True)
+        assert_close(y, peer(torch.from_numpy(x)).detach().numpy(), 64, f"step {step}")
+        for key, value in layer.buffers.items():
+            assert_close(value, getattr(peer, key).numpy(), 64, f"{key} after step {step}")
+    peer.eval()
+    x = images(9, 3, 3, 4, 4)
+    assert_close(layer.forward(x, training=False)[0], peer(torch.from_numpy(x)).detach().numpy(), 4, "inference")
+
+
+def test_one_value_a_channel_has_no_variance():
+    layers = [cl.MaxPool2d(4), ("norm", cl.BatchNorm2d())]
+    model = cl.Sequential(layers, input_shape=(2, 4, 4))
+    x = images(0, 2, 2, 4, 4)
+    model.forward(x)
+    before = model.state_dict()
+    with pytest.raises(ShapeError, match=r'^BatchNorm2d "norm": .*a channel needs two values at least.*\(1, 2, 1, 1\)$'):
+        model.forward(x[:1])
+    assert model(x[:1]).shape == (1, 2, 1, 1)
+    for key, value in model.state_dict().items():
+        np.testing.assert_array_equal(value, before[key])
+
+
+def test_an_empty_batch_changes_nothing():
+    layer = built()
+    y, cache = layer.forward(images(0, 0, 3, 4, 4), training=True)
+    assert layer.backward(y, cache).shape == (0, 3, 4, 4)
+    np.testing.assert_array_equal(layer.buffers["running_mean"], 0)
+    np.testing.assert_array_equal(layer.buffers["running_var"], 1)
+
+
+def test_statistics_are_state_and_no_parameters():
+    model = cl.Sequential([("norm", cl.BatchNorm2d())], input_shape=(2, 4, 4))
+    assert list(model.parameters()) == ["norm.weight", "norm.bias"]
+    assert list(model.buffers()) == ["norm.running_mean", "norm.running_var"]
+    assert list(model.state_dict()) == [*model.parameters(), *model.buffers()]
+
+
+def test_a_layer_at_two_places_learns_from_both():
+    x, norm = cl.Input((2, 4, 4)), cl.BatchNorm2d(momentum=0.5)
+    model = cl.Model(x, cl.Add()(norm(x, name="one"), norm(cl.ReLU()(x), name="two")))
+    batch = images(0, 3, 2, 4, 4)
+    model.forward(batch)
+    first, second = batch.mean(axis=(0, 2, 3)), np.maximum(batch, 0).mean(axis=(0, 2, 3))
+    np.testing.assert_allclose(model.buffers()["one.running_mean"], 0.25 * first + 0.5 * second, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        ({"eps": 0}, "eps must be greater than 0 and finite; got 0"),
+        ({"eps": -1e-5}, "eps must be greater than 0"),
+        ({"eps": float("nan")}, "eps must be greater than 0"),
+        ({"eps": "1e-5"}, "eps must be greater than 0"),
+        ({"eps": True}, "eps must be greater than 0"),
+        ({"momentum": 1.5}, r"momentum must be at least 0 and at most 1; got 1\.5"),
+        ({"momentum": None}, "momentum must be at least 0"),
+        ({"momentum": float("nan")}, "momentum must be at least 0"),
+    ],
+)
+def test_arguments_out_of_range(config, message):
+    with pytest.raises(ConfigError, match=message):
+        cl.BatchNorm2d(**config)
+
+
+@pytest.mark.parametrize("layer", [cl.BatchNorm2d(), cl.GlobalAvgPool2d()])
+def test_images_only(layer):
+    with pytest.raises(ShapeError, match=r"takes images \(C, H, W\); got a sample of shape \(7,\)"):
+        layer.build((7,), generator(0, "test"))
+
+
+def test_threads_infer_at_once():
+    layer, batches = built(17), [images(seed, 6, 17, 9, 9) for seed in range(3)]
+    layer.forward(batches[0], training=True)
+    expected = [layer.forward(x, training=False)[0] for x in batches]
+    failures = []
+
+    def work(x, wanted):
+        if any(layer.forward(x, training=False)[0].tobytes() != wanted.tobytes() for _ in range(50)):
+            failures.append("another result")
+
+    threads = [threading.Thread(target=work, args=pair) for pair in zip(batches, expected, strict=True)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not failures
+
+
+def test_onnx_keeps_the_configuration(tmp_path):
+    import onnx
+
+    model = cl.Sequential([("norm", cl.BatchNorm2d(eps=0.01, momentum=0.25))], input_shape=(2, 4, 4))
+    model.forward(images(0, 3, 2, 4, 4))
+    cl.export_onnx(model, tmp_path / "m.onnx")
+    graph = onnx.load(tmp_path / "m.onnx").graph
+    attributes = {a.name: onnx.helper.get_attribute_value(a) for a in graph.node[0].attribute}
+    assert attributes["epsilon"] == np.float32(0.01)
+    assert attributes["momentum"] == 0.75
+    assert list(graph.node[0].input) == ["input", "norm.weight", "norm.bias", "norm.running_mean", "norm.running_var"]
