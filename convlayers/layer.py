@@ -11,6 +11,15 @@ of the same name. Then, in this order:
 Shapes are those of one sample, without the batch axis. What `backward` needs travels in the cache and never on `self`: one
 layer can stand at two places of a graph, and two threads can run one model. A join (`joins = True`) takes a list of inputs:
 `build` gets a list of shapes, `forward` a list of arrays, and `backward` returns one gradient for each.
+
+A layer may take over what follows it, which saves passes over memory. A model asks for it where nobody else reads the value
+in between; a layer that does not offer it sees nothing of this.
+
+    fuses_relu = True        `forward(x, *, training, relu=False)`: with relu, `max(y, 0)`, and `backward` is that of both;
+                             the same bits as a ReLU behind the layer gives
+    absorbs_affine = True    `forward(x, *, training, affine=None)`: in inference without a gradient, `affine` is
+                             `(scale, shift)`, one value a channel each, and the output is `scale y + shift`
+    scale_shift()            what a layer passes to such a one before it: its own inference as `y = scale x + shift`
 """
 
 from __future__ import annotations
@@ -47,6 +56,8 @@ class Layer:
     """
 
     joins: ClassVar[bool] = False
+    fuses_relu: ClassVar[bool] = False
+    absorbs_affine: ClassVar[bool] = False
     examples: ClassVar[Sequence[tuple[dict[str, Any], Any]]] = ()
 
     params: dict[str, np.ndarray]
@@ -84,6 +95,10 @@ class Layer:
         """Add to `grads` alone: what a model calls where nobody needs the input's gradient, as in a first layer."""
         self.backward(dy, cache)
 
+    def scale_shift(self) -> tuple[np.ndarray, np.ndarray]:
+        """For a layer whose inference is `scale x + shift` channel by channel: the two, `(C,)` each."""
+        raise NotImplementedError(f"{type(self).__name__} is no scale and shift")
+
     def to_onnx(self, graph: OnnxGraph, *inputs: str) -> str:
         """Add the operators that compute this layer and return the output's name."""
         raise ExportError(f"{type(self).__name__} cannot be exported: it has no to_onnx")
@@ -110,6 +125,11 @@ def _plain(value: Any) -> Any:
 def has_to_onnx(layer: Layer) -> bool:
     """Whether the layer says how it is exported."""
     return type(layer).to_onnx is not Layer.to_onnx
+
+
+def has_scale_shift(layer: Layer) -> bool:
+    """Whether the layer's inference is a scale and a shift of each channel."""
+    return type(layer).scale_shift is not Layer.scale_shift
 
 
 class Node:

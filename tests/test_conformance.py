@@ -35,6 +35,9 @@ _CORNERS = [
     (cl.AvgPool2d(6, stride=3, ceil_mode=True), (2, 4, 5)),
     (cl.AvgPool2d(3, stride=2, padding=[[1, 0], [0, 1]], ceil_mode=True), (2, 7, 8)),
     (cl.AvgPool2d(2, stride=3, padding="valid"), (2, 7, 8)),
+    (cl.BatchNorm2d(momentum=1), (33, 1, 2)),
+    (cl.BatchNorm2d(eps=1.0, momentum=0), (1, 7, 9)),
+    (cl.GlobalAvgPool2d(), (5, 1, 17)),
     (cl.Softmax(-2), (3, 4, 5)),
     (cl.Dense(1), (1,)),
     (cl.Flatten(), (1, 1, 1)),
@@ -187,6 +190,34 @@ class LooksAtNeighbours(Scale):
         return (x - (x.mean(axis=0) if len(x) else 0)) * self._scale(x), x
 
 
+class LeavesTheReLUOut(Scale):
+    fuses_relu = True
+
+    def forward(self, x, *, training, relu=False):
+        return super().forward(x, training=training)
+
+
+class ForgetsTheReLUOnTheWayBack(Scale):
+    fuses_relu = True
+
+    def forward(self, x, *, training, relu=False):
+        y, cache = super().forward(x, training=training)
+        return (np.maximum(y, 0) if relu else y), cache
+
+
+class SaysAnotherScale(Scale):
+    def scale_shift(self):
+        return self.params["w"].ravel(), np.zeros(len(self.params["w"]), np.float32)
+
+
+class LosesTheShift(Scale):
+    absorbs_affine = True
+
+    def forward(self, x, *, training, affine=None):
+        y, cache = super().forward(x, training=training)
+        return (y if affine is None else y * affine[0][:, None, None]), cache
+
+
 class RemembersOutsideItsParameters(Scale):
     def build(self, input_shape, rng):
         self._secret = np.float32(np.random.default_rng().uniform(1, 2))
@@ -221,6 +252,10 @@ _BROKEN = [
     (DrawsInInference, "repeatable"),
     (WritesToItsInput, "writes_nothing"),
     (KeepsItsInput, "keeps_nothing"),
+    (LeavesTheReLUOut, "takes_over_relu"),
+    (ForgetsTheReLUOnTheWayBack, "takes_over_relu"),
+    (SaysAnotherScale, "scale_and_shift"),
+    (LosesTheShift, "scale_and_shift"),
     (LooksAtNeighbours, "batch_sizes"),
     (RemembersOutsideItsParameters, "save_and_load"),
     (ExportsSomethingElse, "onnx"),

@@ -6,7 +6,7 @@ objects are an `ArrayTypeError`. Images are `(N, C, H, W)`.
 """
 
 from ._arrays import as_array
-from .batchnorm import BatchNormPass, batch_norm, batch_norm_backward
+from .batchnorm import BatchNormPass, batch_norm, batch_norm_backward, scale_shift
 from .conv import conv2d, conv2d_backward, conv2d_backward_input, conv2d_backward_weight
 from .dense import linear, linear_backward_input, linear_backward_weight
 from .plan import ALGORITHMS, check_algorithm, explain_conv2d
@@ -45,4 +45,5 @@ __all__ = [
     "pool_counts",
     "relu",
     "relu_backward",
+    "scale_shift",
 ]

@@ -80,3 +80,9 @@ def batch_norm_backward(dy: np.ndarray, done: BatchNormPass) -> tuple[np.ndarray
             _planes(dy), _planes(x), done.moments, done.affine, done.eps, _planes(dx), dw, db, done.training, done.relu, threads
         )
     return dx, dw, db
+
+
+def scale_shift(x: np.ndarray, scale: np.ndarray, shift: np.ndarray, *, relu: bool = False) -> np.ndarray:
+    """`y = scale x + shift`, channel by channel; x `(N, C, H, W)`, the others `(C,)`. `relu` gives `max(y, 0)`."""
+    constants = np.zeros(len(scale)), np.ones(len(scale))
+    return batch_norm(x, scale, shift, *constants, eps=0.0, relu=relu)[0]

@@ -23,6 +23,7 @@ class Conv2d(Layer):
     per axis, `"same"` (SAME_UPPER) or `"valid"`. `algorithm`: see `functional.conv2d`.
     """
 
+    absorbs_affine = True
     examples = (
         ({"out_channels": 5, "kernel_size": 3}, (3, 7, 8)),
         ({"out_channels": 4, "kernel_size": [2, 3], "stride": 2, "padding": [[1, 0], [2, 1]], "groups": 2}, (6, 9, 8)),
@@ -72,8 +73,16 @@ class Conv2d(Layer):
             self.params["bias"] = rng.uniform(-bound, bound, self.out_channels).astype(np.float32)
         return (self.out_channels, *win.output)
 
-    def forward(self, x, *, training):
-        return functional.conv2d(x, self.params["weight"], self.params.get("bias"), **self._options()), x
+    def forward(self, x, *, training, affine=None):
+        weight, bias = self.params["weight"], self.params.get("bias")
+        if affine is None:
+            return functional.conv2d(x, weight, bias, **self._options()), x
+        scale, shift = affine
+        if x.size // x.shape[1] < weight[0].size:
+            # The images have fewer pixels than a filter has weights: a pass over the output is the shorter one.
+            return functional.scale_shift(functional.conv2d(x, weight, bias, **self._options()), scale, shift), x
+        weight, bias = weight * scale[:, None, None, None], shift if bias is None else bias * scale + shift
+        return functional.conv2d(x, weight, bias, **self._options()), x
 
     def backward(self, dy, cache):
         self.accumulate(dy, cache)

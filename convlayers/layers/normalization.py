@@ -26,6 +26,7 @@ class BatchNorm2d(Layer):
     `weight` starts at 1 and `bias` at 0, `running_mean` at 0 and `running_var` at 1; nothing is drawn.
     """
 
+    fuses_relu = True
     examples = (({}, (3, 4, 5)), ({"eps": 0.01, "momentum": 0.5}, (17, 1, 1)), ({}, (2, 9, 3)))
 
     def __init__(self, *, eps: float = 1e-5, momentum: float = 0.1) -> None:
@@ -62,8 +63,10 @@ class BatchNorm2d(Layer):
         return dx
 
     def scale_shift(self):
-        scale = self.params["weight"] / np.sqrt(self.buffers["running_var"] + np.float64(self.eps))
-        return scale, self.params["bias"] - self.buffers["running_mean"] * scale
+        weight = self.params["weight"]
+        scale = weight / np.sqrt(self.buffers["running_var"] + np.float64(self.eps))
+        shift = self.params["bias"] - self.buffers["running_mean"] * scale
+        return scale.astype(weight.dtype), shift.astype(weight.dtype)
 
     def to_onnx(self, graph: OnnxGraph, *inputs: str) -> str:
         # ONNX's momentum is the share of the old value, ours and PyTorch's that of the new one.

@@ -10,11 +10,12 @@ from ..functional import as_array
 from ..layer import Layer, Node, Shape, build_layer, joined
 from ..randomness import at_node, generator, training_step
 from ..shapes import positive
+from .fusion import Task, plan
 from .graph import Step, as_nodes, ordered, unique_names
 
 
 class Tape(NamedTuple):
-    """What a forward pass leaves for the backward pass: one cache a step."""
+    """What a forward pass leaves for the backward pass: one cache a task."""
 
     caches: list[Any]
     batch: int
@@ -65,6 +66,8 @@ class Model:
         self._owners = seen
         self._last_use = self._find_last_uses()
         self._needs_gradient = self._find_gradients()
+        self._tasks = plan(steps, outputs, affine=False)
+        self._tasks_of_inference = plan(steps, outputs, affine=True)
         self._step = 0
 
     def _build(self, step: Step, shapes: list[Shape], first_use: bool, rng: np.random.Generator) -> Shape:
@@ -177,27 +180,28 @@ class Model:
             raise ShapeError(f"the inputs' batch sizes differ: {', '.join(str(len(a)) for a in arrays)}")
         return arrays
 
-    def _run(self, x: Any, training: bool, caches: list[Any] | None) -> list[Any]:
+    def _run(self, x: Any, training: bool, tasks: list[Task], caches: list[Any] | None) -> list[Any]:
         values: list[Any] = self._inputs(x) + [None] * len(self.steps)
-        for number, step in enumerate(self.steps):
+        for task in tasks:
+            step = task.step
             if training:
-                at_node(number)
-            inputs = [values[s] for s in step.sources]
+                at_node(task.number)
+            inputs = joined(step.layer, [values[s] for s in step.sources])
             try:
-                values[step.target], cache = step.layer.forward(joined(step.layer, inputs), training=training)
+                values[task.target], cache = step.layer.forward(inputs, training=training, **task.options())
             except ConvlayersError as error:
                 raise located(error, _place(step)) from error
             if caches is not None:
                 caches.append(cache)
             for source in step.sources:
-                if self._last_use[source] == number:
+                if self._last_use[source] == task.number:
                     values[source] = None
         return values
 
     def trace(
         self, x: Any, *, training: bool = False, step: int = 0, seed: int | None = None
     ) -> Iterator[tuple[str, np.ndarray]]:
-        """Run the model and give each step's name and output in order, as they are computed."""
+        """Run the model step by step, nothing fused, and give each step's name and output as they are computed."""
         values: list[Any] = self._inputs(x) + [None] * len(self.steps)
         for number, at in enumerate(self.steps):
             with training_step(self.seed if seed is None else seed, step):
@@ -211,8 +215,12 @@ class Model:
         return results[0] if len(results) == 1 else results
 
     def __call__(self, x: Any) -> Any:
-        """Inference: `(N, *input_shape)` to `(N, *output_shape)`."""
-        return self._outputs(self._run(x, False, None))
+        """Inference: `(N, *input_shape)` to `(N, *output_shape)`.
+
+        Batch normalization behind a convolution goes into its weights, call by call, so that weights may change between
+        calls; the output differs by roundings from that of `forward(x, training=False)`, which keeps what `backward` needs.
+        """
+        return self._outputs(self._run(x, False, self._tasks_of_inference, None))
 
     def forward(self, x: Any, training: bool = True, *, step: int | None = None, seed: int | None = None) -> tuple[Any, Tape]:
         """The output, and the tape that `backward` reads.
@@ -222,12 +230,12 @@ class Model:
         """
         caches: list[Any] = []
         if not training:
-            values = self._run(x, False, caches)
+            values = self._run(x, False, self._tasks, caches)
         else:
             if step is None:
                 step, self._step = self._step, self._step + 1
             with training_step(self.seed if seed is None else seed, step):
-                values = self._run(x, True, caches)
+                values = self._run(x, True, self._tasks, caches)
         result = self._outputs(values)
         first = result[0] if isinstance(result, list) else result
         return result, Tape(caches, len(first))
@@ -247,12 +255,11 @@ class Model:
                 raise ShapeError(f"dy must have the output's shape {expected}; got {array.shape}")
             flowing[output] = array if flowing[output] is None else flowing[output] + array
         caches = list(tape.caches)
-        for number in reversed(range(len(self.steps))):
-            step = self.steps[number]
-            gradient, flowing[step.target] = flowing[step.target], None
-            cache, caches[number] = caches[number], None
+        for task in reversed(self._tasks):
+            gradient, flowing[task.target] = flowing[task.target], None
+            cache = caches.pop()
             if gradient is not None:
-                self._step_back(step, gradient, cache, flowing, input_gradient)
+                self._step_back(task.step, gradient, cache, flowing, input_gradient)
         results = flowing[: len(self.input_shapes)]
         return (results[0] if len(results) == 1 else results) if input_gradient else None
 

@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from ..layer import Layer, joined
+from .. import functional
+from ..layer import Layer, has_scale_shift, joined
 from .case import STEP, Case, as_list, contents, zero
 from .gradients import assert_gradient
 from .machine import assert_close, assert_same, on_every_machine, same_bits
@@ -184,6 +185,44 @@ def keeps_nothing(case: Case) -> None:
             dx = as_list(layer.backward(case.gradient(y), cache))
             actual = [y, *dx, *layer.grads.values()]
             assert_same(actual, expected, f"two interleaved passes, training={training}: something is kept on self")
+
+
+def takes_over_relu(case: Case) -> None:
+    """A layer that fuses a ReLU gives the bits of a ReLU behind it, forward and back."""
+    if not case.cls.fuses_relu:
+        return
+    for training in (False, True):
+        results = []
+        for fused in (False, True):
+            layer, _ = case.built()
+            x = case.inputs(_BATCH)
+            with case.step():
+                y, cache = layer.forward(x, training=training, **({"relu": True} if fused else {}))
+            y = y if fused else functional.relu(y)
+            dy = case.gradient(y)
+            zero(layer)
+            dx = as_list(layer.backward(dy if fused else functional.relu_backward(dy, y), cache))
+            gradients = [g.copy() for g in layer.grads.values()]
+            zero(layer)
+            layer.accumulate(dy if fused else functional.relu_backward(dy, y), cache)
+            results.append([y, *dx, *gradients, *layer.grads.values(), *layer.buffers.values()])
+        assert_same(results[1], results[0], f"with the ReLU inside, training={training}")
+
+
+def scale_and_shift(case: Case) -> None:
+    """A layer whose inference is a scale and a shift says which; one that absorbs those of another computes them."""
+    built, output = case.built()
+    layer: Any = built  # its forward may take more than that of `Layer`
+    length = case.sum_length(1, output)
+    for n in (1, 40):
+        x = case.inputs(n)
+        y, _ = case.forward(layer, x, training=False)
+        if has_scale_shift(layer):
+            assert_close(functional.scale_shift(x, *layer.scale_shift()), y, length, "scale_shift against inference")
+        if case.cls.absorbs_affine:
+            scale, shift = case.rng("affine").uniform(-2, 2, (2, output[0])).astype(np.float32)
+            actual, _ = layer.forward(x, training=False, affine=(scale, shift))
+            assert_close(actual, functional.scale_shift(y, scale, shift), length, f"a scale and a shift taken over, batch {n}")
 
 
 def batch_sizes(case: Case) -> None:

@@ -28,6 +28,8 @@ _CHECKS: tuple[Check, ...] = (
     checks.repeatable,
     checks.writes_nothing,
     checks.keeps_nothing,
+    checks.takes_over_relu,
+    checks.scale_and_shift,
     checks.batch_sizes,
     model_checks.array_forms,
     model_checks.save_and_load,

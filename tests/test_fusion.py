@@ -1,0 +1,140 @@
+"""What runs together in a model: found where it is allowed, and the same results as apart."""
+
+import numpy as np
+import pytest
+
+import convlayers as cl
+from convlayers import kernels
+from convlayers.model.fusion import plan
+from convlayers.testing import assert_close, assert_gradient
+
+
+def conv_norm_relu(x, filters=4, **how):
+    conv = cl.Conv2d(filters, 3, padding=1, bias=False, **how)(x)
+    norm = cl.BatchNorm2d()(conv)
+    return conv, norm, cl.ReLU()(norm)
+
+
+def taken(model, affine=False):
+    """Name of each task's step, and what it takes over."""
+    tasks = plan(model.steps, model.outputs, affine=affine)
+    return [(task.step.name, task.affine is not None, task.relu) for task in tasks]
+
+
+def batch(n=5, dtype="float32"):
+    return np.random.default_rng(0).normal(0.5, 1, (n, 3, 6, 6)).astype(dtype)
+
+
+def disturbed(model, seed=1):
+    """A model that looks trained: scales and shifts of both signs, statistics that are not those of a fresh one."""
+    rng = np.random.default_rng(seed)
+    for array in model.parameters().values():
+        array += rng.uniform(-0.5, 0.5, array.shape).astype(np.float32)
+    model.forward(batch())
+    return model
+
+
+def test_batch_normalization_takes_over_its_relu():
+    x = cl.Input((3, 6, 6))
+    model = cl.Model(x, conv_norm_relu(x)[2])
+    assert taken(model) == [("conv2d", False, False), ("batch_norm2d", False, True)]
+    assert taken(model, affine=True)[0][:2] == ("conv2d", True)
+    assert "batch_norm2d" not in [name for name, *_ in taken(model, affine=True)]
+
+
+def test_what_others_read_is_computed():
+    x = cl.Input((3, 6, 6))
+    conv, norm, relu = conv_norm_relu(x)
+    apart = [("conv2d", False, False), ("batch_norm2d", False, False), ("relu", False, False)]
+    assert taken(cl.Model(x, [norm, relu])) == apart
+    assert taken(cl.Model(x, [relu, relu]))[1] == ("batch_norm2d", False, True)
+    assert taken(cl.Model(x, [conv, relu]), affine=True)[0] == apart[0]
+    both = cl.Model(x, cl.Add()(relu, norm))
+    assert taken(both) == [*apart, ("add", False, False)]
+    assert taken(cl.Model(x, cl.Add()(norm, norm)))[1:] == [apart[1], ("add", False, False)]
+    assert taken(cl.Model(x, cl.Tanh()(norm)))[1:] == [apart[1], ("tanh", False, False)]
+
+
+def pair():
+    """A residual network whose ReLUs are taken over, and the same layers in a network that puts every value out."""
+    x = cl.Input((3, 6, 6))
+    stem = conv_norm_relu(x)
+    shared = cl.BatchNorm2d()
+    left = cl.Conv2d(4, 1)(stem[2])
+    right = cl.Conv2d(4, 3, padding=1, groups=2)(stem[2])
+    one, two = shared(left, name="one"), shared(right, name="two")
+    bent = cl.ReLU()(one, name="bent")
+    end = cl.Add()(bent, two)
+    fused = disturbed(cl.Model(x, end, seed=3))
+    return fused, cl.Model(x, [end, *stem, left, right, one, two, bent])
+
+
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("isa", kernels.available())
+def test_the_same_bits_as_apart(isa, training):
+    with kernels.using(isa=isa):
+        fused, apart = pair()
+        assert sum(task.relu for task in fused._tasks) == 2
+        assert not any(task.relu for task in apart._tasks)
+        state = fused.state_dict()
+        results = []
+        for model in (fused, apart):
+            fused.load_state_dict(state)
+            model.zero_gradients()
+            y, tape = model.forward(batch(), training, step=0)
+            y = y[0] if model is apart else y
+            dy = np.random.default_rng(2).standard_normal(y.shape).astype(np.float32)
+            others = [np.zeros((len(y), *model.value_shapes[o]), np.float32) for o in model.outputs[1:]]
+            dx = model.backward([dy, *others] if others else dy, tape)
+            found = {"y": y, "dx": dx, **model.gradients(), **model.buffers()}
+            results.append({key: value.copy() for key, value in found.items()})
+        for key, value in results[0].items():
+            # An output that is read by nobody adds a gradient of zeros, which turns -0 into 0.
+            np.testing.assert_array_equal(results[1][key], value, err_msg=key)
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_gradients_of_a_fused_model(training):
+    model, rng = pair()[0], np.random.default_rng(4)
+    for _, layer in model.layers():
+        for arrays in (layer.params, layer.grads):
+            arrays.update({key: value.astype(np.float64) for key, value in arrays.items()})
+    x = batch(2, "float64")
+    y, tape = model.forward(x, training, step=0)
+    dy = rng.standard_normal(y.shape)
+    dx = model.backward(dy, tape)
+    assert_gradient(lambda v: float((model.forward(v, training, step=0)[0] * dy).sum()), x, dx, rng)
+
+
+@pytest.mark.parametrize("n", [1, 40])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_a_convolution_takes_over_batch_normalization_in_inference(n, dtype):
+    model, x = pair()[0], batch(n, dtype)
+    assert sum(task.affine is not None for task in model._tasks_of_inference) == 3
+    expected, _ = model.forward(x, training=False)
+    # Parameters are float32 in both, and folding them rounds; what follows is a chain of four sums.
+    assert_close(model(x).astype(np.float32), expected.astype(np.float32), 4 * 4 * 9, f"batch of {n}")
+    *_, (_, last) = model.trace(x)
+    np.testing.assert_array_equal(last, expected)
+
+
+def test_weights_and_statistics_may_change_between_calls():
+    model, x = pair()[0], batch()
+    before = model(x)
+    model.parameters()["conv2d.weight"][...] *= -2
+    model.forward(x)
+    after = model(x)
+    assert (before != after).any()
+    assert_close(after, model.forward(x, training=False)[0], 4 * 4 * 9, "after a change")
+
+
+def test_what_stays_when_only_parameters_are_trained():
+    x = cl.Input((3, 6, 6))
+    model = cl.Model(x, cl.ReLU()(cl.BatchNorm2d()(x)))
+    y, tape = model.forward(batch(), step=0)
+    assert model.backward(np.ones_like(y), tape, input_gradient=False) is None
+    first = {key: g.copy() for key, g in model.gradients().items()}
+    model.zero_gradients()
+    model.backward(np.ones_like(y), tape)
+    for key, gradient in model.gradients().items():
+        np.testing.assert_array_equal(gradient, first[key])
