@@ -62,12 +62,16 @@ def parser() -> argparse.ArgumentParser:
 
 
 def _train(commands: argparse._SubParsersAction) -> None:
+    from .architectures import architectures
+
     train = commands.add_parser(
         "train", help="train a network", description="Train a network and say how it does on the test images."
     )
     train.add_argument("data", metavar="DATA", help=DATA)
     train.add_argument(
-        "--model", metavar="NAME|FILE.toml", help="digits-cnn, lenet5, or a file of layers; by default chosen by size"
+        "--model",
+        metavar="NAME|FILE.toml",
+        help=f"{', '.join(architectures())}, or a file of layers; by default digits-cnn or lenet5, by size",
     )
     train.add_argument("--epochs", type=count, default=40, metavar="N", help="passes over the training images (default 40)")
     train.add_argument("--batch-size", type=count, default=64, metavar="N", help="images a step (default 64)")
