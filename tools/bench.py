@@ -1,11 +1,13 @@
-"""Time convolution, pooling and training steps, beside PyTorch where it is installed.
+"""Time training steps, inference, convolution and pooling beside PyTorch and onnxruntime; measure memory and import time.
 
-    python tools/bench.py                     everything, as a table in Markdown
-    python tools/bench.py --only train        conv, pool or train
-    python tools/bench.py --isa avx2          both sides held to an instruction set
+    python tools/bench.py                           everything, as tables in Markdown
+    python tools/bench.py --only train              train, infer, conv, pool, memory or import
+    python tools/bench.py --only infer --case vgg   the cases whose title holds this text
+    python tools/bench.py --isa avx2                convlayers and PyTorch held to an instruction set
 
-Each side is a process of its own; they are timed turn by turn, and the ratio quoted is the median of the turns' ratios. Every
-result of convlayers is compared with the float64 reference before it is timed; a wrong one ends the run.
+Each side is a process of its own; they are timed turn by turn, and a ratio is the median of the turns' ratios. Every result is
+compared before it is timed, those of convlayers with the float64 reference and those of the others with convlayers'; a wrong
+one ends the run. PyTorch's figures are those of the better of its two memory formats; without PyTorch there are none.
 """
 
 import argparse
@@ -20,9 +22,30 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from benchlib.cases import CONVS, PASSES, POOLS, TRAINS, Conv, Train
+from typing import NamedTuple
+
+from benchlib.cases import CONVS, INFERS, PASSES, POOLS, TRAINS, Conv, Pool
 
 TORCH_ISA = {"avx2": "AVX2", "baseline": "SSE41", "avx512": "AVX512_CORE"}
+OURS, TORCH, ORT = "convlayers", "PyTorch", "onnxruntime"
+MODULES = {OURS: "ours", TORCH: "torch_peer", ORT: "ort_peer"}
+
+
+class Table(NamedTuple):
+    """A kind of case, its passes, and the sides that it is timed on; the first is compared with each of the others."""
+
+    unit: str
+    cases: tuple
+    passes: tuple[str, ...]
+    sides: tuple[str, ...]
+
+
+TABLES = {
+    "train": Table("ms", TRAINS, ("step",), (OURS, TORCH)),
+    "infer": Table("ms", INFERS, ("inference",), (OURS, TORCH, ORT)),
+    "conv": Table("GFLOP/s", CONVS, PASSES, (OURS, TORCH)),
+    "pool": Table("microseconds", POOLS, ("forward", "backward"), (OURS, TORCH)),
+}
 
 
 class Side:
@@ -67,42 +90,85 @@ def environment(threads: int, isa: str | None) -> dict[str, str]:
     return chosen
 
 
-def measure(sides: list[Side], kind: str, case: tuple, which: str, turns: int, seconds: float) -> tuple[list[float], float]:
-    """Each side's median time, and the median over turns of the last side's time over the first's."""
+def measure(
+    sides: list[Side], kind: str, case: tuple, which: str, turns: int, seconds: float
+) -> tuple[list[float], list[float]]:
+    """Each side's median time, and for each but the first the median over turns of its time over the first's."""
     for side in sides:
         side.ask(kind=kind, case=list(case), **{"pass": which})
     times = [[side.ask(seconds=seconds)["median"] for side in sides] for _ in range(turns)]
-    ratio = statistics.median(turn[-1] / turn[0] for turn in times)
-    return [statistics.median(column) for column in zip(*times, strict=True)], ratio
+    ratios = [statistics.median(turn[i] / turn[0] for turn in times) for i in range(1, len(sides))]
+    return [statistics.median(column) for column in zip(*times, strict=True)], ratios
 
 
-def _figure(case: tuple, seconds: float) -> str:
+def figure(case: tuple, seconds: float) -> str:
+    """A time in the unit of its table."""
     if isinstance(case, Conv):
         return f"{case.gflop / seconds:.0f}"
-    return f"{seconds * 1e3:.3g}" if isinstance(case, Train) else f"{seconds * 1e6:.0f}"
+    return f"{seconds * 1e6:.0f}" if isinstance(case, Pool) else f"{seconds * 1e3:.3g}"
 
 
-def rows(kind: str, cases: tuple, passes: tuple[str, ...], sides: list[Side], turns: int, seconds: float) -> list[float]:
-    """Print a table of one kind and return its ratios."""
-    unit = {"conv": "GFLOP/s", "pool": "microseconds", "train": "ms a step"}[kind]
-    heads = [
-        f"{p}{f' {who}' if len(sides) > 1 else ''}"
-        for p in passes
-        for who in ("convlayers", "PyTorch", "ratio")[: 2 * len(sides) - 1]
-    ]
-    print(f"\n| {kind}, {unit} | " + " | ".join(heads) + " |")
+def table(kind: str, sides: dict[str, Side], args: argparse.Namespace) -> dict[str, list[float]]:
+    """Print the table of one kind, and return by title each case's times on all sides in its last pass."""
+    plan = TABLES[kind]
+    names = [name for name in plan.sides if name in sides]
+    columns = [*names, *(f"ratio to {peer}" for peer in names[1:])]
+    heads = [f"{p}, {column}" if len(plan.passes) > 1 else column for p in plan.passes for column in columns]
+    print(f"\n| {kind}, {plan.unit} | " + " | ".join(heads) + " |")
     print("|---|" + "---:|" * len(heads))
-    ratios = []
-    for case in cases:
+    found: dict[str, list[float]] = {}
+    ratios: list[list[float]] = []
+    for case in (case for case in plan.cases if args.case in case.title):
         cells = []
-        for which in passes:
-            times, ratio = measure(sides, kind, case, which, turns, seconds)
-            cells += [_figure(case, t) for t in times]
-            if len(sides) > 1:
-                ratios.append(ratio)
-                cells.append(f"**{ratio:.2f}**")
+        for which in plan.passes:
+            measured = measure([sides[n] for n in names], kind, case, which, args.turns, args.seconds)
+            found[case.title] = measured[0]
+            ratios.append(measured[1])
+            cells += [figure(case, t) for t in measured[0]] + [f"**{ratio:.2f}**" for ratio in measured[1]]
         print(f"| {case.title} | " + " | ".join(cells) + " |", flush=True)
-    return ratios
+    for peer, column in zip(names[1:], zip(*ratios, strict=True), strict=False):
+        print(f"\n{kind} to {peer}: geometric mean {statistics.geometric_mean(column):.2f}, lowest {min(column):.2f}")
+    return found
+
+
+def steps_over_inference(trained: dict[str, list[float]], inferred: dict[str, list[float]]) -> None:
+    """A training step does about three times the arithmetic of inference."""
+    print(f"\n| step over inference | {OURS}' step, ms | over {ORT}'s inference |\n|---|---:|---:|")
+    for title, times in trained.items():
+        if title in inferred:
+            print(f"| {title} | {times[0] * 1e3:.3g} | {times[0] / inferred[title][-1]:.2f} |")
+
+
+def fresh(given: dict[str, str], *arguments: str) -> float:
+    """The number that a process of its own prints."""
+    command = [sys.executable, *arguments]
+    done = subprocess.run(command, cwd=Path(__file__).parent, env={**os.environ, **given}, capture_output=True, text=True)
+    if done.returncode:
+        raise SystemExit(f"{' '.join(arguments)} failed: {done.stderr.strip().splitlines()[-1]}")
+    return float(done.stdout)
+
+
+def compared(title: str, unit: str, ours: float, torch: float | None) -> None:
+    """Print a table of one row."""
+    print(f"\n| {title} | {OURS} | {TORCH} | ratio |\n|---|---:|---:|---:|")
+    beside = f"{torch:.0f} | **{torch / ours:.2f}**" if torch else "- | -"
+    print(f"| {unit} | {ours:.0f} | {beside} |", flush=True)
+
+
+def memory(given: dict[str, str], with_torch: bool) -> None:
+    """Peak memory of a process that trains vgg_small."""
+    work = ("vgg_small", "64", "5")
+    ours = fresh(given, "-m", "benchlib.peak", "ours", *work)
+    formats = [fresh(given, "-m", "benchlib.peak", "torch_peer", *work, f) for f in "01"] if with_torch else []
+    compared("peak memory of 5 training steps of vgg_small, batch 64", "MB", ours, min(formats, default=None))
+
+
+def import_time(given: dict[str, str], with_torch: bool, times: int = 9) -> None:
+    """What an import costs beside that of NumPy, in fresh processes."""
+    code = "import numpy, time; t = time.perf_counter(); import {}; print(1e3 * (time.perf_counter() - t))"
+    names = ["convlayers", "torch"][: 1 + with_torch]
+    medians = [statistics.median(fresh(given, "-c", code.format(name)) for _ in range(times)) for name in names]
+    compared("import, after NumPy's", "ms", medians[0], medians[1] if with_torch else None)
 
 
 def machine() -> str:
@@ -116,27 +182,30 @@ def machine() -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--only", choices=("conv", "pool", "train"))
+    parser.add_argument("--only", choices=(*TABLES, "memory", "import"))
+    parser.add_argument("--case", default="", metavar="TEXT", help="only the cases whose title holds this text")
     parser.add_argument("--isa", choices=tuple(TORCH_ISA))
     parser.add_argument("--threads", type=int, default=min(2, os.cpu_count() or 1))
     parser.add_argument("--turns", type=int, default=7)
     parser.add_argument("--seconds", type=float, default=0.2, help="for one side's turn")
     args = parser.parse_args()
     given = environment(args.threads, args.isa)
-    sides = [Side("ours", given)]
-    if importlib.util.find_spec("torch"):
-        sides.append(Side("torch_peer", given))
+    with_torch = importlib.util.find_spec("torch") is not None
     isa = args.isa or "the fastest instruction set of each side"
     print(f"{machine()}, {args.threads} threads, {isa}; {args.turns} turns of {args.seconds} s")
-    print("A ratio over 1 means that convlayers is faster." if len(sides) > 1 else "PyTorch is not installed: no ratios.")
-    tables = (("train", TRAINS, ("step",)), ("conv", CONVS, PASSES), ("pool", POOLS, ("forward", "backward")))
-    for kind, cases, passes in tables:
-        if args.only in (None, kind):
-            ratios = rows(kind, cases, passes, sides, args.turns, args.seconds)
-            if ratios:
-                print(f"\n{kind}: geometric mean {statistics.geometric_mean(ratios):.2f}, lowest {min(ratios):.2f}")
-    for side in sides:
+    print("A ratio over 1 means that convlayers is faster, or smaller.")
+    kinds = [kind for kind in TABLES if args.only in (None, kind)]
+    needed = {name for kind in kinds for name in TABLES[kind].sides if with_torch or name != TORCH}
+    sides = {name: Side(module, given) for name, module in MODULES.items() if name in needed}
+    results = {kind: table(kind, sides, args) for kind in kinds}
+    for side in sides.values():
         side.close()
+    if "train" in results and "infer" in results:
+        steps_over_inference(results["train"], results["infer"])
+    if args.only in (None, "memory"):
+        memory(given, with_torch)
+    if args.only in (None, "import"):
+        import_time(given, with_torch)
 
 
 if __name__ == "__main__":

@@ -1,1 +1,1 @@
-"""What tools/bench.py measures, and the two sides that it measures."""
+"""What tools/bench.py measures, and the sides that it measures."""

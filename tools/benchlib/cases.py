@@ -60,6 +60,17 @@ class Train(NamedTuple):
         return f"{self.model}, batch {self.batch}"
 
 
+class Infer(NamedTuple):
+    """Inference of a model of `convlayers.models`."""
+
+    model: str
+    batch: int
+
+    @property
+    def title(self) -> str:
+        return f"{self.model}, batch {self.batch}"
+
+
 PASSES = ("forward", "input gradient", "weight gradient")
 
 CONVS = (
@@ -83,5 +94,7 @@ POOLS = (
     Pool("average", 32, 64, 32, 2, 2),
     Pool("average", 32, 64, 32, 3, 1, 1),
 )
-TRAINS = (Train("digits_cnn", 64), Train("lenet5", 64))
-KINDS = {"conv": Conv, "pool": Pool, "train": Train}
+MODELS = ("digits_cnn", "lenet5", "mnist_cnn", "vgg_small", "resnet20", "mobilenet_small")
+TRAINS = tuple(Train(model, 64) for model in MODELS)
+INFERS = tuple(Infer(model, 64) for model in MODELS)
+KINDS = {"conv": Conv, "pool": Pool, "train": Train, "infer": Infer}

@@ -8,59 +8,49 @@ import convlayers as cl
 from convlayers import functional as F
 from convlayers.kernels import reference
 from convlayers.shapes import window
-from convlayers.tolerance import largest_error, tolerance
 from convlayers.trainer import SGD
 from convlayers.trainer.losses import get_loss
 
-from .cases import Conv, Pool, Train
+from .cases import Conv, Infer, Pool, Train
+from .common import agree, batch_of, built, draw
 from .worker import serve
 
 
-def _draw(seed: int, *shape: int) -> np.ndarray:
-    return np.random.default_rng(seed).standard_normal(shape).astype(np.float32)
-
-
-def _agree(actual: np.ndarray, expected: np.ndarray, length: int, what: str) -> None:
-    error, bound = largest_error(actual, expected), tolerance(np.float32, length)
-    if error > bound:
-        raise SystemExit(f"{what}: differs from the reference by {error:.2g}, more than {bound:.2g}; nothing is timed")
-
-
 def _conv(case: Conv, which: str) -> Callable[[], object]:
-    x = _draw(0, case.batch, case.channels, case.side, case.side)
-    w = _draw(1, case.filters, case.channels // case.groups, case.kernel, case.kernel)
-    dy = _draw(2, case.batch, case.filters, case.output, case.output)
+    x = draw(0, case.batch, case.channels, case.side, case.side)
+    w = draw(1, case.filters, case.channels // case.groups, case.kernel, case.kernel)
+    dy = draw(2, case.batch, case.filters, case.output, case.output)
     how = {"stride": case.stride, "padding": case.padding, "groups": case.groups}
     win = window(x.shape[2:], case.kernel, stride=case.stride, padding=case.padding)
     # Two images tell as much as all of them, and the reference is slow.
     few = slice(0, 2)
     if which == "forward":
         expected = reference.conv_forward(x[few], w, None, win, case.groups)
-        _agree(F.conv2d(x, w, **how)[few], expected, w[0].size, case.title)
+        agree(F.conv2d(x, w, **how)[few], expected, w[0].size, case.title)
         return lambda: F.conv2d(x, w, **how)
     if which == "input gradient":
         expected = reference.conv_backward_input(dy[few], w, x[few].shape, win, case.groups)
-        _agree(F.conv2d_backward_input(dy, w, x.shape, **how)[few], expected, w.size // case.channels, case.title)
+        agree(F.conv2d_backward_input(dy, w, x.shape, **how)[few], expected, w.size // case.channels, case.title)
         return lambda: F.conv2d_backward_input(dy, w, x.shape, **how)
     expected, _ = reference.conv_backward_weight(dy[few], x[few], w.shape, win, case.groups)
-    _agree(F.conv2d_backward_weight(dy[few], x[few], w.shape, **how)[0], expected, 2 * case.output**2, case.title)
+    agree(F.conv2d_backward_weight(dy[few], x[few], w.shape, **how)[0], expected, 2 * case.output**2, case.title)
     return lambda: F.conv2d_backward_weight(dy, x, w.shape, **how)
 
 
 def _pool(case: Pool, which: str) -> Callable[[], object]:
-    x = _draw(0, case.batch, case.channels, case.side, case.side)
+    x = draw(0, case.batch, case.channels, case.side, case.side)
     win = window(x.shape[2:], case.kernel, stride=case.stride, padding=case.padding)
-    dy = _draw(1, *x.shape[:2], *win.output)
+    dy = draw(1, *x.shape[:2], *win.output)
     length = case.kernel**2
     if case.kind == "max":
         y, index = F.max_pool2d(x, win)
-        _agree(y, reference.max_pool_forward(x, win)[0], 1, case.title)
+        agree(y, reference.max_pool_forward(x, win)[0], 1, case.title)
         dx = reference.max_pool_backward(dy, index, x.shape, win)
-        _agree(F.max_pool2d_backward(dy, index, x.shape, win), dx, length, case.title)
+        agree(F.max_pool2d_backward(dy, index, x.shape, win), dx, length, case.title)
         backward = lambda: F.max_pool2d_backward(dy, index, x.shape, win)  # noqa: E731
         return backward if which != "forward" else lambda: F.max_pool2d(x, win)
-    _agree(F.avg_pool2d(x, win), reference.avg_pool_forward(x, win, True), length, case.title)
-    _agree(F.avg_pool2d_backward(dy, x.shape, win), reference.avg_pool_backward(dy, x.shape, win, True), length, case.title)
+    agree(F.avg_pool2d(x, win), reference.avg_pool_forward(x, win, True), length, case.title)
+    agree(F.avg_pool2d_backward(dy, x.shape, win), reference.avg_pool_backward(dy, x.shape, win, True), length, case.title)
     return (lambda: F.avg_pool2d(x, win)) if which == "forward" else lambda: F.avg_pool2d_backward(dy, x.shape, win)
 
 
@@ -71,18 +61,19 @@ def _gradients(model: cl.Model, x: np.ndarray, t: np.ndarray) -> dict[str, np.nd
     return {key: g.copy() for key, g in model.gradients().items()}
 
 
-def _train(case: Train, which: str) -> Callable[[], object]:
-    model = getattr(cl.models, case.model)()
-    classes = model.output_shape[0]
-    x, t = _draw(0, case.batch, *model.input_shape), np.arange(case.batch) % classes
-    # The same network in float64 tells whether a step's gradients are right.
-    wide = getattr(cl.models, case.model)()
-    for _, layer in wide.layers():
+def _widened(case: Train | Infer) -> cl.Model:
+    """The same network in float64: the judge of gradients and outputs."""
+    model = built(case)
+    for _, layer in model.layers():
         layer.params = {key: p.astype(np.float64) for key, p in layer.params.items()}
         layer.grads = {key: np.zeros_like(p) for key, p in layer.params.items()}
-    expected = _gradients(wide, x.astype(np.float64), t)
-    for key, gradient in _gradients(model, x, t).items():
-        _agree(gradient, expected[key], 10_000, f"{case.title}: gradient of {key}")
+    return model
+
+
+def training_step(case: Train) -> Callable[[], object]:
+    """One step of SGD with momentum, unchecked."""
+    model = built(case)
+    x, t = batch_of(case, model)
     optimizer, loss = SGD(lr=0.01, momentum=0.9), get_loss("cross_entropy")
     gradients = model.gradients()
     optimizer.bind(model.parameters(), gradients)
@@ -97,9 +88,25 @@ def _train(case: Train, which: str) -> Callable[[], object]:
     return step
 
 
-def prepare(case: Conv | Pool | Train, which: str) -> Callable[[], object]:
+def _train(case: Train, which: str) -> Callable[[], object]:
+    model = built(case)
+    x, t = batch_of(case, model)
+    expected = _gradients(_widened(case), x.astype(np.float64), t)
+    for key, gradient in _gradients(model, x, t).items():
+        agree(gradient, expected[key], 10_000, f"{case.title}: gradient of {key}")
+    return training_step(case)
+
+
+def _infer(case: Infer, which: str) -> Callable[[], object]:
+    model = built(case)
+    x, _ = batch_of(case, model)
+    agree(model(x), _widened(case)(x.astype(np.float64)), 10_000, f"{case.title}: output")
+    return lambda: model(x)
+
+
+def prepare(case: Conv | Pool | Train | Infer, which: str) -> Callable[[], object]:
     """What is timed for one pass of a case."""
-    return {Conv: _conv, Pool: _pool, Train: _train}[type(case)](case, which)  # type: ignore[operator]
+    return {Conv: _conv, Pool: _pool, Train: _train, Infer: _infer}[type(case)](case, which)  # type: ignore[operator]
 
 
 if __name__ == "__main__":
