@@ -6,7 +6,7 @@ from training import FIT, At, Counter, bits, small, stop, straight, stripes
 
 import convlayers as cl
 from convlayers.errors import ConfigError, DataError, FileAccessError, FileFormatError, RegistryError
-from convlayers.trainer import Callback, Optimizer, checkpoint
+from convlayers.trainer import Callback, EarlyStopping, Optimizer, checkpoint
 
 OPTIMIZERS = [cl.SGD(0.1), cl.SGD(0.1, 0.9, True), cl.Adam(), cl.AdamW(), cl.RMSprop(0.01, momentum=0.5, centered=True)]
 
@@ -105,6 +105,57 @@ def test_loss_metrics_and_optimizer_of_ones_own_are_passed_again(tmp_path):
         cl.Trainer.resume(tmp_path / "run", **{**own, "loss": worst})
 
 
+def stopping(path, *callbacks):
+    """A run that stops early: nothing gets better after its second epoch."""
+    losses = [3.0, 1.0, 2.0, 2.5, 1.5, 0.5]
+    metric = lambda outputs, targets: losses[len(trainer.history.get("val_scripted_loss", []))]  # noqa: E731
+    metric.__name__ = "scripted_loss"
+    early = EarlyStopping("val_scripted_loss", patience=3)
+    if path is None:
+        trainer = cl.Trainer(small(), seed=3, metrics=[metric], callbacks=[early, *callbacks])
+    else:
+        trainer = cl.Trainer.resume(path, metrics=[metric], callbacks=[early, *callbacks])
+    return trainer
+
+
+@pytest.mark.parametrize("step", [2, 8, 10, 14])
+def test_early_stopping_goes_on_counting(step, tmp_path):
+    how = {**FIT, "epochs": 9}
+    whole = stopping(None)
+    whole.fit(stripes(), **how)
+    assert whole.epoch == 5
+    first = stopping(None, At(step, stop), cl.Checkpoint(tmp_path / "run"))
+    first.fit(stripes(), **how)
+    assert first.step == step
+    second = stopping(tmp_path / "run")
+    assert second.fit(stripes(), **how) == whole.history
+    assert bits(second) == bits(whole)
+    # The same trainer goes on as well.
+    first.callbacks.pop(1)
+    assert first.fit(stripes(), **how) == whole.history
+    assert bits(first) == bits(whole)
+    assert cl.load(tmp_path / "run").state_dict().keys() == whole.model.state_dict().keys()
+
+
+def test_each_run_of_early_stopping_counts_anew(tmp_path):
+    trainer = stopping(None)
+    trainer.fit(stripes(), **{**FIT, "epochs": 9})
+    trainer.save(tmp_path / "run")
+    for again in (trainer, stopping(tmp_path / "run")):
+        assert again.epoch == 5
+        again.fit(stripes(), **{**FIT, "epochs": 1})
+        assert again.epoch == 6
+
+
+def test_a_resumed_run_may_leave_its_callbacks_behind(tmp_path):
+    first = stopping(None, At(6, stop), cl.Checkpoint(tmp_path / "run"))
+    first.fit(stripes(), **FIT)
+    metric = first.metrics["scripted_loss"]
+    resumed = cl.Trainer.resume(tmp_path / "run", metrics=[metric])
+    resumed.fit(stripes(), **FIT)
+    assert resumed.epoch == 3
+
+
 # Files
 
 
@@ -154,6 +205,10 @@ def test_a_section_of_the_wrong_kind(saved):
         ("position", {"epoch": -1}),
         ("position", 5),
         ("history", [1]),
+        ("callbacks", 5),
+        ("callbacks", [["EarlyStopping"]]),
+        ("callbacks", [["EarlyStopping", 5]]),
+        ("callbacks", [["EarlyStopping", {"best": 1.0}]]),
         ("settings", 3),
         ("loss", "mse"),
         ("seed", None),
@@ -161,7 +216,7 @@ def test_a_section_of_the_wrong_kind(saved):
         wrong = {**header, "trainer": {**header["trainer"], key: value}}
         saved.write_bytes(checkpoint.pack(arrays, wrong))
         with pytest.raises(FileFormatError, match="run"):
-            cl.Trainer.resume(saved)
+            cl.Trainer.resume(saved, callbacks=[EarlyStopping()])
 
 
 def test_an_unwritable_checkpoint_fails_before_training(tmp_path):

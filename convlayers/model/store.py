@@ -13,8 +13,8 @@ from ..randomness import NoDraws
 from .config import from_config
 from .model import Model
 
-# In a trainer's checkpoint, what is the optimizer's has a name that no layer's parameter can have.
-OPTIMIZER = "optimizer:"
+# In a trainer's checkpoint, what is not the model's has this in its name, and no layer's parameter can.
+FOREIGN = ":"
 _KEY = "convlayers"
 
 
@@ -63,8 +63,8 @@ def unpack(path: str | PathLike[str]) -> tuple[dict[str, np.ndarray], dict[str, 
 
 
 def model_from(arrays: dict[str, np.ndarray], config: dict[str, Any]) -> Model:
-    """The model in a file's contents; arrays of an optimizer may lie beside its own."""
-    own = {key: array for key, array in arrays.items() if not key.startswith(OPTIMIZER)}
+    """The model in a file's contents; arrays of a trainer may lie beside its own."""
+    own = {key: array for key, array in arrays.items() if FOREIGN not in key}
     # The weights come from the file: nothing is drawn, and no more memory is taken than for what the file holds.
     model = from_config(config, NoDraws(sum(array.size for array in own.values())))
     model.load_state_dict(own)

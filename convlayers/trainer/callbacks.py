@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from os import PathLike
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -39,6 +39,13 @@ class Callback:
     def on_fit_end(self, trainer: Trainer) -> None:
         """The run is complete, or `trainer.stop` ended it after an epoch."""
 
+    def state_dict(self) -> dict[str, Any]:
+        """What a checkpoint keeps of this callback: JSON values and arrays by name."""
+        return {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take back what `state_dict` gave; called by `Trainer.resume`."""
+
 
 class Checkpoint(Callback):
     """Save the trainer to `path` after every `every` epochs, at the end of a run, and when it is interrupted.
@@ -72,16 +79,22 @@ class Checkpoint(Callback):
 class EarlyStopping(Callback):
     """End the run when `metric` has not improved for `patience` epochs, and put the best epoch's weights back.
 
-    A metric whose name ends in `loss` is better when smaller, any other when larger. Each `fit` counts anew.
+    A metric whose name ends in `loss` is better when smaller, any other when larger. Each run counts anew; one that was
+    interrupted goes on counting, from a checkpoint too, which keeps the best epoch's weights beside the last one's.
     """
 
     def __init__(self, metric: str = "val_loss", patience: int = 5) -> None:
         self.metric = metric
         self.patience = positive(patience, "patience")
+        self._reset()
+
+    def _reset(self) -> None:
+        self._best, self._waited = -np.inf, 0
+        self._weights: dict[str, np.ndarray] = {}
 
     def on_fit_begin(self, trainer: Trainer) -> None:
-        self._best, self._waited = -np.inf, 0
-        self._weights: dict[str, np.ndarray] | None = None
+        if trainer.position.begins_run:
+            self._reset()
 
     def on_epoch_end(self, trainer: Trainer, logs: dict[str, float]) -> None:
         if self.metric not in logs:
@@ -94,8 +107,15 @@ class EarlyStopping(Callback):
         trainer.stop = trainer.stop or self._waited >= self.patience
 
     def on_fit_end(self, trainer: Trainer) -> None:
-        if self._weights is not None:
+        if self._weights:
             trainer.model.load_state_dict(self._weights)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"best": self._best, "waited": self._waited, **self._weights}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self._best, self._waited = float(state["best"]), int(state["waited"])
+        self._weights = {key: value for key, value in state.items() if isinstance(value, np.ndarray)}
 
 
 class LearningRateSchedule(Callback):

@@ -1,7 +1,8 @@
 """A trainer as one safetensors file: the model's file, with the optimizer's arrays and the run's position beside the model's.
 
 The header is the model's configuration with one more key, `"trainer"`. The optimizer's arrays have names that start with
-`optimizer:`, which no layer's name can, so `convlayers.load` finds the model in a checkpoint too.
+`optimizer:`, those of a callback `callback:`, which no layer's name can, so `convlayers.load` finds the model in a checkpoint
+too.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import numpy as np
 
 from ..errors import FileFormatError, LayerNotFoundError, RegistryError, located
 from ..model import Model
-from ..model.store import OPTIMIZER, model_from, pack, unpack
+from ..model.store import FOREIGN, model_from, pack, unpack
 from .losses import LOSSES
 from .metrics import METRICS, name_of
 from .position import Position
@@ -22,10 +23,12 @@ if TYPE_CHECKING:
     from .trainer import Trainer
 
 VERSION = 1
+_OPTIMIZER, _CALLBACK = f"optimizer{FOREIGN}", f"callback{FOREIGN}"
 
 
 class Contents(NamedTuple):
-    """What a checkpoint holds. A loss or a metric is its name, and whether it is one of ours; `state` is the optimizer's."""
+    """What a checkpoint holds. A loss or a metric is its name, and whether it is one of ours; `state` is the optimizer's,
+    `callbacks` are the callbacks that have one, each its class's name and its state."""
 
     model: Model
     loss: tuple[str, bool]
@@ -36,6 +39,7 @@ class Contents(NamedTuple):
     seed: int
     history: dict[str, list[float]]
     position: Position
+    callbacks: list[tuple[str, dict[str, Any]]]
 
 
 def _judge(function: Any, ours: dict[str, Any]) -> tuple[str, bool]:
@@ -46,7 +50,7 @@ def _judge(function: Any, ours: dict[str, Any]) -> tuple[str, bool]:
 def to_bytes(trainer: Trainer) -> bytes:
     """The checkpoint of a trainer as it stands."""
     optimizer = trainer.optimizer
-    section = {
+    section: dict[str, Any] = {
         "version": VERSION,
         "loss": _judge(trainer.loss, LOSSES),
         "metrics": [_judge(metric, METRICS) for metric in trainer.metrics.values()],
@@ -55,8 +59,15 @@ def to_bytes(trainer: Trainer) -> bytes:
         "seed": trainer.seed,
         "history": trainer.history,
         "position": trainer.position.to_json(),
+        "callbacks": [],
     }
-    arrays = {**trainer.model.state_dict(), **{OPTIMIZER + key: array for key, array in optimizer.state_dict().items()}}
+    arrays = {**trainer.model.state_dict(), **{_OPTIMIZER + key: array for key, array in optimizer.state_dict().items()}}
+    for callback in trainer.callbacks:
+        if state := callback.state_dict():
+            place = f"{_CALLBACK}{len(section['callbacks'])}{FOREIGN}"
+            arrays |= {place + key: value for key, value in state.items() if isinstance(value, np.ndarray)}
+            values = {key: value for key, value in state.items() if not isinstance(value, np.ndarray)}
+            section["callbacks"].append([type(callback).__name__, values])
     return pack(arrays, {**trainer.model.to_config(), "trainer": section})
 
 
@@ -70,11 +81,19 @@ def _contents(arrays: dict[str, np.ndarray], header: dict[str, Any]) -> Contents
         [_named(metric) for metric in section["metrics"]],
         str(section["optimizer"]),
         dict(section["settings"]),
-        {key.removeprefix(OPTIMIZER): array for key, array in arrays.items() if key.startswith(OPTIMIZER)},
+        _beginning(_OPTIMIZER, arrays),
         int(section["seed"]),
         {str(name): [float(value) for value in values] for name, values in section["history"].items()},
         Position.from_json(section["position"]),
+        [
+            (str(name), {**values, **_beginning(f"{_CALLBACK}{number}{FOREIGN}", arrays)})
+            for number, (name, values) in enumerate(section["callbacks"])
+        ],
     )
+
+
+def _beginning(place: str, arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    return {key.removeprefix(place): array for key, array in arrays.items() if key.startswith(place)}
 
 
 def _named(pair: list[Any]) -> tuple[str, bool]:

@@ -40,6 +40,11 @@ class Position:
         self.run_start, self.batch_size, self.samples = start, batch_size, samples
         return start + epochs
 
+    @property
+    def begins_run(self) -> bool:
+        """Whether the run that `open_run` opened has not begun yet."""
+        return self.batch == 0 and self.run_start == self.epoch
+
     def close_epoch(self, end: int) -> None:
         """Count an epoch as completed; with epoch `end`, the run."""
         self.epoch, self.batch, self.sums = self.epoch + 1, 0, {}

@@ -1,12 +1,12 @@
 """The trainer: one model, one loss, one optimizer."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from os import PathLike
 from typing import Any
 
 import numpy as np
 
-from ..errors import ArrayTypeError, ConfigError
+from ..errors import ArrayTypeError, ConfigError, FileFormatError
 from ..files import write_whole
 from ..model import Model
 from ..shapes import positive
@@ -168,7 +168,8 @@ class Trainer:
     def save(self, path: str | PathLike[str]) -> None:
         """Write a checkpoint: one safetensors file with model, optimizer, history and position, whole or not at all.
 
-        Losses and metrics of your own, and callbacks, are code and are not in it. Raises `FileAccessError`.
+        Losses and metrics of your own, and callbacks, are code and are not in it; what a callback counts is (see
+        `Callback.state_dict`). Raises `FileAccessError`.
         """
         write_whole(path, checkpoint.to_bytes(self))
 
@@ -184,7 +185,8 @@ class Trainer:
     ) -> "Trainer":
         """The trainer that `save` wrote; its `fit` goes on to the same bits as that of a trainer that never stopped.
 
-        A loss, metrics or an optimizer class of your own must be passed again, under the same names; callbacks are passed anew.
+        A loss, metrics or an optimizer class of your own must be passed again, under the same names. Callbacks are passed
+        anew; each gets the state that the checkpoint holds of its class, if any, in the order of the list.
         Raises `FileFormatError` for a truncated, damaged or foreign file, `FileAccessError` for one that cannot be read,
         `ConfigError` for a loss, metrics or an optimizer that are missing or others, and what `convlayers.load` raises for a
         layer that is not installed.
@@ -200,7 +202,23 @@ class Trainer:
         )
         trainer.optimizer.load_state_dict(saved.state)
         trainer.history, trainer.position = saved.history, saved.position
+        for callback, state in _matched(trainer.callbacks, saved.callbacks):
+            try:
+                callback.load_state_dict(state)
+            except (KeyError, TypeError, ValueError) as error:
+                what = f"what it holds of {type(callback).__name__} does not fit"
+                raise FileFormatError(f"{path}: {what} ({type(error).__name__}: {error})") from error
         return trainer
+
+
+def _matched(callbacks: list[Callback], saved: list[tuple[str, dict[str, Any]]]) -> Iterator[tuple[Callback, dict[str, Any]]]:
+    """Each callback whose class has a state left in the checkpoint, with that state."""
+    states: dict[str, list[dict[str, Any]]] = {}
+    for name, state in saved:
+        states.setdefault(name, []).append(state)
+    for callback in callbacks:
+        if left := states.get(type(callback).__name__):
+            yield callback, left.pop(0)
 
 
 def _chosen(saved: list[tuple[str, bool]], given: Sequence[Any] | None, what: str) -> list[Any]:
