@@ -117,6 +117,7 @@ def test_channels_beside_the_edges_of_a_block(shape, dtype):
 def test_a_mean_far_larger_than_the_deviation(mean, dtype):
     """Mean 1e4 and deviation 1: the sum of squares alone would leave no digit of the variance in float32."""
     for shape in ((8, 3, 32, 32), (2, 2, 5, 7)):
+        check(shape, dtype, 3, mean)
         x, dy, weight, bias, *_ = drawn(shape, dtype, 3, mean)
         y, done = functional.batch_norm(x, weight, bias)
         moments = reference.moments(x)
