@@ -24,7 +24,9 @@ cdef struct Gather:
     const real* src_end
     real* dst
     const real* bias
+    bint relu
     Mode mode
+    bint panels                 # whether a panel is packed for all taps before the tiles read it
     Py_ssize_t block            # output rows of a block
     Py_ssize_t blocks
     Py_ssize_t splits           # parts of the filters, each a unit of work
@@ -61,7 +63,10 @@ cdef void choose_blocks(Gather* g, int threads) noexcept nogil:
         g.copy_bytes = (g.channels * rows.phases * cols.phases * g.plane + PANEL) * <Py_ssize_t> sizeof(real)
     g.copy_bytes = (g.copy_bytes + 63) // 64 * 64
     g.workspace_bytes = g.copy_bytes
-    if g.mode == PACKED:
+    # In place, the taps of a 1 x 1 kernel lie a plane apart: each tile would fetch them anew, from sets of the cache that planes
+    # of 4 KiB share.
+    g.panels = g.mode == PACKED or (g.mode == PLAIN and tile_count(g.filters) > 1)
+    if g.panels:
         g.workspace_bytes += (g.depth * PANEL + PANEL) * <Py_ssize_t> sizeof(real)
     g.workspace_bytes = (g.workspace_bytes + 63) // 64 * 64
 
@@ -131,6 +136,9 @@ cdef void pack_panel(Gather* g, Plan* plan, Py_ssize_t v, int vecs, const real* 
             for r in range(plan.begin[v + u], plan.begin[v + u + 1]):
                 run = plan.runs + r
                 store(panel + k * PANEL + u * VL + run.lane, load(copy + g.place[k] + run.src))
+            if g.mode == PLAIN:
+                # The next panel's values; planes lie too far apart for the processor to see them coming.
+                prefetch_line(copy + g.place[k] + plan.src[v + u] + PANEL, 0)
 
 
 cdef void scatter(Plan* plan, Py_ssize_t v, const real* values, real* dst, Py_ssize_t stride) noexcept nogil:
@@ -169,6 +177,10 @@ cdef void run_panel(
         t.c1 = dst + m * area + plan.runs[plan.begin[v + 1]].dst if whole1 else spill + VL
         t.ldc0 = area if whole0 else PANEL
         t.ldc1 = area if whole1 else PANEL
+        if whole0:
+            # The next panel's outputs: a filter's plane is far from the next, and a store waits for its line.
+            for i in range(rows):
+                prefetch(t.c0 + i * area + PANEL, PANEL * <Py_ssize_t> sizeof(real), True)
         run_tile(rows, vecs, t)
         for i in range(rows):
             if not whole0:
@@ -198,10 +210,10 @@ cdef void run_unit(Gather* g, Py_ssize_t unit, char* workspace) noexcept nogil:
         copy_padded(src, g.src_end, g.channels, &g.rows, &g.cols, block * g.block, g.block + g.rows.halo, copy)
         src = copy
     t.depth = g.depth
-    t.accumulate = False
+    t.accumulate, t.relu = False, g.relu
     for v in range(0, plan.vectors, 2):
-        if g.mode == PACKED:
-            pack_panel(g, plan, v, <int> min(2, plan.vectors - v), copy, panel)
+        if g.panels:
+            pack_panel(g, plan, v, <int> min(2, plan.vectors - v), src, panel)
             t.b0 = panel
             t.b1 = panel + VL
             t.step = g.packed
@@ -249,9 +261,10 @@ cdef inline bint is_plain(Py_ssize_t taps, Py_ssize_t strides, Py_ssize_t inputs
 
 def conv2d_forward(
     const real[:, :, :, ::1] x, const real[:, :, :, ::1] w, const real[::1] bias, real[:, :, :, ::1] y,
-    int stride_h, int stride_w, int top, int left, int dilation_h, int dilation_w, int groups, int threads,
+    int stride_h, int stride_w, int top, int left, int dilation_h, int dilation_w, int groups,
+    bint relu, int threads,
 ):
-    """Fill y with the convolution of x and w, plus the bias unless it is empty."""
+    """Fill y with the convolution of x and w, plus the bias unless it is empty, rectified if `relu`."""
     cdef Gather g
     cdef Py_ssize_t kh = w.shape[2], kw = w.shape[3], height = x.shape[2], width = x.shape[3], p = y.shape[2], q = y.shape[3]
     cdef unsigned char[::1] tables = _scratch(axis_memory(&g.cols, kw, axis_memory(&g.rows, kh, 0)), 1)
@@ -264,6 +277,7 @@ def conv2d_forward(
     g.images, g.groups, g.channels, g.filters = x.shape[0], groups, w.shape[1], w.shape[0] // groups
     g.height, g.width = p, q
     g.src, g.dst, g.bias = &x[0, 0, 0, 0], &y[0, 0, 0, 0], &bias[0] if bias.shape[0] else NULL
+    g.relu = relu
     gather(&g, &w[0, 0, 0, 0], g.channels * kh * kw, kh * kw, kw, threads)
 
 
@@ -283,6 +297,7 @@ def conv2d_backward_input(
     g.images, g.groups, g.channels, g.filters = dx.shape[0], groups, w.shape[0] // groups, w.shape[1]
     g.height, g.width = height, width
     g.src, g.dst, g.bias = &dy[0, 0, 0, 0], &dx[0, 0, 0, 0], NULL
+    g.relu = False
     for i in range(min(stride_h, height)):
         for j in range(min(stride_w, width)):
             g.mode = PLAIN if plain else ROWS

@@ -1,8 +1,8 @@
-# 2-d convolution, gradient with respect to the filters and the bias.
+# 2-d convolution, gradient with respect to the filters.
 #
-#     dw[m,c,r,s'] = sum_npq dy[n,m,p,q] x[n,c, p s + r d - pad, q s + s' d - pad]        db[m] = sum_npq dy[n,m,p,q]
+#     dw[m,c,r,s'] = sum_npq dy[n,m,p,q] x[n,c, p s + r d - pad, q s + s' d - pad]
 #
-# x (N,C,H,W), dy (N,M,P,Q), dw (M,C/g,R,S), db (M,). The sum runs over pixels, so pixels are the depth of the tile: dy is
+# x (N,C,H,W), dy (N,M,P,Q), dw (M,C/g,R,S). The sum runs over pixels, so pixels are the depth of the tile: dy is
 # packed pixel by pixel as its `a`, and x is copied once into [image][row][column][channel], padded, where the values that
 # one pixel contributes to neighbouring taps of a row are neighbours: the tile reads such a run in place, for any stride.
 # Where runs are so short that they would leave most of a vector empty, as in first layers, all runs of a pixel are first
@@ -170,7 +170,7 @@ cdef void add_block(
     cdef Py_ssize_t r, panel, v, tile_index, m, base, ldc = g.runs * g.padded_run, m0 = tile_start(first, g.filters)
     cdef int vecs
     cdef Tile t
-    t.depth, t.step, t.init, t.accumulate, t.ldc0, t.ldc1 = depth, g.place, NULL, accumulate, ldc, ldc
+    t.depth, t.step, t.init, t.accumulate, t.relu, t.ldc0, t.ldc1 = depth, g.place, NULL, accumulate, False, ldc, ldc
     for r in range(g.runs):
         base = 0 if g.joined else piece_place(g, r)
         for panel in range((g.padded_run + PANEL - 1) // PANEL):
@@ -242,31 +242,11 @@ cdef void add_shards(Weight* g, Py_ssize_t filter, real* dw) noexcept nogil:
                 dw[(c * g.kh + r) * g.kw + s] = total
 
 
-cdef real sum_filter(const real* dy, Py_ssize_t images, Py_ssize_t stride, Py_ssize_t area) noexcept nogil:
-    """The sum of one filter's gradients: a vector at a time within an image, in double precision across images."""
-    cdef double total = 0
-    cdef Py_ssize_t n, j
-    cdef int i
-    cdef vf part
-    cdef real lanes[VL]
-    for n in range(images):
-        part = splat(0)
-        for j in range(area // VL):
-            part = part + load(dy + j * VL)
-        store(lanes, part)
-        for i in range(VL):
-            total += lanes[i]
-        for j in range(area // VL * VL, area):
-            total += dy[j]
-        dy += stride
-    return <real> total
-
-
 def conv2d_backward_weight(
-    const real[:, :, :, ::1] dy, const real[:, :, :, ::1] x, real[:, :, :, ::1] dw, real[::1] db,
+    const real[:, :, :, ::1] dy, const real[:, :, :, ::1] x, real[:, :, :, ::1] dw,
     int stride_h, int stride_w, int top, int left, int dilation_h, int dilation_w, int groups, int threads,
 ):
-    """Fill dw and db with the gradients with respect to the filters and the bias."""
+    """Fill dw with the gradient with respect to the filters."""
     cdef Weight g
     cdef Py_ssize_t u, filters = dw.shape[0], area = dy.shape[2] * dy.shape[3], filter_size
     cdef unsigned char[::1] buffer
@@ -287,4 +267,3 @@ def conv2d_backward_weight(
                 run_weight_unit(&g, u, g.workspace + threadid() * g.workspace_bytes)
             for u in prange(filters, schedule="static"):
                 add_shards(&g, u, &dw[0, 0, 0, 0] + u * filter_size)
-                db[u] = sum_filter(g.dy + u * area, g.images, filters * area, area)

@@ -1,6 +1,6 @@
 # Matrix product on the register tile, for dense layers.
 #
-#     c[i, j] = bias[j] + sum_k op(a)[i, k] op(b)[k, j]        op: as it stands, or transposed
+#     c[i, j] = bias[j] + sum_k op(a)[i, k] op(b)[k, j]        op: as it stands, or transposed; max(c, 0) with relu
 #
 # c (m, n), a (m, k) or (k, m), b (k, n) or (n, k), bias (n,) or empty. Columns are the vector: b is read in place where a
 # panel of it is VL neighbouring values, else packed. Each value is one sum over k in order: the same bits for any thread.
@@ -13,6 +13,7 @@ cdef struct Gemm:
     Py_ssize_t b_row            # values from one k to the next
     Py_ssize_t b_column
     const real* bias
+    bint relu
     real* c
     real* packed_a
     Py_ssize_t* place           # row k of b where it lies
@@ -48,7 +49,7 @@ cdef void run_gemm_unit(Gemm* g, Py_ssize_t unit, real* panel) noexcept nogil:
     cdef int rows
     cdef real spill[TILE]
     cdef Tile args
-    args.depth, args.accumulate, args.init = g.k, g.bias != NULL, NULL
+    args.depth, args.accumulate, args.init, args.relu = g.k, g.bias != NULL, NULL, g.relu
     if whole and g.b_column == 1:
         args.b0 = g.b + j
         args.step = g.place
@@ -77,9 +78,9 @@ cdef void run_gemm_unit(Gemm* g, Py_ssize_t unit, real* panel) noexcept nogil:
 
 def gemm(
     const real[:, ::1] a, const real[:, ::1] b, const real[::1] bias, real[:, ::1] c, bint transpose_a, bint transpose_b,
-    int threads,
+    bint relu, int threads,
 ):
-    """Fill c with op(a) op(b), plus the bias in every row unless it is empty."""
+    """Fill c with op(a) op(b), plus the bias in every row unless it is empty, rectified if `relu`."""
     cdef Gemm g
     cdef Py_ssize_t u, tiles, panels, a_row, a_column, k
     cdef const real* pa = &a[0, 0]
@@ -87,6 +88,7 @@ def gemm(
     g.m, g.n, g.k = c.shape[0], c.shape[1], a.shape[0] if transpose_a else a.shape[1]
     a_row, a_column = 1 if transpose_a else g.k, g.m if transpose_a else 1
     g.b_row, g.b_column = 1 if transpose_b else g.n, g.k if transpose_b else 1
+    g.relu = relu
     g.b, g.c, g.bias = &b[0, 0], &c[0, 0], &bias[0] if bias.shape[0] else NULL
     tiles, panels = tile_count(g.m), (g.n + PANEL - 1) // PANEL
     g.splits = max(1, min(tiles, (2 * threads + panels - 1) // panels if threads > 1 else 1))

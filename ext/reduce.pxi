@@ -1,7 +1,6 @@
 # Sums over a vector's lanes, and vectors of which only some lanes are in use.
 
 cdef extern from "vec.h" nogil:
-    vf vrelu(vf)
     vf vrelu_gradient(vf, vf)
 
 
@@ -32,3 +31,26 @@ cdef inline void store_part(real* p, Py_ssize_t count, vf v) noexcept nogil:
     store(lanes, v)
     for j in range(count):
         p[j] = lanes[j]
+
+
+cdef real channel_sum(const real* x, Py_ssize_t images, Py_ssize_t stride, Py_ssize_t area) noexcept nogil:
+    """The sum of one channel: a vector at a time within an image, in double across images."""
+    cdef double total = 0
+    cdef Py_ssize_t n, j
+    cdef vf part
+    for n in range(images):
+        part = splat(0)
+        for j in range(area // VL):
+            part = part + load(x + j * VL)
+        total += lane_sum(part)
+        for j in range(area // VL * VL, area):
+            total += x[j]
+        x += stride
+    return <real> total
+
+
+def channel_sums(const real[:, :, ::1] x, real[::1] sums, int threads):
+    """Fill sums (C,) with those of x (N, C, area): the gradient of a convolution's bias."""
+    cdef Py_ssize_t u, channels = x.shape[1], area = x.shape[2]
+    for u in prange(channels, schedule="static", nogil=True, num_threads=threads):
+        sums[u] = channel_sum(&x[0, u, 0], x.shape[0], channels * area, area)

@@ -32,7 +32,6 @@ typedef real vf __attribute__((vector_size(CONVLAYERS_VEC_BYTES), aligned(REAL_B
 typedef __typeof__((vf){0} < (vf){0}) vmask;
 #define vselect(mask, a, b) ((vf)(((mask) & (vmask)(a)) | (~(mask) & (vmask)(b))))
 #define vnot(mask) (~(mask))
-#define vnegative(v) ((v) < (vf){0})
 #else
 #define VL 1
 typedef real vf;
@@ -41,7 +40,6 @@ typedef real vf;
 typedef int vmask;
 #define vselect(mask, a, b) ((mask) ? (a) : (b))
 #define vnot(mask) (!(mask))
-#define vnegative(v) ((v) < 0)
 #endif
 
 /* Transposition: rounds of exchanges between the vectors i and i + s, s = 1, 2, 4, ... below the size of the square. */

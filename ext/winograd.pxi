@@ -253,7 +253,7 @@ cdef void multiply_block(
     """For each value the product of filters and tiles: [value][filter][tile]."""
     cdef Py_ssize_t value, v, t, m
     cdef Tile args
-    args.depth, args.step, args.init, args.accumulate = g.channels, g.step, NULL, False
+    args.depth, args.step, args.init, args.accumulate, args.relu = g.channels, g.step, NULL, False, False
     args.ldc0 = args.ldc1 = g.block
     for value in range(g.size * g.size):
         for v in range(0, vectors, 2):
@@ -269,10 +269,6 @@ cdef void multiply_block(
                 run_tile(<int> args.lda, <int> min(2, vectors - v), &args)
 
 
-cdef inline vf rectified(vf v, bint relu) noexcept nogil:
-    return vselect(vnegative(v), splat(0), v) if relu else v
-
-
 cdef void output_tiles(Winograd* g, const real* products, vf bias, real* outputs) noexcept nogil:
     """A^T M A for VL tiles: rows of the tiles' outputs, [row][tile][4 values]; for m = 2 both rows in one piece of four."""
     cdef vf half[24]
@@ -286,7 +282,8 @@ cdef void output_tiles(Winograd* g, const real* products, vf bias, real* outputs
         for i in range(4):
             winograd_output(6, 4, half + 6 * i, 1, y, 1)
             for j in range(4):
-                y[j] = rectified(y[j] + bias, g.relu)
+                y[j] = y[j] + bias
+                y[j] = vrelu(y[j]) if g.relu else y[j]
             store_fours(outputs + i * g.row, y)
     else:
         for j in range(4):
@@ -296,7 +293,8 @@ cdef void output_tiles(Winograd* g, const real* products, vf bias, real* outputs
         for i in range(2):
             winograd_output(4, 2, half + 4 * i, 1, y + 2 * i, 1)
         for j in range(4):
-            y[j] = rectified(y[j] + bias, g.relu)
+            y[j] = y[j] + bias
+            y[j] = vrelu(y[j]) if g.relu else y[j]
         store_fours(outputs, y)
 
 

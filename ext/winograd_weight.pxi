@@ -140,7 +140,7 @@ cdef void add_products(WinogradWeight* g, Py_ssize_t value, Py_ssize_t tiles, bi
     """sums[filter, channel] (+)= gradients^T inputs for one value, over the tiles of a block."""
     cdef Py_ssize_t panel, c, t, m
     cdef Tile args
-    args.depth, args.step, args.init, args.accumulate = tiles, g.step, NULL, accumulate
+    args.depth, args.step, args.init, args.accumulate, args.relu = tiles, g.step, NULL, accumulate, False
     args.lda, args.ldc0, args.ldc1 = g.dy.pitch, g.ldc, g.ldc
     for panel in range((g.x.channels + PANEL - 1) // PANEL):
         c = panel * PANEL
@@ -204,10 +204,10 @@ cdef void run_winograd_weight(WinogradWeight* g, int threads) noexcept nogil:
 
 
 def winograd_backward_weight(
-    const real[:, :, :, ::1] dy, const real[:, :, :, ::1] x, real[:, :, :, ::1] dw, real[::1] db,
+    const real[:, :, :, ::1] dy, const real[:, :, :, ::1] x, real[:, :, :, ::1] dw,
     int m, int top, int left, int groups, int threads,
 ):
-    """Fill dw and db with the gradients with respect to the filters and the bias."""
+    """Fill dw with the gradient with respect to the filters."""
     cdef WinogradWeight g
     cdef Py_ssize_t u, group, filters = dw.shape[0] // groups, channels = dw.shape[1], p = dy.shape[2], q = dy.shape[3]
     cdef Py_ssize_t images = x.shape[0], area = p * q
@@ -227,5 +227,3 @@ def winograd_backward_weight(
             run_winograd_weight(&g, threads)
             for u in prange(filters, schedule="static", num_threads=threads):
                 gradient_filters(&g, u, &dw[group * filters + u, 0, 0, 0])
-        for u in prange(dw.shape[0], schedule="static", num_threads=threads):
-            db[u] = sum_filter(&dy[0, u, 0, 0], images, g.dy.image, area)

@@ -4,9 +4,11 @@ from typing import TypedDict, Unpack
 
 import numpy as np
 
+from .. import kernels
 from ..errors import ShapeError
+from ..kernels import memory
 from ..shapes import IntOrSequence, Padding
-from ._arrays import as_array, check_gradient
+from ._arrays import NO_BIAS, as_array, check_gradient, threads_for
 from .algorithms.problem import FORWARD, INPUT_GRADIENT, WEIGHT_GRADIENT
 from .plan import plan_conv2d
 
@@ -31,12 +33,13 @@ def conv2d(
     dilation: IntOrSequence = 1,
     groups: int = 1,
     algorithm: str = "auto",
+    relu: bool = False,
 ) -> np.ndarray:
     """2-d cross-correlation, as in ONNX `Conv`: `y[n,m,p,q] = b[m] + sum x[n,c,p s + r d - pad, ...] w[m,c,r,s]`.
 
     x `(N, C, H, W)`, w `(M, C/groups, R, S)`, b `(M,)`; returns `(N, M, P, Q)`. `algorithm`: `"auto"`, which takes the
-    cheapest by a cost model (`explain_conv2d` tells), `"direct"` (the definition, compiled) or `"einsum"` (the reference, in
-    float64 inside).
+    cheapest by a cost model (`explain_conv2d` tells), `"direct"` (the definition, compiled), `"winograd"` (3x3 kernels at
+    stride 1) or `"einsum"` (the reference, in float64 inside). With `relu`, `max(y, 0)`, in the same pass.
     """
     x = as_array(x, "conv2d: x", 4)
     w = as_array(w, "conv2d: w", 4, x.dtype)
@@ -47,7 +50,7 @@ def conv2d(
     bias = None if b is None else as_array(b, "conv2d: b", 1, x.dtype)
     if bias is not None and bias.shape != w.shape[:1]:
         raise ShapeError(f"conv2d: b must have shape ({w.shape[0]},), one value a filter; got {bias.shape}")
-    return plan.run.forward(x, w, bias, plan.problem)
+    return plan.run.forward(x, w, bias, plan.problem, relu)
 
 
 def conv2d_backward_input(
@@ -60,13 +63,24 @@ def conv2d_backward_input(
     return plan.run.backward_input(check_gradient(dy, plan.problem.y, "conv2d", dy.dtype), w, plan.problem)
 
 
+def _bias_gradient(dy: np.ndarray) -> np.ndarray:
+    db = memory.empty(dy.shape[1:2], dy.dtype)
+    if dy.size:
+        planes = dy.reshape(*dy.shape[:2], -1)
+        kernels.compiled(dy.dtype).channel_sums(planes, db, threads_for(dy.size))
+    else:
+        db.fill(0)
+    return db
+
+
 def conv2d_backward_weight(
-    dy: np.ndarray, x: np.ndarray, w_shape: tuple[int, ...], **options: Unpack[ConvOptions]
+    dy: np.ndarray, x: np.ndarray, w_shape: tuple[int, ...], *, bias: bool = True, **options: Unpack[ConvOptions]
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The gradients with respect to weights of shape `w_shape` and to the bias: `(dw, db)`."""
+    """The gradients with respect to weights of shape `w_shape` and to the bias: `(dw, db)`; db is empty without `bias`."""
     x = as_array(x, "conv2d: x", 4)
     plan = plan_conv2d(WEIGHT_GRADIENT, x.shape, tuple(w_shape), x.dtype.name, **options)
-    return plan.run.backward_weight(check_gradient(dy, plan.problem.y, "conv2d", x.dtype), x, plan.problem)
+    dy = check_gradient(dy, plan.problem.y, "conv2d", x.dtype)
+    return plan.run.backward_weight(dy, x, plan.problem), _bias_gradient(dy) if bias else NO_BIAS[x.dtype]
 
 
 def conv2d_backward(

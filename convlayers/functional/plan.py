@@ -4,9 +4,9 @@ Every algorithm is a module of `algorithms/` with the same five functions:
 
     refuses(problem)                            why it cannot compute this, or None
     cost(problem, machine)                      its time on one thread, in microseconds, by a model
-    forward(x, w, bias, problem)                y
+    forward(x, w, bias, problem, relu)          y, or max(y, 0)
     backward_input(dy, w, problem)              dx
-    backward_weight(dy, x, problem)             dw, db
+    backward_weight(dy, x, problem)             dw
 
 `algorithm="auto"` takes the one that costs least. The thread count plays no part: it must not change the bits.
 """

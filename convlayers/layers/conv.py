@@ -23,6 +23,7 @@ class Conv2d(Layer):
     per axis, `"same"` (SAME_UPPER) or `"valid"`. `algorithm`: see `functional.conv2d`.
     """
 
+    fuses_relu = True
     absorbs_affine = True
     examples = (
         ({"out_channels": 5, "kernel_size": 3}, (3, 7, 8)),
@@ -73,23 +74,28 @@ class Conv2d(Layer):
             self.params["bias"] = rng.uniform(-bound, bound, self.out_channels).astype(np.float32)
         return (self.out_channels, *win.output)
 
-    def forward(self, x, *, training, affine=None):
-        weight, bias = self.params["weight"], self.params.get("bias")
-        if affine is None:
-            return functional.conv2d(x, weight, bias, **self._options()), x
-        scale, shift = affine
-        if x.size // x.shape[1] < weight[0].size:
-            # The images have fewer pixels than a filter has weights: a pass over the output is the shorter one.
-            return functional.scale_shift(functional.conv2d(x, weight, bias, **self._options()), scale, shift), x
-        weight, bias = weight * scale[:, None, None, None], shift if bias is None else bias * scale + shift
-        return functional.conv2d(x, weight, bias, **self._options()), x
+    def forward(self, x, *, training, affine=None, relu=False):
+        weight, bias, options = self.params["weight"], self.params.get("bias"), self._options()
+        if affine is not None:
+            scale, shift = affine
+            if x.size // x.shape[1] < weight[0].size:
+                # The images have fewer pixels than a filter has weights: a pass over the output is the shorter one.
+                return functional.scale_shift(functional.conv2d(x, weight, bias, **options), scale, shift, relu=relu), x
+            weight, bias = weight * scale[:, None, None, None], shift if bias is None else bias * scale + shift
+        y = functional.conv2d(x, weight, bias, **options, relu=relu)
+        return y, (x, y if relu else None)
 
     def backward(self, dy, cache):
-        self.accumulate(dy, cache)
-        return functional.conv2d_backward_input(dy, self.params["weight"], cache.shape, **self._options())
+        x, y = cache
+        dy = dy if y is None else functional.relu_backward(dy, y)
+        self.accumulate(dy, (x, None))
+        return functional.conv2d_backward_input(dy, self.params["weight"], x.shape, **self._options())
 
     def accumulate(self, dy, cache):
-        dw, db = functional.conv2d_backward_weight(dy, cache, self.params["weight"].shape, **self._options())
+        x, y = cache
+        dy = dy if y is None else functional.relu_backward(dy, y)
+        options = self._options()
+        dw, db = functional.conv2d_backward_weight(dy, x, self.params["weight"].shape, bias=self.bias, **options)
         self.grads["weight"] += dw
         if self.bias:
             self.grads["bias"] += db

@@ -35,6 +35,7 @@ class Dense(Layer):
     bound `1 / sqrt(in)`, as PyTorch's `Linear` does (He et al. 2015 with a = sqrt(5)).
     """
 
+    fuses_relu = True
     examples = (({"out_features": 5}, (7,)), ({"out_features": 33, "bias": False}, (18,)))
 
     def __init__(self, out_features: int, *, bias: bool = True) -> None:
@@ -50,15 +51,19 @@ class Dense(Layer):
             self.params["bias"] = rng.uniform(-bound, bound, self.out_features).astype(np.float32)
         return (self.out_features,)
 
-    def forward(self, x, *, training):
-        return functional.linear(x, self.params["weight"], self.params.get("bias")), x
+    def forward(self, x, *, training, relu=False):
+        y = functional.linear(x, self.params["weight"], self.params.get("bias"), relu=relu)
+        return y, (x, y if relu else None)
 
     def backward(self, dy, cache):
-        self.accumulate(dy, cache)
+        x, y = cache
+        dy = dy if y is None else functional.relu_backward(dy, y)
+        self.accumulate(dy, (x, None))
         return functional.linear_backward_input(dy, self.params["weight"])
 
     def accumulate(self, dy, cache):
-        dw, db = functional.linear_backward_weight(dy, cache)
+        x, y = cache
+        dw, db = functional.linear_backward_weight(dy if y is None else functional.relu_backward(dy, y), x)
         self.grads["weight"] += dw
         if self.bias:
             self.grads["bias"] += db

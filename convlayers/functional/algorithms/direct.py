@@ -18,13 +18,13 @@ def cost(problem: Problem, machine: Machine) -> float:
     return 2e-3 * problem.work / (0.85 * machine.gflops_of(problem.dtype))
 
 
-def forward(x: np.ndarray, w: np.ndarray, bias: np.ndarray | None, problem: Problem) -> np.ndarray:
+def forward(x: np.ndarray, w: np.ndarray, bias: np.ndarray | None, problem: Problem, relu: bool = False) -> np.ndarray:
     """y."""
     y = memory.empty(problem.y, x.dtype)
     if y.size:
         kernel = kernels.compiled(x.dtype).conv2d_forward
-        no_bias = NO_BIAS[x.dtype]
-        kernel(x, w, no_bias if bias is None else bias, y, *geometry(problem.win), problem.groups, threads_for(problem.work))
+        bias = NO_BIAS[x.dtype] if bias is None else bias
+        kernel(x, w, bias, y, *geometry(problem.win), problem.groups, relu, threads_for(problem.work))
     return y
 
 
@@ -37,13 +37,12 @@ def backward_input(dy: np.ndarray, w: np.ndarray, problem: Problem) -> np.ndarra
     return dx
 
 
-def backward_weight(dy: np.ndarray, x: np.ndarray, problem: Problem) -> tuple[np.ndarray, np.ndarray]:
-    """dw and db."""
-    dw, db = memory.empty(problem.w, x.dtype), memory.empty(problem.w[:1], x.dtype)
+def backward_weight(dy: np.ndarray, x: np.ndarray, problem: Problem) -> np.ndarray:
+    """dw."""
+    dw = memory.empty(problem.w, x.dtype)
     if x.size:
         kernel = kernels.compiled(x.dtype).conv2d_backward_weight
-        kernel(dy, x, dw, db, *geometry(problem.win), problem.groups, threads_for(problem.work))
+        kernel(dy, x, dw, *geometry(problem.win), problem.groups, threads_for(problem.work))
     else:
         dw.fill(0)
-        db[...] = dy.sum(axis=(0, 2, 3))
-    return dw, db
+    return dw

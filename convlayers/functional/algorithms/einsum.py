@@ -16,9 +16,10 @@ def cost(problem: Problem, machine: Machine) -> float:
     return 1000 + 1e-2 * problem.work
 
 
-def forward(x: np.ndarray, w: np.ndarray, bias: np.ndarray | None, problem: Problem) -> np.ndarray:
+def forward(x: np.ndarray, w: np.ndarray, bias: np.ndarray | None, problem: Problem, relu: bool = False) -> np.ndarray:
     """y."""
-    return reference.conv_forward(x, w, bias, problem.win, problem.groups).astype(x.dtype)
+    y = reference.conv_forward(x, w, bias, problem.win, problem.groups).astype(x.dtype)
+    return np.maximum(y, 0, out=y) if relu else y
 
 
 def backward_input(dy: np.ndarray, w: np.ndarray, problem: Problem) -> np.ndarray:
@@ -26,7 +27,6 @@ def backward_input(dy: np.ndarray, w: np.ndarray, problem: Problem) -> np.ndarra
     return reference.conv_backward_input(dy, w, problem.x, problem.win, problem.groups).astype(dy.dtype)
 
 
-def backward_weight(dy: np.ndarray, x: np.ndarray, problem: Problem) -> tuple[np.ndarray, np.ndarray]:
-    """dw and db."""
-    dw, db = reference.conv_backward_weight(dy, x, problem.w, problem.win, problem.groups)
-    return dw.astype(x.dtype), db.astype(x.dtype)
+def backward_weight(dy: np.ndarray, x: np.ndarray, problem: Problem) -> np.ndarray:
+    """dw."""
+    return reference.conv_backward_weight(dy, x, problem.w, problem.win, problem.groups)[0].astype(x.dtype)

@@ -74,9 +74,8 @@ def backward_input(dy: np.ndarray, w: np.ndarray, problem: Problem) -> np.ndarra
     return dx
 
 
-def backward_weight(dy: np.ndarray, x: np.ndarray, problem: Problem) -> tuple[np.ndarray, np.ndarray]:
-    """dw and db."""
-    dw, db = memory.empty(problem.w, x.dtype), memory.empty(problem.w[:1], x.dtype)
-    kernel = kernels.compiled(x.dtype).winograd_backward_weight
-    kernel(dy, x, dw, db, *_arguments(problem), threads_for(problem.work))
-    return dw, db
+def backward_weight(dy: np.ndarray, x: np.ndarray, problem: Problem) -> np.ndarray:
+    """dw."""
+    dw = memory.empty(problem.w, x.dtype)
+    kernels.compiled(x.dtype).winograd_backward_weight(dy, x, dw, *_arguments(problem), threads_for(problem.work))
+    return dw
