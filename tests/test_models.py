@@ -7,6 +7,8 @@ import convlayers as cl
 from convlayers import kernels
 from convlayers.cli.architectures import architectures
 from convlayers.errors import ShapeError
+from convlayers.onnx.compare import lengths
+from convlayers.tolerance import tolerance
 
 # Weights by count, and for resnet20 the published 0.27 million: 269,722 with parameter-free shortcuts, 2,752 in projections.
 SIZES = {
@@ -78,6 +80,26 @@ def test_odd_sizes_and_images_too_small():
         assert getattr(cl.models, name)((3, 33, 17))(np.ones((2, 3, 33, 17), np.float32)).shape == (2, 10)
     with pytest.raises(ShapeError, match="MaxPool2d"):
         cl.models.vgg_small((3, 4, 4))
+
+
+def gradient(model, dtype):
+    rng = np.random.default_rng(0)
+    for _, layer in model.layers():
+        for arrays in (layer.params, layer.grads):
+            arrays.update({key: value.astype(dtype) for key, value in arrays.items()})
+    y, tape = model.forward(rng.standard_normal((8, *model.input_shape)).astype(dtype), step=0)
+    dx = model.backward(rng.standard_normal(y.shape).astype(dtype), tape)
+    return np.concatenate([dx.ravel(), *(g.ravel() for g in model.gradients().values())])
+
+
+@pytest.mark.parametrize("name", SIZES)
+def test_gradients_against_float64(name, monkeypatch):
+    """With tanh for ReLU: one that bends the other way after a rounding changes a deep network's gradient by a jump."""
+    monkeypatch.setattr(cl.models, "ReLU", cl.Tanh)
+    shape = (1, 28, 28) if name == "lenet5" else (3, 16, 16)
+    narrow, wide = (gradient(getattr(cl.models, name)(shape), dtype) for dtype in ("float32", "float64"))
+    model = getattr(cl.models, name)(shape)
+    assert np.linalg.norm(narrow - wide) <= tolerance(np.float32, max(lengths(model))) * np.linalg.norm(wide)
 
 
 @pytest.mark.parametrize("name", ["vgg_small", "mobilenet_small", "resnet20"])

