@@ -76,8 +76,7 @@ cdef inline void tile "convlayers_tile"(int rows, int vecs, Tile* t) noexcept no
     for i in range(rows):
         if t.accumulate:
             acc[i][0] = load(t.c0 + i * t.ldc0)
-            if vecs == 2:
-                acc[i][1] = load(t.c1 + i * t.ldc1)
+            acc[i][1] = load(t.c1 + i * t.ldc1) if vecs == 2 else acc[i][0]
         else:
             x = splat(t.init[i] if t.init != NULL else 0)
             acc[i][0] = x
@@ -148,19 +147,6 @@ cdef inline Py_ssize_t tile_count(Py_ssize_t rows) noexcept nogil:
 cdef inline Py_ssize_t tile_start(Py_ssize_t t, Py_ssize_t rows) noexcept nogil:
     """First row of tile t: rows are shared out evenly, so that 16 rows make 8 + 8 and not 14 + 2."""
     return t * rows // tile_count(rows)
-
-
-cdef void pack_rows(
-    const real* src, Py_ssize_t row_stride, Py_ssize_t stride, int rows, Py_ssize_t depth, real* dst
-) noexcept nogil:
-    """dst[k * rows + i] = src[i * row_stride + k * stride]: the `a` of one tile, a cache-sized run of k at a time."""
-    cdef Py_ssize_t k, k0, k1
-    cdef int i
-    for k0 in range(0, depth, 128):
-        k1 = min(k0 + 128, depth)
-        for i in range(rows):
-            for k in range(k0, k1):
-                dst[k * rows + i] = src[i * row_stride + k * stride]
 
 
 cdef inline size_t take(size_t* cursor, Py_ssize_t nbytes) noexcept nogil:

@@ -71,6 +71,16 @@ typedef lane_number vlanes __attribute__((vector_size(CONVLAYERS_VEC_BYTES)));
         }
 #endif
 
+/* The last n lanes of v, zeros in the others. */
+ALWAYS_INLINE vf convlayers_last_lanes(vf v, ptrdiff_t n) {
+#if VL > 1
+#define ITSELF(l, s) (l)
+    return vselect((vf){LANES(ITSELF, 0)} >= splat(VL - n), v, (vf){0});
+#else
+    return n > 0 ? v : 0;
+#endif
+}
+
 /* v[i][k] <-> v[k][i] in a square of VL vectors. */
 ALWAYS_INLINE void convlayers_transpose_square(vf *v) {
 #if VL > 1
@@ -86,6 +96,27 @@ ALWAYS_INLINE void convlayers_transpose_square(vf *v) {
     EXCHANGE(v, VL, 8)
 #endif
     (void)v;
+}
+
+#define ADD_PAIRS(v, n, s) \
+    for (int i = 0; i < (n) / 2; i++) \
+        (v)[i] = SHUFFLE((v)[2 * i], (v)[2 * i + 1], LANES(LOWER, s)) + SHUFFLE((v)[2 * i], (v)[2 * i + 1], LANES(UPPER, s));
+
+/* The sum of the lanes of each of VL vectors, as one vector; v is used up. */
+ALWAYS_INLINE vf convlayers_square_sums(vf *v) {
+#if VL > 1
+    ADD_PAIRS(v, VL, 1)
+#endif
+#if VL > 2
+    ADD_PAIRS(v, VL / 2, 2)
+#endif
+#if VL > 4
+    ADD_PAIRS(v, VL / 4, 4)
+#endif
+#if VL > 8
+    ADD_PAIRS(v, VL / 8, 8)
+#endif
+    return v[0];
 }
 
 /* Four neighbouring values at each of VL places, as four vectors of one value each: v[p] holds src[place[t] + p]. Which t a
@@ -165,6 +196,14 @@ ALWAYS_INLINE vf vrelu_gradient(vf v, vf dy) { return vselect(v > splat(0), dy, 
 #endif
 #define PANEL (NV * VL)
 #define TILE (MR * NV * VL)
+/* The tile of products of rows: so many rows and columns of accumulators, beside a vector for each row and one more. */
+#define DOT_ROWS 4
+#if CONVLAYERS_REGISTERS >= 32
+#define DOT_COLS 6
+#else
+#define DOT_COLS 2
+#endif
+#define DOT_SUMS ((DOT_ROWS * DOT_COLS + VL - 1) / VL * VL)
 /* Nine taps of the filters of a tile, in whole vectors. */
 #define TAPS_3X3 (9 * ((MR + VL - 1) / VL * VL))
 
@@ -184,6 +223,8 @@ ALWAYS_INLINE void convlayers_winograd_filter(int, int, const vf *, int, vf *, i
 ALWAYS_INLINE void convlayers_winograd_output(int, int, const vf *, int, vf *, int);
 ALWAYS_INLINE void convlayers_winograd_input_tiles(int, const real *, ptrdiff_t, const ptrdiff_t *, int, real *, ptrdiff_t);
 ALWAYS_INLINE void convlayers_winograd_gradient_tile(int, int, const real *, ptrdiff_t, real *, ptrdiff_t);
+ALWAYS_INLINE void convlayers_lane_sums(const vf *, int, real *);
+ALWAYS_INLINE void convlayers_dot_tile(int, const real **, const real **, ptrdiff_t, real *);
 ALWAYS_INLINE ptrdiff_t convlayers_pick(ptrdiff_t, ptrdiff_t, const real *, const real *, real *, real *);
 ALWAYS_INLINE void convlayers_any_vector(struct convlayers_pool *, const real *, ptrdiff_t, ptrdiff_t, real *, real *);
 

@@ -8,18 +8,19 @@ from ..kernels import memory
 from ._arrays import NO_BIAS, as_array, check_gradient, threads_for
 
 
-def _gemm(
-    a: np.ndarray, b: np.ndarray, bias: np.ndarray | None, transpose_a: bool, transpose_b: bool, relu: bool = False
-) -> np.ndarray:
-    m, k = a.shape[::-1] if transpose_a else a.shape
-    n = b.shape[0] if transpose_b else b.shape[1]
+# From so many products in a sum on, and up to so many columns, sums over neighbouring values beat the packed panels: on Zen 5 by
+# 1.1 to 2 times.
+_LONG_SUM = 256
+_FEW_COLUMNS = 16
+
+
+def _gemm(a: np.ndarray, b: np.ndarray, transpose_a: bool = False) -> np.ndarray:
+    m, n, k = a.shape[1] if transpose_a else a.shape[0], b.shape[1], b.shape[0]
     c = memory.empty((m, n), a.dtype)
     if c.size and k:
-        kernel = kernels.compiled(a.dtype).gemm
-        no_bias = NO_BIAS[a.dtype]
-        kernel(a, b, no_bias if bias is None else bias, c, transpose_a, transpose_b, relu, threads_for(m * n * k))
+        kernels.compiled(a.dtype).gemm(a, b, NO_BIAS[a.dtype], c, transpose_a, False, False, threads_for(m * n * k))
     else:
-        c[...] = 0 if bias is None else np.maximum(bias, 0) if relu else bias
+        c.fill(0)
     return c
 
 
@@ -32,14 +33,24 @@ def linear(x: np.ndarray, w: np.ndarray, b: np.ndarray | None = None, *, relu: b
     bias = None if b is None else as_array(b, "linear: b", 1, x.dtype)
     if bias is not None and bias.shape != w.shape[:1]:
         raise ShapeError(f"linear: b must have shape ({w.shape[0]},); got {bias.shape}")
-    return _gemm(x, w, bias, False, True, relu)
+    y = memory.empty((x.shape[0], w.shape[0]), x.dtype)
+    if y.size and x.size:
+        bias = NO_BIAS[x.dtype] if bias is None else bias
+        compiled, threads = kernels.compiled(x.dtype), threads_for(x.shape[0] * w.size)
+        if x.shape[1] >= _LONG_SUM or w.shape[0] <= _FEW_COLUMNS:
+            compiled.gemm_rows(x, w, bias, y, relu, threads)
+        else:
+            compiled.gemm(x, w, bias, y, False, True, relu, threads)
+    else:
+        y[...] = 0 if bias is None else np.maximum(bias, 0) if relu else bias
+    return y
 
 
 def linear_backward_input(dy: np.ndarray, w: np.ndarray) -> np.ndarray:
     """`dx = dy @ w`, the gradient of `linear` with respect to x."""
     dy = as_array(dy, "linear: dy", 2)
     w = as_array(w, "linear: w", 2, dy.dtype)
-    return _gemm(check_gradient(dy, (dy.shape[0], w.shape[0]), "linear", dy.dtype), w, None, False, False)
+    return _gemm(check_gradient(dy, (dy.shape[0], w.shape[0]), "linear", dy.dtype), w)
 
 
 def linear_backward_weight(dy: np.ndarray, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -47,4 +58,4 @@ def linear_backward_weight(dy: np.ndarray, x: np.ndarray) -> tuple[np.ndarray, n
     x = as_array(x, "linear: x", 2)
     dy = as_array(dy, "linear: dy", 2, x.dtype)
     dy = check_gradient(dy, (x.shape[0], dy.shape[1]), "linear", x.dtype)
-    return _gemm(dy, x, None, True, False), dy.sum(axis=0)
+    return _gemm(dy, x, transpose_a=True), dy.sum(axis=0)
