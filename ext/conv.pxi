@@ -63,8 +63,8 @@ cdef void choose_blocks(Gather* g, int threads) noexcept nogil:
         g.copy_bytes = (g.channels * rows.phases * cols.phases * g.plane + PANEL) * <Py_ssize_t> sizeof(real)
     g.copy_bytes = (g.copy_bytes + 63) // 64 * 64
     g.workspace_bytes = g.copy_bytes
-    # In place, the taps of a 1 x 1 kernel lie a plane apart: each tile would fetch them anew, from sets of the cache that planes
-    # of 4 KiB share.
+    # In place, the taps of a 1 x 1 kernel lie a plane apart: each tile would fetch them anew, from sets of the cache that
+    # planes of 4 KiB share.
     g.panels = g.mode == PACKED or (g.mode == PLAIN and tile_count(g.filters) > 1)
     if g.panels:
         g.workspace_bytes += (g.depth * PANEL + PANEL) * <Py_ssize_t> sizeof(real)

@@ -108,7 +108,9 @@ cdef inline Py_ssize_t filter_tile(Winograd* g, Py_ssize_t t) noexcept nogil:
     return tile_start(t, g.filters) * g.channels + t * VL
 
 
-cdef void filter_values(int size, const real* taps, Py_ssize_t tap_stride, bint flipped, real* dst, Py_ssize_t ldv) noexcept nogil:
+cdef void filter_values(
+    int size, const real* taps, Py_ssize_t tap_stride, bint flipped, real* dst, Py_ssize_t ldv
+) noexcept nogil:
     """U = G g G^T for VL filters, whose taps are vectors `tap_stride` apart."""
     cdef vf g[9]
     cdef vf half[18]
@@ -263,7 +265,7 @@ cdef void multiply_block(
                 m = tile_start(t, g.filters)
                 args.lda = tile_start(t + 1, g.filters) - m
                 args.a = filters + value * g.filter_values + filter_tile(g, t)
-                prefetch(filters + value * g.filter_values + filter_tile(g, t + 1), (tile_start(t + 2, g.filters) - tile_start(t + 1, g.filters)) * g.channels * <Py_ssize_t> sizeof(real), False)
+                prefetch(args.a + args.lda * g.channels + VL, args.lda * g.channels * <Py_ssize_t> sizeof(real), False)
                 args.c0 = products + value * g.values_out + m * g.block + v * VL
                 args.c1 = args.c0 + VL
                 run_tile(<int> args.lda, <int> min(2, vectors - v), &args)
@@ -317,7 +319,9 @@ cdef void store_run(const real* src, Py_ssize_t count, real* dst) noexcept nogil
         j += 1
 
 
-cdef void store_tiles(Winograd* g, const real* outputs, Py_ssize_t image_stride, Py_ssize_t t0, Py_ssize_t t1, real* dst) noexcept nogil:
+cdef void store_tiles(
+    Winograd* g, const real* outputs, Py_ssize_t image_stride, Py_ssize_t t0, Py_ssize_t t1, real* dst
+) noexcept nogil:
     """The rows of the tiles t0 .. t1 of one filter to their places."""
     cdef Py_ssize_t t = t0, line, j, count, p, i, width, k
     cdef const real* src
@@ -371,7 +375,6 @@ cdef void run_winograd_unit(Winograd* g, Py_ssize_t unit, char* workspace) noexc
         store_tiles(g, space.outputs, g.groups * g.filters * area, t0, t1, g.dst + (group * g.filters + m) * area)
 
 
-
 cdef winograd(
     Winograd* g, const real[:, :, :, ::1] w, Py_ssize_t row_stride, Py_ssize_t channel_stride, bint flipped, int threads
 ):
@@ -410,7 +413,8 @@ def winograd_forward(
 
 
 def winograd_backward_input(
-    const real[:, :, :, ::1] dy, const real[:, :, :, ::1] w, real[:, :, :, ::1] dx, int m, int top, int left, int groups, int threads,
+    const real[:, :, :, ::1] dy, const real[:, :, :, ::1] w, real[:, :, :, ::1] dx,
+    int m, int top, int left, int groups, int threads,
 ):
     """Fill dx with the gradient with respect to the input: dy convolved with the flipped filters, padded by 2 - pad."""
     cdef Winograd g

@@ -119,7 +119,9 @@ cdef inline void gradient_tile "convlayers_winograd_gradient_tile"(
             store(dst + (i * size + j) * ldv, v[i])
 
 
-cdef void transform_line(WinogradWeight* g, Part* part, Py_ssize_t line, Py_ssize_t at, Py_ssize_t c0, real* copy) noexcept nogil:
+cdef void transform_line(
+    WinogradWeight* g, Part* part, Py_ssize_t line, Py_ssize_t at, Py_ssize_t c0, real* copy
+) noexcept nogil:
     """The tiles of one line, for the channels c0 .. c0 + VL - 1; `at` is the line's first tile within the block."""
     cdef Py_ssize_t j, row = ((g.across - 1) * g.m + part.side) * VL
     cdef real* dst = part.values + at * part.pitch + c0

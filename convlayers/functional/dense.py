@@ -7,9 +7,8 @@ from ..errors import ShapeError
 from ..kernels import memory
 from ._arrays import NO_BIAS, as_array, check_gradient, threads_for
 
-
-# From so many products in a sum on, and up to so many columns, sums over neighbouring values beat the packed panels: on Zen 5 by
-# 1.1 to 2 times.
+# From so many products in a sum on, and up to so many columns, sums over neighbouring values beat the packed panels:
+# on Zen 5 by 1.1 to 2 times.
 _LONG_SUM = 256
 _FEW_COLUMNS = 16
 

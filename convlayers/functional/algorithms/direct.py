@@ -1,11 +1,16 @@
 """The sum as it is defined, on the register tile (ext/conv.pxi, ext/conv_weight.pxi)."""
 
+from math import prod
+
 import numpy as np
 
 from ... import kernels
 from ...kernels import memory
 from .._arrays import NO_BIAS, geometry, threads_for
 from .problem import Machine, Problem
+
+# Taps of a filter up to which its gradient is computed with pixels for lanes: 1.3 to 3 times faster on first layers (Zen 5).
+_FEW_TAPS = 64
 
 
 def refuses(problem: Problem) -> str | None:
@@ -41,8 +46,11 @@ def backward_weight(dy: np.ndarray, x: np.ndarray, problem: Problem) -> np.ndarr
     """dw."""
     dw = memory.empty(problem.w, x.dtype)
     if x.size:
-        kernel = kernels.compiled(x.dtype).conv2d_backward_weight
-        kernel(dy, x, dw, *geometry(problem.win), problem.groups, threads_for(problem.work))
+        compiled, (stride_h, stride_w, *rest) = kernels.compiled(x.dtype), geometry(problem.win)
+        if stride_h == stride_w == 1 and prod(problem.w[1:]) <= _FEW_TAPS:
+            compiled.conv2d_backward_weight_few(dy, x, dw, *rest, problem.groups, threads_for(problem.work))
+        else:
+            compiled.conv2d_backward_weight(dy, x, dw, stride_h, stride_w, *rest, problem.groups, threads_for(problem.work))
     else:
         dw.fill(0)
     return dw
