@@ -27,6 +27,8 @@ include "gemm.pxi"
 include "pool.pxi"
 include "global_pool.pxi"
 include "batchnorm.pxi"
+include "depthwise.pxi"
+include "depthwise_weight.pxi"
 include "pointwise.pxi"
 
 

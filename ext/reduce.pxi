@@ -33,19 +33,42 @@ cdef inline void store_part(real* p, Py_ssize_t count, vf v) noexcept nogil:
         p[j] = lanes[j]
 
 
+cdef inline real sum_lanes(const real* values) noexcept nogil:
+    cdef real total = values[0]
+    cdef int i
+    for i in range(1, VL):
+        total = total + values[i]
+    return total
+
+
+cdef void add_values(const real* src, Py_ssize_t count, real* lanes) noexcept nogil:
+    """Add neighbours to VL sums: a vector at a time, four vectors apart, since additions to one sum wait for each other."""
+    cdef vf a = load(lanes), b = splat(0), c = splat(0), d = splat(0)
+    cdef Py_ssize_t j = 0
+    while j + 4 * VL <= count:
+        a = a + load(src + j)
+        b = b + load(src + j + VL)
+        c = c + load(src + j + 2 * VL)
+        d = d + load(src + j + 3 * VL)
+        j += 4 * VL
+    while j + VL <= count:
+        a = a + load(src + j)
+        j += VL
+    store(lanes, (a + b) + (c + d))
+    while j < count:
+        lanes[0] += src[j]
+        j += 1
+
+
 cdef real channel_sum(const real* x, Py_ssize_t images, Py_ssize_t stride, Py_ssize_t area) noexcept nogil:
-    """The sum of one channel: a vector at a time within an image, in double across images."""
+    """The sum of one channel, in double precision across images."""
     cdef double total = 0
-    cdef Py_ssize_t n, j
-    cdef vf part
+    cdef Py_ssize_t n
+    cdef real lanes[VL]
     for n in range(images):
-        part = splat(0)
-        for j in range(area // VL):
-            part = part + load(x + j * VL)
-        total += lane_sum(part)
-        for j in range(area // VL * VL, area):
-            total += x[j]
-        x += stride
+        memset(lanes, 0, sizeof(lanes))
+        add_values(x + n * stride, area, lanes)
+        total += sum_lanes(lanes)
     return <real> total
 
 

@@ -15,11 +15,11 @@
 
 #ifdef CONVLAYERS_DOUBLE
 typedef double real;
-typedef long long lane_number;
+typedef long long integer;
 #define REAL_BYTES 8
 #else
 typedef float real;
-typedef int lane_number;
+typedef int integer;
 #define REAL_BYTES 4
 #endif
 
@@ -32,6 +32,46 @@ typedef real vf __attribute__((vector_size(CONVLAYERS_VEC_BYTES), aligned(REAL_B
 typedef __typeof__((vf){0} < (vf){0}) vmask;
 #define vselect(mask, a, b) ((vf)(((mask) & (vmask)(a)) | (~(mask) & (vmask)(b))))
 #define vnot(mask) (~(mask))
+#define LANES_2(start, step) (start), (start) + (step)
+#define LANES_4(start, step) LANES_2(start, step), LANES_2((start) + 2 * (step), step)
+#define LANES_8(start, step) LANES_4(start, step), LANES_4((start) + 4 * (step), step)
+#define LANES_16(start, step) LANES_8(start, step), LANES_8((start) + 8 * (step), step)
+#define PAIRS_2(start) (start), (start) + VL
+#define PAIRS_4(start) PAIRS_2(start), PAIRS_2((start) + 1)
+#define PAIRS_8(start) PAIRS_4(start), PAIRS_4((start) + 2)
+#define PAIRS_16(start) PAIRS_8(start), PAIRS_8((start) + 4)
+#if CONVLAYERS_VEC_BYTES == 16 * REAL_BYTES
+#define EVEN_LANES LANES_16(0, 2)
+#define ODD_LANES LANES_16(1, 2)
+#define LOW_PAIRS PAIRS_16(0)
+#define HIGH_PAIRS PAIRS_16(8)
+#elif CONVLAYERS_VEC_BYTES == 8 * REAL_BYTES
+#define EVEN_LANES LANES_8(0, 2)
+#define ODD_LANES LANES_8(1, 2)
+#define LOW_PAIRS PAIRS_8(0)
+#define HIGH_PAIRS PAIRS_8(4)
+#elif CONVLAYERS_VEC_BYTES == 4 * REAL_BYTES
+#define EVEN_LANES LANES_4(0, 2)
+#define ODD_LANES LANES_4(1, 2)
+#define LOW_PAIRS PAIRS_4(0)
+#define HIGH_PAIRS PAIRS_4(2)
+#else
+#define EVEN_LANES LANES_2(0, 2)
+#define ODD_LANES LANES_2(1, 2)
+#define LOW_PAIRS PAIRS_2(0)
+#define HIGH_PAIRS PAIRS_2(1)
+#endif
+#if defined(__clang__)
+#define vshuffle(a, b, ...) __builtin_shufflevector(a, b, __VA_ARGS__)
+#else
+typedef integer vlanes __attribute__((vector_size(CONVLAYERS_VEC_BYTES)));
+#define vshuffle(a, b, ...) __builtin_shuffle(a, b, (vlanes){__VA_ARGS__})
+#endif
+/* Every second value of a and b, from the first or the second, as one vector; and a0 b0 a1 b1 ..., as two. */
+#define vevens(a, b) vshuffle(a, b, EVEN_LANES)
+#define vodds(a, b) vshuffle(a, b, ODD_LANES)
+#define vzip_low(a, b) vshuffle(a, b, LOW_PAIRS)
+#define vzip_high(a, b) vshuffle(a, b, HIGH_PAIRS)
 #else
 #define VL 1
 typedef real vf;
@@ -40,16 +80,23 @@ typedef real vf;
 typedef int vmask;
 #define vselect(mask, a, b) ((mask) ? (a) : (b))
 #define vnot(mask) (!(mask))
+#define vevens(a, b) (a)
+#define vodds(a, b) (b)
+#define vzip_low(a, b) (a)
+#define vzip_high(a, b) (b)
+#endif
+#define vless(a, b) ((a) < (b))
+/* Keeps v in a register where the compiler would rather load it again at each of its uses. */
+#if defined(__AVX512F__) && CONVLAYERS_VEC_BYTES == 64
+#define vhold(v) __asm__("" : "+v"(v))
+#elif defined(__AVX__) && CONVLAYERS_VEC_BYTES == 32 || defined(__SSE2__) && CONVLAYERS_VEC_BYTES == 16
+#define vhold(v) __asm__("" : "+x"(v))
+#else
+#define vhold(v) ((void)(v))
 #endif
 
 /* Transposition: rounds of exchanges between the vectors i and i + s, s = 1, 2, 4, ... below the size of the square. */
 #if VL > 1
-typedef lane_number vlanes __attribute__((vector_size(CONVLAYERS_VEC_BYTES)));
-#if defined(__clang__)
-#define SHUFFLE(a, b, ...) __builtin_shufflevector(a, b, __VA_ARGS__)
-#else
-#define SHUFFLE(a, b, ...) __builtin_shuffle(a, b, (vlanes){__VA_ARGS__})
-#endif
 #define LOWER(l, s) ((l) & (s) ? VL + (l) - (s) : (l))
 #define UPPER(l, s) ((l) & (s) ? VL + (l) : (l) + (s))
 #if VL == 16
@@ -65,8 +112,8 @@ typedef lane_number vlanes __attribute__((vector_size(CONVLAYERS_VEC_BYTES)));
 #define EXCHANGE(v, n, s) \
     for (int i = 0; i < (n); i++) \
         if (!(i & (s))) { \
-            const vf lower = SHUFFLE((v)[i], (v)[i + (s)], LANES(LOWER, s)); \
-            (v)[i + (s)] = SHUFFLE((v)[i], (v)[i + (s)], LANES(UPPER, s)); \
+            const vf lower = vshuffle((v)[i], (v)[i + (s)], LANES(LOWER, s)); \
+            (v)[i + (s)] = vshuffle((v)[i], (v)[i + (s)], LANES(UPPER, s)); \
             (v)[i] = lower; \
         }
 #endif
@@ -100,7 +147,7 @@ ALWAYS_INLINE void convlayers_transpose_square(vf *v) {
 
 #define ADD_PAIRS(v, n, s) \
     for (int i = 0; i < (n) / 2; i++) \
-        (v)[i] = SHUFFLE((v)[2 * i], (v)[2 * i + 1], LANES(LOWER, s)) + SHUFFLE((v)[2 * i], (v)[2 * i + 1], LANES(UPPER, s));
+        (v)[i] = vshuffle((v)[2 * i], (v)[2 * i + 1], LANES(LOWER, s)) + vshuffle((v)[2 * i], (v)[2 * i + 1], LANES(UPPER, s));
 
 /* The sum of the lanes of each of VL vectors, as one vector; v is used up. */
 ALWAYS_INLINE vf convlayers_square_sums(vf *v) {
@@ -211,9 +258,27 @@ ALWAYS_INLINE vf vrelu_gradient(vf v, vf dy) { return vselect(v > splat(0), dy, 
 #define WINOGRAD_A ((real)0.70710678118654752440)
 #define WINOGRAD_B ((real)1.41421356237309504880)
 
+/* Depthwise convolution: STRIP_ROWS rows by STRIP_VECS vectors of outputs, or TAP_SUMS sums over pixels for KEPT_ROWS rows of
+   gradients, stay in registers beside COLUMN_TAPS broadcast taps or a vector for each kernel column. */
+#define COLUMN_TAPS 7
+#define STRIP_ROWS 8
+#define KEPT_ROWS 4
+#if CONVLAYERS_REGISTERS >= 32
+#define STRIP_VECS 2
+#define TAP_SUMS 21
+#else
+#define STRIP_VECS 1
+#define TAP_SUMS 10
+#endif
+
 /* The bodies below are written once and specialised by constant arguments, which only inlining brings about. */
 struct convlayers_tile_args;
 struct convlayers_pool;
+struct convlayers_strip;
+struct convlayers_dot;
+struct convlayers_column;
+struct convlayers_copy;
+struct convlayers_put;
 ALWAYS_INLINE void convlayers_tile(int, int, struct convlayers_tile_args *);
 ALWAYS_INLINE void convlayers_tile_rows(int, int, struct convlayers_tile_args *);
 ALWAYS_INLINE void convlayers_max_vector(struct convlayers_pool *, const real *, ptrdiff_t, ptrdiff_t, real *, real *);
@@ -227,6 +292,20 @@ ALWAYS_INLINE void convlayers_lane_sums(const vf *, int, real *);
 ALWAYS_INLINE void convlayers_dot_tile(int, const real **, const real **, ptrdiff_t, real *);
 ALWAYS_INLINE ptrdiff_t convlayers_pick(ptrdiff_t, ptrdiff_t, const real *, const real *, real *, real *);
 ALWAYS_INLINE void convlayers_any_vector(struct convlayers_pool *, const real *, ptrdiff_t, ptrdiff_t, real *, real *);
+ALWAYS_INLINE void convlayers_feed(int, int, int, int, const real *, const real *, ptrdiff_t, const vf *, vf *);
+ALWAYS_INLINE void convlayers_strip_body(int, int, int, struct convlayers_strip *);
+ALWAYS_INLINE void convlayers_strip_rows(int, int, int, struct convlayers_strip *);
+ALWAYS_INLINE void convlayers_strip_vecs(int, int, int, struct convlayers_strip *);
+ALWAYS_INLINE void convlayers_copy_lines(ptrdiff_t, ptrdiff_t, struct convlayers_copy *);
+ALWAYS_INLINE void convlayers_copy_vectors(ptrdiff_t, struct convlayers_copy *);
+ALWAYS_INLINE void convlayers_put_lines(int, ptrdiff_t, struct convlayers_put *);
+ALWAYS_INLINE void convlayers_put_vectors(int, struct convlayers_put *);
+ALWAYS_INLINE void convlayers_dot_column(int, int, int, const real *, vmask, const vf *, vf *);
+ALWAYS_INLINE void convlayers_dot_feed(int, int, int, int, const real *, const struct convlayers_column *, vmask, const vf *, vf *);
+ALWAYS_INLINE void convlayers_dot_rows(int, int, int, const real *, ptrdiff_t, const struct convlayers_column *, const real *,
+                                       ptrdiff_t, vmask, vf *);
+ALWAYS_INLINE void convlayers_dot_body(int, int, struct convlayers_dot *);
+ALWAYS_INLINE void convlayers_dot_columns(int, int, struct convlayers_dot *);
 
 struct convlayers_norm;
 ALWAYS_INLINE void convlayers_sum_block(int, int, struct convlayers_norm *, ptrdiff_t, ptrdiff_t, real, double *);

@@ -161,7 +161,7 @@ cdef inline void copy_row(
     zero_run(dst + last, count - last)
 
 
-cdef void copy_lines(Winograd* g, const real* src, Py_ssize_t first, Py_ssize_t last, real* dst) noexcept nogil:
+cdef void copy_tile_lines(Winograd* g, const real* src, Py_ssize_t first, Py_ssize_t last, real* dst) noexcept nogil:
     """The rows of one channel that the lines of tiles first .. last - 1 read, padded; those of an image once."""
     cdef Py_ssize_t line = first, next, n, h, row
     while line < last:
@@ -177,8 +177,8 @@ cdef void copy_lines(Winograd* g, const real* src, Py_ssize_t first, Py_ssize_t 
         line = next
 
 
-cdef void prefetch_lines(Winograd* g, const real* src, Py_ssize_t first, Py_ssize_t last) noexcept nogil:
-    """Ask for what copy_lines will read."""
+cdef void prefetch_tile_lines(Winograd* g, const real* src, Py_ssize_t first, Py_ssize_t last) noexcept nogil:
+    """Ask for what copy_tile_lines will read."""
     cdef Py_ssize_t line = first, next, n, h, row
     while line < last:
         n = line // g.lines
@@ -235,8 +235,8 @@ cdef void transform_block(Winograd* g, const real* src, Py_ssize_t t0, Py_ssize_
     place_block(g, t0, t1, space.place)
     for c in range(g.channels):
         if c + 1 < g.channels:
-            prefetch_lines(g, src + (c + 1) * g.height * g.width, t0 // g.across, (t1 - 1) // g.across + 1)
-        copy_lines(g, src + c * g.height * g.width, t0 // g.across, (t1 - 1) // g.across + 1, space.copy)
+            prefetch_tile_lines(g, src + (c + 1) * g.height * g.width, t0 // g.across, (t1 - 1) // g.across + 1)
+        copy_tile_lines(g, src + c * g.height * g.width, t0 // g.across, (t1 - 1) // g.across + 1, space.copy)
         for v in range(vectors):
             dst = space.inputs + (v // 2 * g.channels + c) * PANEL + v % 2 * VL
             place = space.place + v * VL

@@ -7,6 +7,7 @@ import numpy as np
 from ... import kernels
 from ...kernels import memory
 from .._arrays import NO_BIAS, geometry, threads_for
+from . import depthwise
 from .problem import Machine, Problem
 
 # Taps of a filter up to which its gradient is computed with pixels for lanes: 1.3 to 3 times faster on first layers (Zen 5).
@@ -25,6 +26,8 @@ def cost(problem: Problem, machine: Machine) -> float:
 
 def forward(x: np.ndarray, w: np.ndarray, bias: np.ndarray | None, problem: Problem, relu: bool = False) -> np.ndarray:
     """y."""
+    if problem.depthwise:
+        return depthwise.forward(x, w, bias, problem, relu)
     y = memory.empty(problem.y, x.dtype)
     if y.size:
         kernel = kernels.compiled(x.dtype).conv2d_forward
@@ -35,6 +38,8 @@ def forward(x: np.ndarray, w: np.ndarray, bias: np.ndarray | None, problem: Prob
 
 def backward_input(dy: np.ndarray, w: np.ndarray, problem: Problem) -> np.ndarray:
     """dx."""
+    if problem.depthwise:
+        return depthwise.backward_input(dy, w, problem)
     dx = memory.empty(problem.x, dy.dtype)
     if dx.size:
         kernel = kernels.compiled(dy.dtype).conv2d_backward_input
@@ -44,6 +49,8 @@ def backward_input(dy: np.ndarray, w: np.ndarray, problem: Problem) -> np.ndarra
 
 def backward_weight(dy: np.ndarray, x: np.ndarray, problem: Problem) -> np.ndarray:
     """dw."""
+    if problem.depthwise:
+        return depthwise.backward_weight(dy, x, problem)
     dw = memory.empty(problem.w, x.dtype)
     if x.size:
         compiled, (stride_h, stride_w, *rest) = kernels.compiled(x.dtype), geometry(problem.win)

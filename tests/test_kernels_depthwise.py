@@ -1,0 +1,184 @@
+"""Depthwise convolution: compiled kernels against the reference, for every instruction set and thread count."""
+
+import numpy as np
+import pytest
+from helpers import DTYPES, beside, edges, random_cases, windows
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from test_kernels_conv import check_conv
+
+from convlayers import functional, kernels
+from convlayers.kernels import reference
+from convlayers.shapes import window
+from convlayers.testing import assert_gradient
+from convlayers.testing.machine import same_bits
+
+NAN, INF = np.nan, np.inf
+
+
+def check_depthwise(images, channels, size, kernel, *, multiplier=1, **options):
+    """Forward and all three gradients, `multiplier` filters for each channel."""
+    check_conv(images, channels, channels * multiplier, size, kernel, groups=channels, **options)
+
+
+@st.composite
+def depthwise(draw):
+    geometry = draw(windows(largest_kernel=8))
+    return {
+        "images": draw(st.integers(1, 3)),
+        "channels": draw(st.integers(2, 40)),
+        "multiplier": draw(st.integers(1, 3)),
+        "dtype": draw(st.sampled_from(DTYPES)),
+        "seed": draw(st.integers(0, 99)),
+        **geometry,
+    }
+
+
+@settings(random_cases, max_examples=200)
+@given(depthwise())
+def test_random_convolutions(case):
+    check_depthwise(**case)
+
+
+@settings(random_cases, max_examples=20)
+@given(depthwise())
+def test_gradients_by_central_differences(case):
+    rng = np.random.default_rng(case["seed"])
+    options = {key: case[key] for key in ("stride", "padding", "dilation")} | {"groups": case["channels"]}
+    x = rng.standard_normal((case["images"], case["channels"], *case["size"]))
+    w = rng.standard_normal((case["channels"] * case["multiplier"], 1, *case["kernel"]))
+    dy = rng.standard_normal(functional.conv2d(x, w, **options).shape)
+    dx, dw, _ = functional.conv2d_backward(dy, x, w, **options)
+    assert_gradient(lambda v: (functional.conv2d(v, w, **options) * dy).sum(), x, dx, rng, "x")
+    assert_gradient(lambda v: (functional.conv2d(x, v, **options) * dy).sum(), w, dw, rng, "w")
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("isa", kernels.available())
+@pytest.mark.parametrize("stride", [1, 2])
+def test_rows_beside_the_edges_of_a_vector(isa, dtype, stride):
+    vector, _ = edges(isa, dtype)
+    for outputs in beside(vector):
+        check_depthwise(3, 2, (5, (outputs - 1) * stride + 2), (3, 3), padding=1, stride=stride, dtype=dtype)
+        check_depthwise(2, 3, (3, (outputs - 1) * stride + 5), (1, 5), stride=(1, stride), dtype=dtype)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("stride", [1, 2])
+def test_rows_beside_the_edges_of_a_strip(dtype, stride):
+    """Strips of 8, 4, 2 and 1 rows of outputs; blocks of 4 rows and single ones for the weight gradient."""
+    for outputs in range(1, 18):
+        check_depthwise(1, 2, ((outputs - 1) * stride + 3, 20), (3, 3), stride=stride, dtype=dtype)
+        check_depthwise(2, 2, (outputs, 5), (3, 3), padding=(2, 1), dilation=(2, 1), dtype=dtype)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("stride", [1, 2])
+def test_kernels_beside_the_edges_of_a_column(dtype, stride):
+    """Up to seven taps of a kernel column are summed at once, of each phase with a stride."""
+    for taps in (6, 7, 8, 13, 14, 15, 16):
+        check_depthwise(2, 2, (19, 18), (taps, 2), padding=(taps // 2, 1), stride=stride, dtype=dtype)
+        check_depthwise(2, 2, (9, 31), (2, taps), padding=(0, taps // 2), stride=stride, dtype=dtype)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_images_beside_the_edges_of_a_line(dtype):
+    """Narrow images lie side by side in lines of several vectors, the last line partly empty."""
+    for images in (1, 2, 3, 7, 8, 9, 15, 16, 17, 33):
+        check_depthwise(images, 2, (4, 5), (3, 3), padding=1, dtype=dtype)
+        check_depthwise(images, 2, (5, 6), (3, 3), padding=1, stride=2, dtype=dtype)
+
+
+# Images, channels, size, kernel, options.
+TABLE = {
+    "one pixel": (1, 2, (1, 1), (1, 1), {}),
+    "one pixel in padding": (2, 3, (1, 1), (5, 5), {"padding": 2}),
+    "one column": (3, 2, (19, 1), (3, 1), {"padding": (1, 0)}),
+    "one column in padding": (3, 2, (19, 1), (3, 3), {"padding": 1}),
+    "one row": (3, 2, (1, 37), (1, 3), {}),
+    "one row in padding": (3, 2, (1, 37), (3, 3), {"padding": 1, "multiplier": 2}),
+    "1x1": (2, 5, (9, 11), (1, 1), {}),
+    "1x1 with stride": (2, 5, (9, 11), (1, 1), {"stride": 2}),
+    "1x1 with stride, pixels that no window holds": (2, 5, (10, 12), (1, 1), {"stride": 3}),
+    "stride over the image": (2, 3, (5, 4), (2, 2), {"stride": 9}),
+    "stride over one column": (2, 3, (8, 1), (3, 1), {"stride": 3, "padding": ((0, 1), (1, 3))}),
+    "padding wider than the kernel": (1, 2, (3, 2), (2, 2), {"padding": ((5, 4), (3, 6))}),
+    "no row but padding": (1, 2, (1, 3), (2, 2), {"padding": ((6, 6), (0, 0)), "stride": 4}),
+    "stride and dilation with a common divisor": (2, 3, (23, 24), (4, 3), {"stride": 4, "dilation": 6, "padding": 5}),
+    "dilation to the image's edge": (2, 3, (9, 13), (3, 4), {"dilation": 4}),
+    "kernel as large as the image": (2, 3, (11, 9), (11, 9), {}),
+    "7x7": (2, 4, (28, 28), (7, 7), {"padding": 3}),
+    "5x5 with stride": (3, 4, (28, 28), (5, 5), {"padding": 2, "stride": 2}),
+    "many filters a channel": (2, 2, (9, 9), (3, 3), {"padding": 1, "multiplier": 19}),
+    # More rows than a copy holds; few units of work for the threads; few channels, so shards of a channel.
+    "row blocks": (1, 2, (130, 70), (3, 3), {"padding": 1}),
+    "row blocks, stride": (2, 2, (131, 140), (3, 3), {"padding": 1, "stride": 2}),
+    "row blocks, dilation": (1, 2, (121, 90), (5, 3), {"padding": 2, "dilation": 3}),
+    "a line over the block": (1, 2, (20, 7000), (3, 3), {"padding": 1, "multiplier": 2}),
+    "shards of a channel": (40, 2, (14, 14), (3, 3), {"padding": 1}),
+}
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("name", TABLE)
+def test_table_of_shapes(name, dtype):
+    *sizes, options = TABLE[name]
+    check_depthwise(*sizes, dtype=dtype, **options)
+
+
+@pytest.mark.parametrize("isa", kernels.available())
+@pytest.mark.parametrize("value", [NAN, INF])
+@pytest.mark.parametrize("options", [{}, {"padding": 1}, {"stride": 2, "padding": 1}, {"dilation": 2, "padding": (0, 2)}])
+@pytest.mark.parametrize("width", [6, 19, 40])
+def test_not_finite_pixels_reach_what_reads_them(isa, value, options, width):
+    """Every pixel by itself, in the first of two channels of two images: also beside rows and images of the copy."""
+    rng = np.random.default_rng(0)
+    win = window((6, width), (3, 3), **{"stride": 1, **options})
+    w = rng.uniform(1, 2, (2, 1, 3, 3)).astype(np.float32)
+    dy = rng.uniform(1, 2, (2, 2, *win.output)).astype(np.float32)
+    for at in range(0, 6 * width, 5):
+        x = rng.uniform(1, 2, (2, 2, 6, width)).astype(np.float32)
+        x[0, 0].flat[at] = value
+        with kernels.using(isa=isa):
+            y = functional.conv2d(x, w, **options, groups=2)
+            dw, db = functional.conv2d_backward_weight(dy, x, w.shape, **options, groups=2)
+        np.testing.assert_array_equal(np.isfinite(y), np.isfinite(reference.conv_forward(x, w, None, win, 2)))
+        np.testing.assert_array_equal(np.isfinite(dw), np.isfinite(reference.conv_backward_weight(dy, x, w.shape, win, 2)[0]))
+        assert np.isfinite(db).all()
+
+
+@pytest.mark.parametrize("isa", kernels.available())
+@pytest.mark.parametrize("value", [NAN, INF])
+@pytest.mark.parametrize("stride", [1, 2])
+def test_not_finite_gradients_reach_what_reads_them(isa, value, stride):
+    rng = np.random.default_rng(0)
+    win = window((6, 19), (3, 3), stride=stride, padding=1)
+    w = rng.uniform(1, 2, (2, 1, 3, 3)).astype(np.float32)
+    options = {"stride": stride, "padding": 1, "groups": 2}
+    for at in range(0, win.output[0] * win.output[1], 3):
+        dy = rng.uniform(1, 2, (2, 2, *win.output)).astype(np.float32)
+        dy[0, 0].flat[at] = value
+        with kernels.using(isa=isa):
+            dx = functional.conv2d_backward_input(dy, w, (2, 2, 6, 19), **options)
+        expected = reference.conv_backward_input(dy, w, (2, 2, 6, 19), win, 2)
+        np.testing.assert_array_equal(np.isfinite(dx), np.isfinite(expected))
+
+
+@pytest.mark.parametrize("isa", kernels.available())
+def test_an_image_gets_the_same_bits_in_every_batch(isa):
+    """Each output is one sum in one order, wherever its image lies in a line."""
+    rng = np.random.default_rng(2)
+    x, w = rng.standard_normal((9, 3, 11, 9)).astype(np.float32), rng.standard_normal((3, 1, 3, 3)).astype(np.float32)
+    with kernels.using(isa=isa):
+        together = functional.conv2d(x, w, padding=1, groups=3)
+        alone = [functional.conv2d(x[n : n + 1], w, padding=1, groups=3) for n in range(len(x))]
+    assert same_bits(together, np.concatenate(alone))
+
+
+def test_no_images():
+    x, w = np.empty((0, 3, 5, 5), np.float32), np.ones((3, 1, 3, 3), np.float32)
+    assert functional.conv2d(x, w, groups=3).shape == (0, 3, 3, 3)
+    dx, dw, db = functional.conv2d_backward(np.empty((0, 3, 3, 3), np.float32), x, w, groups=3)
+    assert dx.shape == x.shape
+    assert not dw.any()
+    assert not db.any()
