@@ -5,7 +5,7 @@ when the errors are independent (Higham, Accuracy and Stability of Numerical Alg
 in front covers the largest of many outputs.
 """
 
-from math import sqrt
+from math import log2, sqrt
 
 import numpy as np
 from numpy.typing import DTypeLike
@@ -16,6 +16,16 @@ _FACTOR = 16.0
 def tolerance(dtype: DTypeLike, length: int = 1) -> float:
     """Largest error of a sum of `length` products in `dtype`, relative to the scale of the outputs."""
     return _FACTOR * float(np.finfo(np.dtype(dtype)).eps) * sqrt(max(int(length), 1))
+
+
+def fourier_tolerance(dtype: DTypeLike, length: int, pixels: int) -> float:
+    """Largest error of a sum of `length` circular convolutions over a grid of `pixels`, computed by Fourier transforms.
+
+    A transform's error is `sqrt(log2(pixels))` roundings of its 2-norm (Higham, 2002, section 24.1), spread evenly over the
+    grid, however uneven the image is: so the error is relative to `sqrt(sum |x|^2 |w|^2 / pixels)` with the 2-norms of the
+    convolved pairs, and not to the values of a single sum.
+    """
+    return tolerance(dtype, length + int(2 * log2(pixels)))
 
 
 def largest_error(actual: np.ndarray, expected: np.ndarray) -> float:

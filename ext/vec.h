@@ -241,6 +241,12 @@ ALWAYS_INLINE vf vrelu_gradient(vf v, vf dy) { return vselect(v > splat(0), dy, 
 #else
 #define MR 6
 #endif
+/* The tile of spectra: two rows by so many columns of complex accumulators, with four vectors and two loads beside them. */
+#if CONVLAYERS_REGISTERS >= 32
+#define SPECTRA_COLUMNS 4
+#else
+#define SPECTRA_COLUMNS 2
+#endif
 #define PANEL (NV * VL)
 #define TILE (MR * NV * VL)
 /* The tile of products of rows: so many rows and columns of accumulators, beside a vector for each row and one more. */
@@ -279,6 +285,7 @@ struct convlayers_dot;
 struct convlayers_column;
 struct convlayers_copy;
 struct convlayers_put;
+struct convlayers_spectra;
 ALWAYS_INLINE void convlayers_tile(int, int, struct convlayers_tile_args *);
 ALWAYS_INLINE void convlayers_tile_rows(int, int, struct convlayers_tile_args *);
 ALWAYS_INLINE void convlayers_max_vector(struct convlayers_pool *, const real *, ptrdiff_t, ptrdiff_t, real *, real *);
@@ -310,6 +317,7 @@ ALWAYS_INLINE void convlayers_dot_columns(int, int, struct convlayers_dot *);
 struct convlayers_norm;
 ALWAYS_INLINE void convlayers_sum_block(int, int, struct convlayers_norm *, ptrdiff_t, ptrdiff_t, real, double *);
 ALWAYS_INLINE void convlayers_write_block(int, int, struct convlayers_norm *, ptrdiff_t, ptrdiff_t);
+ALWAYS_INLINE void convlayers_spectra_tile(int, int, struct convlayers_spectra *, const real *, const real *, ptrdiff_t, real *);
 
 /* 2: AVX-512 as in x86-64-v4; 1: AVX2 and FMA as in x86-64-v3; 0: anything else. Asks the operating system too. */
 static int convlayers_cpu_level(void) {

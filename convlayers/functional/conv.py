@@ -39,7 +39,8 @@ def conv2d(
 
     x `(N, C, H, W)`, w `(M, C/groups, R, S)`, b `(M,)`; returns `(N, M, P, Q)`. `algorithm`: `"auto"`, which takes the
     cheapest by a cost model (`explain_conv2d` tells), `"direct"` (the definition, compiled), `"winograd"` (3x3 kernels at
-    stride 1) or `"einsum"` (the reference, in float64 inside). With `relu`, `max(y, 0)`, in the same pass.
+    stride 1; a value that is not finite spreads over its tile), `"fft"` (for large kernels; it spreads over its image) or
+    `"einsum"` (the reference, in float64 inside). With `relu`, `max(y, 0)`, in the same pass.
     """
     x = as_array(x, "conv2d: x", 4)
     w = as_array(w, "conv2d: w", 4, x.dtype)

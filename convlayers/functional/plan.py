@@ -19,11 +19,11 @@ from typing import NamedTuple
 from .. import kernels
 from ..errors import ConfigError, ConvlayersError, ShapeError, located
 from ..shapes import IntOrSequence, Padding, conv_groups, frozen, positive, window
-from .algorithms import direct, einsum, winograd
+from .algorithms import direct, einsum, fft, winograd
 from .algorithms.problem import DIRECTIONS, MACHINES, Problem
 
 ALGORITHMS = ("auto", "direct", "winograd", "fft", "einsum")
-_MODULES: dict[str, ModuleType] = {"direct": direct, "winograd": winograd, "einsum": einsum}
+_MODULES: dict[str, ModuleType] = {"direct": direct, "winograd": winograd, "fft": fft, "einsum": einsum}
 
 
 class Plan(NamedTuple):

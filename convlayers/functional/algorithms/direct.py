@@ -8,7 +8,7 @@ from ... import kernels
 from ...kernels import memory
 from .._arrays import NO_BIAS, geometry, threads_for
 from . import depthwise
-from .problem import Machine, Problem
+from .problem import FORWARD, INPUT_GRADIENT, Machine, Problem
 
 # Taps of a filter up to which its gradient is computed with pixels for lanes: 1.3 to 3 times faster on first layers (Zen 5).
 _FEW_TAPS = 64
@@ -20,12 +20,30 @@ def refuses(problem: Problem) -> str | None:
 
 
 def cost(problem: Problem, machine: Machine) -> float:
-    """Microseconds on one thread."""
-    return 2e-3 * problem.work / (0.85 * machine.gflops_of(problem.dtype))
+    """Microseconds on one thread, by constants measured with tools/costs.py.
+
+    The multiply-adds at the tile's speed, less what its rows and vectors leave empty; what is copied, packed and stored in
+    pieces, in nanoseconds a value; and 4 us for the call.
+    """
+    channels, filters, taps = problem.w[1], problem.w[0] // problem.groups, prod(problem.w[2:])
+    x, y, thinned = prod(problem.x), prod(problem.y), prod(problem.win.stride)
+    size = np.dtype(problem.dtype).itemsize
+    products, stores = float(problem.work), 0.0
+    if problem.direction == FORWARD:
+        rows, stores, moved = filters, 8 / (channels * taps), 0.15 * (x + y)
+    elif problem.direction == INPUT_GRADIENT:
+        rows, products = channels, x * filters * taps // thinned
+        stores, moved = 8 * thinned / (filters * taps), (0.15 if thinned == 1 else 2) * x + 0.3 * y
+    else:
+        rows, run, vector = filters, problem.w[-1] * channels, max(1, machine.vector_bytes // size)
+        products, moved = products * -(-run // vector) * vector / run, 0.7 * (x + y)
+    # A tile of fewer rows than 4 waits for its sums; rows are shared out evenly among tiles.
+    waiting = max(1, 4 / (rows / -(-rows // machine.rows)))
+    return 4 + 1e-3 * (0.5 * size * products / machine.gflops * waiting * (1 + stores) + moved + 2 * prod(problem.w))
 
 
-def forward(x: np.ndarray, w: np.ndarray, bias: np.ndarray | None, problem: Problem, relu: bool = False) -> np.ndarray:
-    """y."""
+def forward(x: np.ndarray, w: np.ndarray, bias: np.ndarray | None, problem: Problem, relu: bool) -> np.ndarray:
+    """y, or max(y, 0)."""
     if problem.depthwise:
         return depthwise.forward(x, w, bias, problem, relu)
     y = memory.empty(problem.y, x.dtype)

@@ -3,6 +3,7 @@
 import numpy as np
 
 from ...kernels import reference
+from ..pointwise import relu as rectified
 from .problem import Machine, Problem
 
 
@@ -16,10 +17,10 @@ def cost(problem: Problem, machine: Machine) -> float:
     return 1000 + 1e-2 * problem.work
 
 
-def forward(x: np.ndarray, w: np.ndarray, bias: np.ndarray | None, problem: Problem, relu: bool = False) -> np.ndarray:
-    """y."""
+def forward(x: np.ndarray, w: np.ndarray, bias: np.ndarray | None, problem: Problem, relu: bool) -> np.ndarray:
+    """y, or max(y, 0)."""
     y = reference.conv_forward(x, w, bias, problem.win, problem.groups).astype(x.dtype)
-    return np.maximum(y, 0, out=y) if relu else y
+    return rectified(y) if relu else y
 
 
 def backward_input(dy: np.ndarray, w: np.ndarray, problem: Problem) -> np.ndarray:

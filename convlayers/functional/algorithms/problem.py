@@ -38,6 +38,7 @@ class Machine(NamedTuple):
     """What the cost models know of an instruction set."""
 
     vector_bytes: int
+    rows: int  # of the register tile
     gflops: float  # of the register tile on one core, float32
 
     def lanes(self, dtype: str) -> int:
@@ -55,11 +56,11 @@ class Machine(NamedTuple):
 
 
 _BYTES = {"float32": 4, "float64": 8}
-# Measured on a Zen 5 core with `tools/bench.py`; the order of the algorithms depends on ratios alone.
+# Measured on a Zen 5 core with `tools/costs.py`; the order of the algorithms depends on ratios alone.
 MACHINES = {
-    "avx512": Machine(64, 230),
-    "avx2": Machine(32, 115),
-    "baseline": Machine(16, 28),
-    "wide": Machine(64, 60),
-    "scalar": Machine(8, 5),
+    "avx512": Machine(64, 14, 230),
+    "avx2": Machine(32, 6, 115),
+    "baseline": Machine(16, 6, 28),
+    "wide": Machine(64, 14, 60),
+    "scalar": Machine(8, 6, 5),
 }

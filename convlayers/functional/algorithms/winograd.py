@@ -56,8 +56,8 @@ def _arguments(problem: Problem) -> tuple[int, ...]:
     return tile_size(problem, kernels.isa()), top, left, problem.groups
 
 
-def forward(x: np.ndarray, w: np.ndarray, bias: np.ndarray | None, problem: Problem, relu: bool = False) -> np.ndarray:
-    """y."""
+def forward(x: np.ndarray, w: np.ndarray, bias: np.ndarray | None, problem: Problem, relu: bool) -> np.ndarray:
+    """y, or max(y, 0)."""
     y = memory.empty(problem.y, x.dtype)
     if y.size:
         kernel = kernels.compiled(x.dtype).winograd_forward
