@@ -11,10 +11,13 @@ from setuptools.command.build_ext import build_ext
 
 MSVC = sys.platform == "win32"
 X86 = platform.machine().lower() in ("x86_64", "amd64")
-GNU = ["-O3", "-g0", "-ffp-contract=fast", "-fno-math-errno", "-fno-trapping-math", "-fopenmp"]
+# For tools/dev.py asan: every access to memory is checked.
+SANITIZE = ["-fsanitize=address", "-fno-omit-frame-pointer", "-O1", "-g1"] if os.environ.get("CONVLAYERS_SANITIZE") else []
+GNU = [*(SANITIZE or ["-O3", "-g0"]), "-ffp-contract=fast", "-fno-math-errno", "-fno-trapping-math", "-fopenmp"]
 # Rows are short: a call of memset or memcpy in place of a loop over vectors takes longer than the loop.
 GNU += ["-fno-tree-loop-distribute-patterns"]
 COMMON = ["/O2", "/openmp"] if MSVC else GNU
+LINK = [] if MSVC else ["-fopenmp", *(SANITIZE or ["-Wl,-s"])]
 
 # Instruction set: bytes of a vector, number of vector registers, compiler flags.
 INSTRUCTION_SETS = {"baseline": (16, 16 if X86 else 32, [])}
@@ -47,7 +50,7 @@ def extensions():
                 include_dirs=["ext"],
                 define_macros=macros + ([("CONVLAYERS_DOUBLE", None)] if dtype == "float64" else []),
                 extra_compile_args=COMMON + flags,
-                extra_link_args=[] if MSVC else ["-fopenmp", "-Wl,-s"],
+                extra_link_args=LINK,
                 depends=["ext/vec.h"],
             )
 
@@ -60,6 +63,7 @@ class BuildKernels(build_ext):
             list(pool.map(self.build_extension, self.extensions))
 
 
-MEMORY = cythonize([Extension("convlayers.kernels._memory", ["ext/memory.pyx"])], build_dir="build/cython/memory", quiet=True)
+ALLOCATOR = Extension("convlayers.kernels._memory", ["ext/memory.pyx"], extra_compile_args=SANITIZE, extra_link_args=SANITIZE)
+MEMORY = cythonize([ALLOCATOR], build_dir="build/cython/memory", quiet=True)
 
 setup(ext_modules=[*MEMORY, *extensions()], cmdclass={"build_ext": BuildKernels})

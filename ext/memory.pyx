@@ -4,11 +4,26 @@
 Fresh memory costs a page fault every 4 KiB: writing four fresh arrays took 1.7 to 2.2 times as long as writing four kept
 ones. A block belongs to the arrays that are views of it; when the last of them dies it joins the idle blocks, and the next
 array of about its size gets it. What is in use is freed as early as reference counts allow, as without the cache.
+
+Compiled with AddressSanitizer (`python tools/dev.py asan`), only the bytes that somebody asked for can be touched: neither
+the rest of a block nor a block that lies idle.
 """
 
 from cpython.buffer cimport PyBuffer_FillInfo
 from libc.stdint cimport uintptr_t
 from libc.stdlib cimport free, malloc
+
+cdef extern from *:
+    """
+    #ifdef __SANITIZE_ADDRESS__
+    #include <sanitizer/asan_interface.h>
+    #else
+    #define ASAN_POISON_MEMORY_REGION(start, size) ((void) (start), (void) (size))
+    #define ASAN_UNPOISON_MEMORY_REGION(start, size) ((void) (start), (void) (size))
+    #endif
+    """
+    void forbid "ASAN_POISON_MEMORY_REGION"(void* start, size_t size)
+    void allow "ASAN_UNPOISON_MEMORY_REGION"(void* start, size_t size)
 
 cdef enum:
     MOST_IDLE = 256
@@ -75,12 +90,18 @@ cdef class Block:
         if self.raw == NULL:
             raise MemoryError(f"no memory for an array of {nbytes} bytes")
         used_bytes += self.size
+        forbid(self.raw, self.size)
+        allow(self.aligned(), self.nbytes)
+
+    cdef void* aligned(self) noexcept:
+        return <void*> ((<uintptr_t> self.raw + ALIGNMENT - 1) // ALIGNMENT * ALIGNMENT)
 
     def __dealloc__(self):
         global idle_count, idle_bytes, used_bytes
         if self.raw == NULL:
             return
         used_bytes -= self.size
+        forbid(self.raw, self.size)
         if idle_count == MOST_IDLE:
             free(self.raw)
             return
@@ -90,8 +111,7 @@ cdef class Block:
         idle_bytes += self.size
 
     def __getbuffer__(self, Py_buffer* view, int flags):
-        cdef uintptr_t address = (<uintptr_t> self.raw + ALIGNMENT - 1) // ALIGNMENT * ALIGNMENT
-        PyBuffer_FillInfo(view, self, <void*> address, self.nbytes, 0, flags)
+        PyBuffer_FillInfo(view, self, self.aligned(), self.nbytes, 0, flags)
 
 
 def usage():

@@ -5,7 +5,7 @@
 # left (G, rows, depth, 2F), right (G, depth, columns, 2F), out (G, rows, columns, 2F): real and imaginary parts in turn.
 # Frequencies are the vector. A run of them is copied apart into vectors of real parts and of imaginary parts, the sum's index
 # innermost, so the tile needs neither shuffles nor broadcasts. Each value is one sum over k in order, whatever the run: the
-# same bits for any split. On Zen 5 the copies, the tile and the stores take half the time of a complex BLAS product a frequency.
+# same bits for any split. On Zen 5 all of it takes half the time of a complex BLAS product for each frequency.
 
 cdef extern from "vec.h":
     enum: SPECTRA_COLUMNS

@@ -23,6 +23,9 @@ cdef extern from "vec.h" nogil:
     enum: PANEL
     enum: TILE
     enum: TAPS_3X3
+    enum: GUARD_BYTES
+    void ALLOW(const void*, size_t)
+    void FORBID(const void*, size_t)
     vf splat(real)
     vf vselect(vmask, vf, vf)
     vmask vbeats(vf, vf)
@@ -151,6 +154,8 @@ cdef inline Py_ssize_t tile_start(Py_ssize_t t, Py_ssize_t rows) noexcept nogil:
 
 cdef inline size_t take(size_t* cursor, Py_ssize_t nbytes) noexcept nogil:
     """The address of the next `nbytes` of a scratch buffer, on a cache line of their own; from 0 on, it only counts."""
-    cdef size_t at = cursor[0]
-    cursor[0] = at + <size_t> ((nbytes + 63) // 64 * 64)
+    cdef size_t at = cursor[0], end = at + <size_t> nbytes
+    cursor[0] = at + <size_t> ((nbytes + 63) // 64 * 64 + GUARD_BYTES)
+    if GUARD_BYTES and at >> 40:        # an address: counts stay below
+        FORBID(<void*> end, cursor[0] - end)
     return at

@@ -13,6 +13,18 @@
 #include <stddef.h>
 #include <string.h>
 
+/* Under AddressSanitizer (tools/dev.py asan), bytes behind each part of a scratch buffer that nobody may touch. */
+#ifdef __SANITIZE_ADDRESS__
+#include <sanitizer/asan_interface.h>
+#define GUARD_BYTES 64
+#define ALLOW ASAN_UNPOISON_MEMORY_REGION
+#define FORBID ASAN_POISON_MEMORY_REGION
+#else
+#define GUARD_BYTES 0
+#define ALLOW(start, size) ((void)0)
+#define FORBID(start, size) ((void)0)
+#endif
+
 #ifdef CONVLAYERS_DOUBLE
 typedef double real;
 typedef long long integer;

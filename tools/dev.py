@@ -5,6 +5,7 @@
     test     set up and run the whole test suite; further arguments go to pytest
     build    compile the kernels in place again
     lint     ruff, cython-lint, mypy
+    asan     run the tests of the kernels with every access to memory checked by AddressSanitizer (GCC, Linux)
     bench    run the measurements; --torch installs PyTorch to compare with; further arguments go to tools/bench.py
     wheel    build a wheel and try it in a fresh environment in which no compiler can be found
 
@@ -57,7 +58,11 @@ def executable(venv: Path, name: str = "python") -> str:
 
 def environment(**changes: str) -> dict[str, str]:
     """This process's environment without what would point the virtual environment's Python elsewhere."""
-    kept = {k: v for k, v in os.environ.items() if k not in ("PYTHONHOME", "PYTHONPATH", "CONVLAYERS_TEST_KERNELS")}
+    kept = {
+        k: v
+        for k, v in os.environ.items()
+        if k not in ("PYTHONHOME", "PYTHONPATH", "CONVLAYERS_TEST_KERNELS", "CONVLAYERS_SANITIZE")
+    }
     return {**kept, **changes}
 
 
@@ -198,6 +203,38 @@ def bench(rest: list[str]) -> int:
     return show(executable(VENV), str(ROOT / "tools" / "bench.py"), *(r for r in rest if r != "--torch"))
 
 
+# A kernel that is told of one frequency more than an operand has.
+PLANTED = """
+import numpy as np
+from convlayers.kernels import compiled, memory
+left, right, out = (memory.empty((1, 1, 1, n), np.dtype("float32")) for n in (40_000, 40_002, 40_002))
+compiled(left.dtype).multiply_spectra(left, right, out, False, False, 0, 20_001)
+"""
+
+
+def asan(rest: list[str]) -> int:
+    """In a folder of its own: sanitized kernels load in no ordinary process."""
+    prepare("dev", test_kernels=True)
+    runtime = quiet("asking GCC for AddressSanitizer", "gcc", "-print-file-name=libasan.so").strip()
+    if not os.path.isabs(runtime):
+        raise ChoreError("GCC has no AddressSanitizer here (Fedora: dnf install libasan)")
+    tests = [*sorted((ROOT / "tests").glob("test_kernels_*.py")), ROOT / "tests" / "test_algorithms.py"]
+    with tempfile.TemporaryDirectory() as temporary:
+        folder, python = Path(temporary), executable(VENV)
+        shutil.copytree(ROOT / "convlayers", folder / "convlayers", ignore=shutil.ignore_patterns("*.so", "__pycache__"))
+        print("compiling the kernels with AddressSanitizer", flush=True)
+        target = ["--build-lib", str(folder), "--build-temp", str(folder / "objects")]
+        quiet("compiling", python, "setup.py", "-q", "build_ext", *target, env=environment(CONVLAYERS_SANITIZE="1"))
+        options = {"ASAN_OPTIONS": "detect_leaks=0", "PYTHONMALLOC": "malloc", "LD_PRELOAD": runtime}
+        env = environment(PYTHONPATH=str(folder), **options)
+        planted = subprocess.run([python, "-c", PLANTED], cwd=folder, env=env, capture_output=True, text=True)
+        if "AddressSanitizer" not in planted.stderr:
+            raise ChoreError("a planted overflow was not caught: the kernels that were run were not checked")
+        print("a planted overflow is caught; the tests follow", flush=True)
+        command = [python, "-m", "pytest", "-p", "no:cacheprovider", *map(str, tests), *rest]
+        return subprocess.run(command, cwd=folder, env=env).returncode
+
+
 def wheel(rest: list[str]) -> int:
     prepare("dev", test_kernels=True)
     with tempfile.TemporaryDirectory() as temporary:
@@ -266,7 +303,7 @@ def try_wheel(path: Path, folder: Path) -> None:
 def main() -> int:
     if sys.version_info < OLDEST:
         raise ChoreError(f"Python {'.'.join(map(str, OLDEST))} or later is needed; this is {sys.version.split()[0]}")
-    chores = {chore.__name__: chore for chore in (demo, test, build, lint, bench, wheel)}
+    chores = {chore.__name__: chore for chore in (demo, test, build, lint, asan, bench, wheel)}
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("chore", choices=chores)
     args, rest = parser.parse_known_args()

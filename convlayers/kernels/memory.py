@@ -34,7 +34,7 @@ def scratch(nbytes: int, slot: int = 0) -> np.ndarray:
     """
     buffers: dict[Any, np.ndarray] = _state.__dict__
     buffer = buffers.get(slot)
-    if buffer is None or buffer.size < nbytes:
+    if buffer is None or buffer.size < nbytes or _poison:
         buffer = buffers[slot] = np.frombuffer(Block(max(nbytes, 1)), np.uint8)
     if _poison:
         buffer[:nbytes].fill(_JUNK)
@@ -43,7 +43,10 @@ def scratch(nbytes: int, slot: int = 0) -> np.ndarray:
 
 @contextmanager
 def poisoned() -> Iterator[None]:
-    """For tests: fill outputs with NaN and scratch with junk, so that an element nobody wrote cannot pass."""
+    """For tests: fill outputs with NaN and scratch with junk, so that an element nobody wrote cannot pass.
+
+    Scratch memory is then of the size asked for and no larger, so that AddressSanitizer sees what lies behind it.
+    """
     global _poison
     before, _poison = _poison, True
     try:
