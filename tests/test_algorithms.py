@@ -185,6 +185,15 @@ def test_no_images(algorithm):
     np.testing.assert_array_equal(db, np.zeros(3))
 
 
+@pytest.mark.parametrize("algorithm", [name for name in plan._MODULES if name != "einsum"])
+def test_a_plane_larger_than_every_block(algorithm):
+    """A spectrum of over 1 MB, lines of tiles longer than a block, rows of the copy beyond its size."""
+    case = Case(1, 2, 4, (20, 7000), (3, 3), padding=1, groups=2, dtype="float64")
+    for threads in (1, 2):
+        with kernels.using(threads=threads), memory.poisoned():
+            case.check(algorithm, case.compute(algorithm), f"{threads} threads")
+
+
 # The choice
 
 

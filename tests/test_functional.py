@@ -114,7 +114,6 @@ def test_options_out_of_range():
         {"dilation": 0},
         {"groups": 0},
         {"algorithm": "slow"},
-        {"algorithm": "winograd"},
     ):
         (name,) = options
         with pytest.raises(ConfigError, match=name):

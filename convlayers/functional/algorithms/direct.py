@@ -29,14 +29,16 @@ def cost(problem: Problem, machine: Machine) -> float:
     x, y, thinned = prod(problem.x), prod(problem.y), prod(problem.win.stride)
     size = np.dtype(problem.dtype).itemsize
     products, stores = float(problem.work), 0.0
+    if problem.depthwise:
+        return 4 + 1e-3 * (1.2 * size * products / machine.gflops + 0.2 * (x + y))
     if problem.direction == FORWARD:
         rows, stores, moved = filters, 8 / (channels * taps), 0.15 * (x + y)
     elif problem.direction == INPUT_GRADIENT:
         rows, products = channels, x * filters * taps // thinned
         stores, moved = 8 * thinned / (filters * taps), (0.15 if thinned == 1 else 2) * x + 0.3 * y
     else:
-        rows, run, vector = filters, problem.w[-1] * channels, max(1, machine.vector_bytes // size)
-        products, moved = products * -(-run // vector) * vector / run, 0.7 * (x + y)
+        rows, run, vector = filters, channels * taps, machine.lanes(problem.dtype)
+        products, moved = products * -(-run // vector) * vector / run, 0.3 * (x + y)
     # A tile of fewer rows than 4 waits for its sums; rows are shared out evenly among tiles.
     waiting = max(1, 4 / (rows / -(-rows // machine.rows)))
     return 4 + 1e-3 * (0.5 * size * products / machine.gflops * waiting * (1 + stores) + moved + 2 * prod(problem.w))

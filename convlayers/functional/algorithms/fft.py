@@ -131,7 +131,8 @@ def _run(function: Callable[[slice], None], parts: list[slice], threads: int) ->
 
 
 def _parts(count: int, block: int) -> list[slice]:
-    return [slice(i, min(i + block, count)) for i in range(0, count, max(block, 1))]
+    block = max(block, 1)
+    return [slice(i, min(i + block, count)) for i in range(0, count, block)]
 
 
 def _transform(grid: Grid, part: tuple[slice, ...], layout: Layout, threads: int) -> np.ndarray:

@@ -7,6 +7,8 @@ from ...shapes import Window
 
 FORWARD, INPUT_GRADIENT, WEIGHT_GRADIENT = DIRECTIONS = ("forward", "input gradient", "weight gradient")
 
+_TYPICAL_BATCH = 8
+
 
 class Problem(NamedTuple):
     """x `(N, C, H, W)`, w `(M, C/groups, R, S)`; `win.output` is `(P, Q)`."""
@@ -27,6 +29,14 @@ class Problem(NamedTuple):
     def work(self) -> int:
         """Multiply-adds by the definition, padding included."""
         return self.x[0] * prod(self.win.output) * prod(self.w)
+
+    @property
+    def typical(self) -> "Problem":
+        """What the cost models see: an image's result is the same to the bit in every batch, so its batch plays no part.
+
+        Sums over the batch are another matter: the weight gradient is planned for the batch that it has.
+        """
+        return self if self.direction == WEIGHT_GRADIENT else self._replace(x=(_TYPICAL_BATCH, *self.x[1:]))
 
     @property
     def depthwise(self) -> bool:

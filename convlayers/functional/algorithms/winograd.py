@@ -23,7 +23,7 @@ def refuses(problem: Problem) -> str | None:
     win = problem.win
     if win.kernel != (3, 3) or win.stride != (1, 1) or win.dilation != (1, 1):
         return "takes 3x3 kernels with stride 1 and dilation 1 alone"
-    return None if all(problem.x) else "takes no empty images"
+    return None if all(problem.x[2:]) else "takes no images without pixels"
 
 
 def _tiles(problem: Problem, m: int) -> int:
@@ -36,6 +36,8 @@ def _cost(problem: Problem, machine: Machine, m: int) -> float:
     filters, channels = problem.w[:2]
     vectors = -(-_tiles(problem, m) // lanes)
     sums = (m + 2) ** 2 * vectors * lanes * filters * channels
+    # Starting a tile takes as long as four of its steps; one of fewer rows than 4 waits for its sums.
+    sums *= (1 + 4 / channels) * max(1, 4 * problem.groups / filters)
     transforms = vectors * (problem.x[1] + filters) * _TILE_CYCLES[m] + filters * channels / lanes * _FILTER_CYCLES[m]
     return 2e-3 * sums / machine.gflops_of(problem.dtype) + machine.microseconds(transforms)
 
@@ -53,7 +55,7 @@ def cost(problem: Problem, machine: Machine) -> float:
 
 def _arguments(problem: Problem) -> tuple[int, ...]:
     (top, _), (left, _) = problem.win.padding
-    return tile_size(problem, kernels.isa()), top, left, problem.groups
+    return tile_size(problem.typical, kernels.isa()), top, left, problem.groups
 
 
 def forward(x: np.ndarray, w: np.ndarray, bias: np.ndarray | None, problem: Problem, relu: bool) -> np.ndarray:
@@ -77,5 +79,8 @@ def backward_input(dy: np.ndarray, w: np.ndarray, problem: Problem) -> np.ndarra
 def backward_weight(dy: np.ndarray, x: np.ndarray, problem: Problem) -> np.ndarray:
     """dw."""
     dw = memory.empty(problem.w, x.dtype)
-    kernels.compiled(x.dtype).winograd_backward_weight(dy, x, dw, *_arguments(problem), threads_for(problem.work))
+    if x.size:
+        kernels.compiled(x.dtype).winograd_backward_weight(dy, x, dw, *_arguments(problem), threads_for(problem.work))
+    else:
+        dw.fill(0)
     return dw
