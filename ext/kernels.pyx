@@ -7,7 +7,7 @@ written whole; scratch memory comes from `convlayers.kernels.memory`; results do
 """
 
 from cython.parallel cimport parallel, prange, threadid
-from libc.math cimport sqrt
+from libc.math cimport INFINITY, sqrt
 from libc.string cimport memcpy, memset
 
 from . import memory as _memory

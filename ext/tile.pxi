@@ -18,6 +18,7 @@ cdef extern from "vec.h" nogil:
     ctypedef float real
     ctypedef float vf
     ctypedef int vmask
+    ctypedef int lane
     enum: VL
     enum: MR
     enum: PANEL
@@ -28,9 +29,22 @@ cdef extern from "vec.h" nogil:
     void FORBID(const void*, size_t)
     vf splat(real)
     vf vselect(vmask, vf, vf)
+    vf vreal(vmask)
+    vf vevens(vf, vf)
+    vf vodds(vf, vf)
+    vf vlows(vf, vf)
+    vf vhighs(vf, vf)
+    vf vturns_low(vf, vf)
+    vf vturns_high(vf, vf)
+    vmask isplat(lane)
+    vmask iselect(vmask, vmask, vmask)
+    vmask vbits(vf)
+    vmask iequal "vequal"(vmask, vmask)
+    vmask vequal(vf, vf)
     vmask vbeats(vf, vf)
     vf vrelu(vf)
     void prefetch_line "convlayers_prefetch"(const void* p, int write)
+    vmask vprecedes(vf, vmask, vf, vmask)
 
 
 cdef struct Tile "convlayers_tile_args":

@@ -9,8 +9,9 @@ from hypothesis import strategies as st
 from convlayers import functional, kernels
 from convlayers.errors import ShapeError
 from convlayers.kernels import reference
+from convlayers.layers.pooling import MaxPool2d
 from convlayers.shapes import check_pool, window
-from convlayers.testing import assert_close, assert_gradient, spread
+from convlayers.testing import assert_close, assert_gradient, on_every_machine, spread
 
 NAN, INF = np.nan, np.inf
 
@@ -28,6 +29,9 @@ def check_max(x, win, seed=0):
     taps = win.kernel[0] * win.kernel[1]
     assert_kernel(compute, expected, [1, 1, taps], f"max, x {x.shape}, {win}, seed {seed}", x.dtype)
     np.testing.assert_array_equal(functional.max_pool2d(x, win)[1], index)
+    alone = on_every_machine(lambda: [functional.max_pool2d(x, win, with_index=False)[0]])
+    for isa, (actual,) in alone.items():
+        np.testing.assert_array_equal(actual, y, err_msg=f"{isa}, without the index, x {x.shape}, {win}")
 
 
 def check_average(x, win, count_include_pad, seed=0):
@@ -105,6 +109,55 @@ def test_rows_beside_the_edges_of_a_vector(isa, dtype):
             x = rng.standard_normal((2, 3, 4, (outputs - 1) * stride + 2)).astype(dtype)
             check_max(x, win)
             check_average(x, win, True)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("isa", kernels.available())
+def test_planes_whose_rows_share_a_vector(isa, dtype):
+    # Windows that do not overlap, in batches that hold many planes and end within one; rows of half a vector go in pairs.
+    vector, _ = edges(isa, dtype)
+    rng = np.random.default_rng(11)
+    for width in sorted({max(2, vector // 4), max(2, vector // 2), vector + 2}):
+        for height in (4, 6, 5):
+            x = rng.standard_normal((3, 101, height, width)).astype(dtype)
+            win = window((height, width), 2, stride=2)
+            check_max(x, win)
+            check_average(x, win, True)
+
+
+@pytest.mark.parametrize("kernel", [3, 7])
+def test_rows_longer_than_a_batch(kernel):
+    rng = np.random.default_rng(12)
+    for win in (window((9, 600), kernel, stride=2, padding=1), window((9, 600), (kernel, 2), stride=(1, 2))):
+        x = rng.standard_normal((2, 2, 9, 600)).astype(np.float32)
+        check_max(x, win)
+        check_average(x, win, False)
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "intc"])
+def test_an_index_out_of_range_writes_nothing_out_of_bounds(dtype):
+    rng = np.random.default_rng(13)
+    for kernel, options in (
+        ((2, 2), {"stride": 2}),
+        ((3, 3), {"stride": 1, "padding": 1}),
+        ((8, 8), {"stride": 3, "padding": 2}),
+    ):
+        x_shape, win = (2, 3, 9, 10), window((9, 10), kernel, **options)
+        shape = (*x_shape[:2], *win.output)
+        limits = np.iinfo(dtype)
+        index = rng.integers(limits.min, limits.max, shape, endpoint=True).astype(dtype)
+        dx = functional.max_pool2d_backward(np.ones(shape, np.float32), index, x_shape, win)
+        assert 0 <= dx.sum() <= index.size
+        index[...] = limits.max
+        assert functional.max_pool2d_backward(np.ones(shape, np.float32), index, x_shape, win).sum() == 0
+
+
+def test_in_inference_the_layer_finds_the_index_when_a_gradient_is_asked():
+    layer, x = MaxPool2d(2), spread((2, 3, 6, 8), np.random.default_rng(14))
+    y, cache = layer.forward(x, training=False)
+    expected, trained = layer.forward(x, training=True)
+    np.testing.assert_array_equal(y, expected)
+    np.testing.assert_array_equal(layer.backward(y, cache), layer.backward(y, trained))
 
 
 @pytest.mark.parametrize("dtype", DTYPES)

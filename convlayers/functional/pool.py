@@ -1,5 +1,7 @@
 """Pooling as functions of arrays."""
 
+from functools import lru_cache
+
 import numpy as np
 
 from .. import kernels
@@ -8,6 +10,8 @@ from ..kernels import memory, reference
 from ..shapes import Window, check_pool
 from ._arrays import as_array, check_gradient, geometry, threads_for
 
+_UINT8, _INTC = np.dtype(np.uint8), np.dtype(np.intc)
+_NO_INDEX = np.empty((0, 0, 0), _UINT8)
 _POOL_WORK = 8  # a comparison or an addition of pooling takes as long as about so many multiply-adds of the register tile
 
 
@@ -15,20 +19,23 @@ def _planes(x: np.ndarray) -> np.ndarray:
     return x.reshape(-1, *x.shape[2:])
 
 
-def max_pool2d(x: np.ndarray, win: Window) -> tuple[np.ndarray, np.ndarray]:
+def max_pool2d(x: np.ndarray, win: Window, *, with_index: bool = True) -> tuple[np.ndarray, np.ndarray | None]:
     """The maximum of each window of `win`, and the tap `r * S + s` that holds it: `(y, index)`, both `(N, C, P, Q)`.
 
-    Padding counts as minus infinity; the first maximum in row order is taken; NaN wins.
+    Padding counts as minus infinity; the first maximum in row order is taken; NaN wins. Without the index, which only the
+    gradient needs, it is None.
     """
     x = as_array(x, "max_pool2d: x", 4)
     check_pool(x.shape[2:], win)
     kernel_h, kernel_w = win.kernel
     y = memory.empty((*x.shape[:2], *win.output), x.dtype)
-    index = memory.empty(y.shape, np.dtype(np.uint8 if kernel_h * kernel_w <= 256 else np.intc))
+    index_dtype = _UINT8 if kernel_h * kernel_w <= 256 else _INTC
+    index = memory.empty(y.shape, index_dtype) if with_index else None
     if y.size:
         kernel = kernels.compiled(x.dtype).max_pool2d_forward
         threads = threads_for(_POOL_WORK * y.size * kernel_h * kernel_w)
-        kernel(_planes(x), _planes(y), _planes(index), kernel_h, kernel_w, *geometry(win), threads)
+        taps = _NO_INDEX if index is None else _planes(index)
+        kernel(_planes(x), _planes(y), taps, kernel_h, kernel_w, *geometry(win), threads)
     return y, index
 
 
@@ -51,6 +58,7 @@ def pool_counts(size: tuple[int, ...], win: Window, count_include_pad: bool) -> 
     return reference.pool_counts(size, win, count_include_pad)
 
 
+@lru_cache(maxsize=64)
 def _counts(size: tuple[int, ...], win: Window, count_include_pad: bool, dtype: np.dtype) -> np.ndarray:
     return np.ascontiguousarray(reference.pool_counts(size, win, count_include_pad), dtype)
 

@@ -69,11 +69,15 @@ class MaxPool2d(Layer):
 
     def forward(self, x, *, training):
         win = self._window(x.shape[2:])
-        y, index = functional.max_pool2d(x, win)
-        return y, (index, x.shape, win)
+        y, index = functional.max_pool2d(x, win, with_index=training)
+        return y, (x if index is None else x.shape, index, win)
 
     def backward(self, dy, cache):
-        return functional.max_pool2d_backward(dy, *cache)
+        x, index, win = cache
+        if index is None:
+            # Inference leaves the index out; whoever wants a gradient of it pays for it here.
+            (_, index), x = functional.max_pool2d(x, win), x.shape
+        return functional.max_pool2d_backward(dy, index, x, win)
 
     def to_onnx(self, graph: OnnxGraph, *inputs: str) -> str:
         size = graph.shape(inputs[0])[1:]
