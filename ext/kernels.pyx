@@ -7,7 +7,7 @@ written whole; scratch memory comes from `convlayers.kernels.memory`; results do
 """
 
 from cython.parallel cimport parallel, prange, threadid
-from libc.math cimport INFINITY, sqrt
+from libc.math cimport INFINITY, log, sqrt
 from libc.string cimport memcpy, memset
 
 from . import memory as _memory
@@ -31,6 +31,8 @@ include "batchnorm.pxi"
 include "depthwise.pxi"
 include "depthwise_weight.pxi"
 include "pointwise.pxi"
+include "loss.pxi"
+include "update.pxi"
 
 
 cdef extern from "vec.h":

@@ -28,6 +28,7 @@ cdef extern from "vec.h" nogil:
     void ALLOW(const void*, size_t)
     void FORBID(const void*, size_t)
     vf splat(real)
+    real exponential(real)
     vf vselect(vmask, vf, vf)
     vf vreal(vmask)
     vf vevens(vf, vf)

@@ -5,9 +5,11 @@ import tracemalloc
 import numpy as np
 import pytest
 
+from convlayers import functional
 from convlayers.errors import ConfigError, FileFormatError
+from convlayers.testing import on_every_machine
 from convlayers.tolerance import largest_error, tolerance
-from convlayers.trainer import SGD, Adam, AdamW, RMSprop, blocks
+from convlayers.trainer import SGD, Adam, AdamW, RMSprop
 
 STEPS = 12
 
@@ -34,7 +36,7 @@ def fresh(optimizer):
 
 
 def problem(dtype=np.float32):
-    """Parameters of all kinds: small, a number, empty, not C-contiguous, larger than a block; and gradients for each step."""
+    """Parameters of all kinds: small, a number, empty, not C-contiguous, larger than a chunk; and gradients for each step."""
     rng = np.random.default_rng(0)
     shapes = {"weight": (4, 3, 3, 3), "bias": (4,), "scale": (), "none": (0, 5), "turned": (7, 5), "large": (150, 150)}
     parameters = {name: rng.normal(size=shape).astype(dtype) for name, shape in shapes.items()}
@@ -117,19 +119,36 @@ def test_against_torch(optimizer):
 
 
 @each_optimizer
-def test_blocks_do_not_change_the_bits(optimizer, monkeypatch):
-    expected = trained(fresh(optimizer))
-    for size in (500, 1 << 20):
-        monkeypatch.setattr(blocks, "_SIZE", size)
-        actual = trained(fresh(optimizer))
-        assert all(np.array_equal(actual[name], expected[name]) for name in expected), size
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_every_machine_takes_the_same_step(optimizer, dtype):
+    results = on_every_machine(lambda: list(trained(fresh(optimizer), np.dtype(dtype)).values()))
+    for isa, arrays in results.items():
+        for actual, expected in zip(arrays, results["baseline"], strict=True):
+            assert largest_error(actual, expected) < tolerance(dtype, STEPS), isa
 
 
-def test_blocks_stay_in_the_cache():
-    parameters, _ = problem()
-    cut = blocks.cut(parameters, parameters, {}, np.dtype(np.float32))
-    assert sum(block.parameter.size for block in cut) == sum(array.size for array in parameters.values())
-    assert max(block.parameter.size for block in cut) <= blocks._SIZE
+def test_a_setting_that_calls_for_other_state_waits_for_the_next_fit():
+    for before, after, setting in (
+        (SGD(0.1), SGD(0.1), {"momentum": 0.9}),
+        (RMSprop(momentum=0.9), RMSprop(momentum=0.9), {"centered": True}),
+        (RMSprop(centered=True), RMSprop(centered=True), {"momentum": 0.9}),
+    ):
+        parameters, steps = problem()
+        expected, _ = problem()
+        gradients = steps[0]
+        before.bind(parameters, gradients)
+        after.bind(expected, gradients)
+        for name, value in setting.items():
+            setattr(before, name, value)
+        before.step()
+        after.step()
+        assert all(np.array_equal(parameters[name], expected[name]) for name in expected), before
+
+
+def test_arrays_of_two_sizes_are_refused():
+    p, g = np.zeros(5, np.float32), np.zeros(4, np.float32)
+    with pytest.raises(ValueError, match="one size; got 5 and 4"):
+        functional.sgd([(p, g, None)], lr=0.1, momentum=0, nesterov=False, weight_decay=0)
 
 
 @each_optimizer

@@ -9,31 +9,29 @@ from ._arrays import as_array
 from .batchnorm import BatchNormPass, batch_norm, batch_norm_backward, scale_shift
 from .conv import conv2d, conv2d_backward, conv2d_backward_input, conv2d_backward_weight
 from .dense import linear, linear_backward_input, linear_backward_weight
+from .loss import cross_entropy
 from .plan import ALGORITHMS, check_algorithm, explain_conv2d
-from .pointwise import relu, relu_backward
-from .pool import (
-    avg_pool2d,
-    avg_pool2d_backward,
-    global_avg_pool2d,
-    global_avg_pool2d_backward,
-    max_pool2d,
-    max_pool2d_backward,
-    pool_counts,
-)
+from .pointwise import add, column_sums, relu, relu_backward, sigmoid, sigmoid_backward, softmax, softmax_backward, tanh, tanh_backward
+from .pool import avg_pool2d, avg_pool2d_backward, global_avg_pool2d, global_avg_pool2d_backward, max_pool2d, max_pool2d_backward, pool_counts
+from .update import adam, rmsprop, sgd
 
 __all__ = [
     "ALGORITHMS",
     "BatchNormPass",
+    "adam",
+    "add",
     "as_array",
     "avg_pool2d",
     "avg_pool2d_backward",
     "batch_norm",
     "batch_norm_backward",
     "check_algorithm",
+    "column_sums",
     "conv2d",
     "conv2d_backward",
     "conv2d_backward_input",
     "conv2d_backward_weight",
+    "cross_entropy",
     "explain_conv2d",
     "global_avg_pool2d",
     "global_avg_pool2d_backward",
@@ -45,5 +43,13 @@ __all__ = [
     "pool_counts",
     "relu",
     "relu_backward",
+    "rmsprop",
     "scale_shift",
+    "sgd",
+    "sigmoid",
+    "sigmoid_backward",
+    "softmax",
+    "softmax_backward",
+    "tanh",
+    "tanh_backward",
 ]

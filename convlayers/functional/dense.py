@@ -6,6 +6,7 @@ from .. import kernels
 from ..errors import ShapeError
 from ..kernels import memory
 from ._arrays import NO_BIAS, as_array, check_gradient, threads_for
+from .pointwise import column_sums
 
 # From so many products in a sum on, and up to so many columns, sums over neighbouring values beat the packed panels:
 # on Zen 5 by 1.1 to 2 times.
@@ -57,4 +58,4 @@ def linear_backward_weight(dy: np.ndarray, x: np.ndarray) -> tuple[np.ndarray, n
     x = as_array(x, "linear: x", 2)
     dy = as_array(dy, "linear: dy", 2, x.dtype)
     dy = check_gradient(dy, (x.shape[0], dy.shape[1]), "linear", x.dtype)
-    return _gemm(dy, x, transpose_a=True), dy.sum(axis=0)
+    return _gemm(dy, x, transpose_a=True), column_sums(dy)

@@ -4,7 +4,7 @@ Letters: `N C *size` the input, `M` filters of `*kernel` taps, `*output` the out
 serves any number of spatial axes; `win` is a `convlayers.shapes.Window`. Nothing here is optimised.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import product
 from math import prod
 
@@ -183,3 +183,23 @@ def batch_norm_backward(
     if training:
         through = dy - (_channels(db) + deviation * _channels(dw)) * (x.shape[1] / x.size)
     return through * _channels(weight) / root, dw, db
+def add(arrays: Sequence[np.ndarray]) -> np.ndarray:
+    """The sum of arrays of one shape."""
+    return np.sum([a.astype(np.float64) for a in arrays], axis=0)
+
+
+def column_sums(x: np.ndarray) -> np.ndarray:
+    """The sums over the rows."""
+    return x.astype(np.float64).sum(axis=0)
+
+
+def cross_entropy(z: np.ndarray, labels: np.ndarray) -> tuple[float, np.ndarray]:
+    """`mean(log sum_j e^z_j - z_label)` over logits `(N, classes, ...)`; `dz = (softmax(z) - onehot) / labels.size`."""
+    wide = z.astype(np.float64)
+    wide = wide - wide.max(axis=1, keepdims=True)
+    powers = np.exp(wide)
+    total = powers.sum(axis=1, keepdims=True)
+    chosen = np.expand_dims(labels, 1)
+    value = (np.log(total) - np.take_along_axis(wide, chosen, axis=1)).mean()
+    onehot = np.arange(z.shape[1]).reshape(-1, *(1,) * (z.ndim - 2)) == chosen
+    return float(value), (powers / total - onehot) / labels.size

@@ -26,18 +26,16 @@ class ReLU(Layer):
 
 
 class Sigmoid(Layer):
-    """`y = 1 / (1 + e^-x)`; `dx = dy y (1 - y)`. Computed through tanh, which does not overflow."""
+    """`y = 1 / (1 + e^-x)`; `dx = dy y (1 - y)`."""
 
     examples = _SHAPES
 
     def forward(self, x, *, training):
-        y = np.tanh(x * x.dtype.type(0.5))
-        y *= x.dtype.type(0.5)
-        y += x.dtype.type(0.5)
+        y = functional.sigmoid(x)
         return y, y
 
     def backward(self, dy, cache):
-        return dy * (cache * (1 - cache))
+        return functional.sigmoid_backward(dy, cache)
 
     def to_onnx(self, graph: OnnxGraph, *inputs: str) -> str:
         return graph.op("Sigmoid", *inputs)
@@ -49,11 +47,11 @@ class Tanh(Layer):
     examples = _SHAPES
 
     def forward(self, x, *, training):
-        y = np.tanh(x)
+        y = functional.tanh(x)
         return y, y
 
     def backward(self, dy, cache):
-        return dy * (1 - cache * cache)
+        return functional.tanh_backward(dy, cache)
 
     def to_onnx(self, graph: OnnxGraph, *inputs: str) -> str:
         return graph.op("Tanh", *inputs)
@@ -78,12 +76,11 @@ class Softmax(Layer):
         return input_shape
 
     def forward(self, x, *, training):
-        y = np.exp(x - x.max(axis=self.axis, keepdims=True))
-        y /= y.sum(axis=self.axis, keepdims=True)
+        y = functional.softmax(x, self.axis)
         return y, y
 
     def backward(self, dy, cache):
-        return cache * (dy - (dy * cache).sum(axis=self.axis, keepdims=True))
+        return functional.softmax_backward(dy, cache, self.axis)
 
     def to_onnx(self, graph: OnnxGraph, *inputs: str) -> str:
         return graph.op("Softmax", *inputs, axis=self.axis)

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from .. import functional
 from ..errors import ConfigError, DataError
 from ..layer import Shape
 from .data import check_finite, first_index
@@ -46,17 +47,7 @@ class CrossEntropy:
             raise DataError(f"{rule}; got {targets[index]} at index {_shown(index)}")
 
     def __call__(self, outputs: np.ndarray, targets: np.ndarray) -> tuple[float, np.ndarray]:
-        z = outputs.reshape(*outputs.shape[:2], -1)
-        labels = np.asarray(targets, np.intp).reshape(len(z), -1)
-        at = (np.arange(len(z))[:, None], labels, np.arange(z.shape[2]))
-        z = z - z.max(axis=1, keepdims=True)
-        chosen = z[at]
-        gradient = np.exp(z, out=z)
-        total = gradient.sum(axis=1)
-        value = (np.log(total) - chosen).sum(dtype=np.float64) / labels.size
-        gradient /= total[:, None] * labels.size
-        gradient[at] -= 1 / labels.size
-        return float(value), gradient.reshape(outputs.shape)
+        return functional.cross_entropy(outputs, targets)
 
 
 class MeanSquaredError:

@@ -2,7 +2,7 @@
 
 `p` is a parameter, `g` its gradient, `t` the step, from 1. Settings are plain attributes; `trainer.optimizer.lr = 1e-4`
 takes effect at the next step. What changes which state is kept (a momentum where there was none) does so at the next `fit`.
-State has the parameters' dtype, and a step writes into memory that is there already.
+State has the parameters' dtype, and a step writes into memory that is there already: one compiled pass over each parameter.
 """
 
 import inspect
@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 
+from .. import functional
 from ..errors import ConfigError, FileFormatError
-from .blocks import Block, cut
 
 
 def _number(value: Any, name: str, *, positive: bool = False, below: float = math.inf) -> float:
@@ -26,11 +26,37 @@ def _number(value: Any, name: str, *, positive: bool = False, below: float = mat
     return float(value)
 
 
+class Part:
+    """One parameter as flat arrays: `parameter`, `gradient`, and `state` by slot."""
+
+    def __init__(self, parameter: np.ndarray, gradient: np.ndarray, state: dict[str, np.ndarray]) -> None:
+        self._ends = parameter, gradient
+        # Of an array that is not C-contiguous no flat view exists; a step copies it in and out.
+        self._views = all(array.flags.c_contiguous for array in self._ends)
+        self.parameter, self.gradient = (array.reshape(-1) for array in self._ends)
+        self.state = state
+
+    def arrays(self, *slots: str) -> tuple[np.ndarray, np.ndarray, *tuple[np.ndarray | None, ...]]:
+        """Parameter, gradient and the state of these slots; None where the settings called for no such state."""
+        return self.parameter, self.gradient, *map(self.state.get, slots)
+
+    def gather(self) -> None:
+        """Copy in what is no view."""
+        if not self._views:
+            for flat, array in zip((self.parameter, self.gradient), self._ends, strict=True):
+                np.copyto(flat.reshape(array.shape), array)
+
+    def scatter(self) -> None:
+        """Copy the parameter back if it is no view."""
+        if not self._views:
+            np.copyto(self._ends[0], self.parameter.reshape(self._ends[0].shape))
+
+
 class Optimizer:
-    """Base of the optimizers: holds the state, and cuts the parameters into blocks for `update`.
+    """Base of the optimizers: holds the state, and gives each parameter to `update` as flat arrays.
 
     A subclass keeps its constructor's arguments in attributes of the same names, lists its arrays of state in `slots()`,
-    and computes one step of one block in `update`.
+    and computes one step of one parameter in `update`, or of all of them in `update_all`.
     """
 
     lr: float
@@ -39,15 +65,20 @@ class Optimizer:
         self.steps = 0
         self._shapes: dict[str, tuple[int, ...]] = {}
         self._state: dict[str, np.ndarray] = {}
-        self._blocks: list[Block] = []
+        self._parts: list[Part] = []
 
     def slots(self) -> tuple[str, ...]:
         """Names of the arrays of state that the settings call for; each starts at zero."""
         return ()
 
-    def update(self, block: Block) -> None:
-        """Take one step in `block.parameter`; `block.gradient` stays as it is, `block.a` and `block.b` are workspace."""
+    def update(self, part: Part) -> None:
+        """Take one step in `part.parameter`; `part.gradient` stays as it is."""
         raise NotImplementedError(f"{type(self).__name__} has no update")
+
+    def update_all(self, parts: list[Part]) -> None:
+        """Take one step in every parameter."""
+        for part in parts:
+            self.update(part)
 
     def config(self) -> dict[str, Any]:
         """The constructor's arguments, as they are now: JSON values."""
@@ -68,15 +99,21 @@ class Optimizer:
         size = sum(array.size for array in parameters.values())
         self._shapes = shapes
         self._state = {slot: kept[slot] if slot in kept else np.zeros(size, dtype) for slot in self.slots()}
-        self._blocks = cut(parameters, gradients, self._state, dtype)
+        self._parts, start = [], 0
+        for name, parameter in parameters.items():
+            stop = start + parameter.size
+            state = {slot: flat[start:stop] for slot, flat in self._state.items()}
+            self._parts.append(Part(parameter, gradients[name], state))
+            start = stop
 
     def step(self) -> None:
         """One step along the gradients, in place."""
         self.steps += 1
-        for block in self._blocks:
-            block.gather()
-            self.update(block)
-            block.scatter()
+        for part in self._parts:
+            part.gather()
+        self.update_all(self._parts)
+        for part in self._parts:
+            part.scatter()
 
     def _views(self) -> dict[str, np.ndarray]:
         views, start = {}, 0
@@ -106,28 +143,6 @@ class Optimizer:
             view[...] = state[key]
 
 
-def _decayed(block: Block, weight_decay: float) -> np.ndarray:
-    """`g + weight_decay p`, in workspace a; the gradient itself where there is no decay."""
-    if not weight_decay:
-        return block.gradient
-    np.multiply(block.parameter, weight_decay, out=block.a)
-    return np.add(block.a, block.gradient, out=block.a)
-
-
-def _average(mean: np.ndarray, value: np.ndarray, decay: float, work: np.ndarray) -> None:
-    """`mean <- decay mean + (1 - decay) value`."""
-    mean *= decay
-    mean += np.multiply(value, 1 - decay, out=work)
-
-
-def _average_square(mean: np.ndarray, value: np.ndarray, decay: float, work: np.ndarray) -> None:
-    """`mean <- decay mean + (1 - decay) value^2`."""
-    np.multiply(value, 1 - decay, out=work)
-    work *= value
-    mean *= decay
-    mean += work
-
-
 class SGD(Optimizer):
     """Stochastic gradient descent: `g <- g + weight_decay p`; `v <- momentum v + g`; `p <- p - lr v`.
 
@@ -147,19 +162,14 @@ class SGD(Optimizer):
     def slots(self) -> tuple[str, ...]:
         return ("momentum_buffer",) if self.momentum else ()
 
-    def update(self, block: Block) -> None:
-        step = _decayed(block, self.weight_decay)
-        if self.momentum:
-            velocity = block.state["momentum_buffer"]
-            velocity *= self.momentum
-            velocity += step
-            if self.nesterov:
-                np.multiply(velocity, self.momentum, out=block.b)
-                step = np.add(step, block.b, out=block.b)
-            else:
-                step = velocity
-        np.multiply(step, self.lr, out=block.a)
-        np.subtract(block.parameter, block.a, out=block.parameter)
+    def update_all(self, parts: list[Part]) -> None:
+        functional.sgd(
+            [part.arrays("momentum_buffer") for part in parts],
+            lr=self.lr,
+            momentum=self.momentum,
+            nesterov=self.nesterov,
+            weight_decay=self.weight_decay,
+        )
 
 
 class Adam(Optimizer):
@@ -183,20 +193,21 @@ class Adam(Optimizer):
     def slots(self) -> tuple[str, ...]:
         return ("exp_avg", "exp_avg_sq")
 
-    def update(self, block: Block) -> None:
-        self._adapt(block, _decayed(block, self.weight_decay))
+    def update_all(self, parts: list[Part]) -> None:
+        self._adapt(parts, self.weight_decay, 1.0)
 
-    def _adapt(self, block: Block, gradient: np.ndarray) -> None:
-        mean, square, (beta1, beta2), work = block.state["exp_avg"], block.state["exp_avg_sq"], self.betas, block.b
-        _average(mean, gradient, beta1, work)
-        _average_square(square, gradient, beta2, work)
-        # Both corrections are numbers, so they move out of the fraction: one pass fewer than the formula has.
+    def _adapt(self, parts: list[Part], weight_decay: float, shrink: float) -> None:
+        # Both corrections are numbers, so they move out of the fraction.
+        beta1, beta2 = self.betas
         correction = math.sqrt(1 - beta2**self.steps)
-        np.sqrt(square, out=work)
-        work += self.eps * correction
-        np.divide(mean, work, out=work)
-        work *= self.lr * correction / (1 - beta1**self.steps)
-        np.subtract(block.parameter, work, out=block.parameter)
+        functional.adam(
+            [part.arrays("exp_avg", "exp_avg_sq") for part in parts],
+            rate=self.lr * correction / (1 - beta1**self.steps),
+            betas=self.betas,
+            eps=self.eps * correction,
+            weight_decay=weight_decay,
+            shrink=shrink,
+        )
 
 
 class AdamW(Adam):
@@ -207,9 +218,8 @@ class AdamW(Adam):
     ) -> None:
         super().__init__(lr, betas, eps, weight_decay)
 
-    def update(self, block: Block) -> None:
-        np.multiply(block.parameter, 1 - self.lr * self.weight_decay, out=block.parameter)
-        self._adapt(block, block.gradient)
+    def update_all(self, parts: list[Part]) -> None:
+        self._adapt(parts, 0.0, 1 - self.lr * self.weight_decay)
 
 
 class RMSprop(Optimizer):
@@ -241,30 +251,16 @@ class RMSprop(Optimizer):
         extra = [name for name, used in (("grad_avg", self.centered), ("momentum_buffer", self.momentum)) if used]
         return ("square_avg", *extra)
 
-    def update(self, block: Block) -> None:
-        gradient, work = _decayed(block, self.weight_decay), block.b
-        square = block.state["square_avg"]
-        _average_square(square, gradient, self.alpha, work)
-        if self.centered:
-            mean = block.state["grad_avg"]
-            _average(mean, gradient, self.alpha, work)
-            np.multiply(mean, mean, out=work)
-            np.subtract(square, work, out=work)
-            # A variance; rounding can leave it just below zero.
-            np.maximum(work, 0, out=work)
-            np.sqrt(work, out=work)
-        else:
-            np.sqrt(square, out=work)
-        work += self.eps
-        np.divide(gradient, work, out=work)
-        if self.momentum:
-            velocity = block.state["momentum_buffer"]
-            velocity *= self.momentum
-            velocity += work
-            np.multiply(velocity, self.lr, out=work)
-        else:
-            work *= self.lr
-        np.subtract(block.parameter, work, out=block.parameter)
+    def update_all(self, parts: list[Part]) -> None:
+        functional.rmsprop(
+            [part.arrays("square_avg", "grad_avg", "momentum_buffer") for part in parts],
+            lr=self.lr,
+            alpha=self.alpha,
+            eps=self.eps,
+            weight_decay=self.weight_decay,
+            centered=self.centered,
+            momentum=self.momentum,
+        )
 
 
 OPTIMIZERS: dict[str, type[Optimizer]] = {cls.__name__: cls for cls in (SGD, Adam, AdamW, RMSprop)}
