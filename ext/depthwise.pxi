@@ -20,10 +20,6 @@ cdef extern from "vec.h" nogil:
     enum: COLUMN_TAPS
     enum: STRIP_ROWS
     enum: STRIP_VECS
-    vf vevens(vf, vf)
-    vf vodds(vf, vf)
-    vf vzip_low(vf, vf)
-    vf vzip_high(vf, vf)
     vmask vless(vf, vf)
     void vhold(vf)
 
@@ -572,8 +568,8 @@ cdef inline void put_lines "convlayers_put_lines"(int stride, Py_ssize_t vectors
             a = load(even + v * VL)
             if stride == 2:
                 b = load(odd + v * VL)
-                store(dst + 2 * v * VL, vzip_low(a, b))
-                store(dst + 2 * v * VL + VL, vzip_high(a, b))
+                store(dst + 2 * v * VL, vturns_low(a, b))
+                store(dst + 2 * v * VL + VL, vturns_high(a, b))
             else:
                 store(dst + v * VL, a)
         even += pitch

@@ -142,11 +142,11 @@ cdef inline void combine_rows "convlayers_combine_rows"(
         while w < width:
             best = load_before(x + w, end) if at_end else load(x + w)
             at = next = first
-            prefetch(x + w + PREFETCH)
+            prefetch_line(x + w + PREFETCH, 0)
             for r in range(1, kh):
                 v = load_before(x + r * tap_step + w, end) if at_end else load(x + r * tap_step + w)
                 next = next + step
-                prefetch(x + r * tap_step + w + PREFETCH)
+                prefetch_line(x + r * tap_step + w + PREFETCH, 0)
                 if kind == SUM:
                     best = best + v
                 else:

@@ -41,7 +41,7 @@ cdef inline real sum_lanes(const real* values) noexcept nogil:
     return total
 
 
-cdef void add_values(const real* src, Py_ssize_t count, real* lanes) noexcept nogil:
+cdef void add_to_lanes(const real* src, Py_ssize_t count, real* lanes) noexcept nogil:
     """Add neighbours to VL sums: a vector at a time, four vectors apart, since additions to one sum wait for each other."""
     cdef vf a = load(lanes), b = splat(0), c = splat(0), d = splat(0)
     cdef Py_ssize_t j = 0
@@ -67,7 +67,7 @@ cdef real channel_sum(const real* x, Py_ssize_t images, Py_ssize_t stride, Py_ss
     cdef real lanes[VL]
     for n in range(images):
         memset(lanes, 0, sizeof(lanes))
-        add_values(x + n * stride, area, lanes)
+        add_to_lanes(x + n * stride, area, lanes)
         total += sum_lanes(lanes)
     return <real> total
 

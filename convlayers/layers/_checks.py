@@ -3,7 +3,9 @@
 from collections.abc import Callable
 from numbers import Real
 
-from ..errors import ConfigError, ShapeError
+import numpy as np
+
+from ..errors import ArrayTypeError, ConfigError, ShapeError
 from ..layer import Shape
 
 
@@ -18,6 +20,13 @@ def number(value: float, name: str, rule: str, fits: Callable[[float], bool]) ->
     """`value` if it is a real number that fits; `rule` says in words what does."""
     if isinstance(value, bool) or not isinstance(value, Real) or not fits(float(value)):
         raise ConfigError(f"{name} must be {rule}; got {value!r}")
+    return value
+
+
+def switch(value: bool, name: str) -> bool:
+    """`value` if it is True or False."""
+    if not isinstance(value, bool | np.bool_):
+        raise ArrayTypeError(f"{name} is True or False; got {value!r}")
     return value
 
 

@@ -7,7 +7,7 @@ import numpy as np
 from .. import functional
 from ..layer import Layer, OnnxGraph, Shape
 from ..shapes import IntOrSequence, Padding, conv_groups, per_axis, positive, window
-from ._checks import image_shape
+from ._checks import image_shape, switch
 
 
 class Conv2d(Layer):
@@ -49,7 +49,7 @@ class Conv2d(Layer):
         self.out_channels = positive(out_channels, "out_channels")
         self.kernel_size, self.stride, self.padding, self.dilation = kernel_size, stride, padding, dilation
         self.groups = positive(groups, "groups")
-        self.bias = bias
+        self.bias = switch(bias, "bias")
         self.algorithm = functional.check_algorithm(algorithm)
         # Any window checks the arguments themselves; the input is not known yet.
         window((1 << 30,) * 2, kernel_size, stride=stride, dilation=dilation, padding=padding)

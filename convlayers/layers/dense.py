@@ -8,6 +8,7 @@ from .. import functional
 from ..errors import ShapeError
 from ..layer import Layer, OnnxGraph, Shape
 from ..shapes import features, positive
+from ._checks import switch
 
 
 class Flatten(Layer):
@@ -40,7 +41,7 @@ class Dense(Layer):
 
     def __init__(self, out_features: int, *, bias: bool = True) -> None:
         self.out_features = positive(out_features, "out_features")
-        self.bias = bias
+        self.bias = switch(bias, "bias")
 
     def build(self, input_shape: Shape, rng: np.random.Generator) -> Shape:
         if len(input_shape) != 1:

@@ -8,7 +8,7 @@ import numpy as np
 from .. import functional
 from ..layer import Layer, OnnxGraph, Shape
 from ..shapes import IntOrSequence, Padding, Window, check_pool, features, window
-from ._checks import image_shape
+from ._checks import image_shape, switch
 
 _ANY_SIZE = (1 << 30,) * 2
 
@@ -57,7 +57,7 @@ class MaxPool2d(Layer):
         ceil_mode: bool = False,
     ) -> None:
         self.kernel_size, self.stride, self.padding, self.dilation = kernel_size, stride, padding, dilation
-        self.ceil_mode = ceil_mode
+        self.ceil_mode = switch(ceil_mode, "ceil_mode")
         self._window(_ANY_SIZE)
 
     def _window(self, size: Shape) -> Window:
@@ -122,7 +122,7 @@ class AvgPool2d(Layer):
         count_include_pad: bool = True,
     ) -> None:
         self.kernel_size, self.stride, self.padding = kernel_size, stride, padding
-        self.ceil_mode, self.count_include_pad = ceil_mode, count_include_pad
+        self.ceil_mode, self.count_include_pad = switch(ceil_mode, "ceil_mode"), switch(count_include_pad, "count_include_pad")
         self._window(_ANY_SIZE)
 
     def _window(self, size: Shape) -> Window:

@@ -1,0 +1,100 @@
+/* The sizes of the register tiles, and the bodies that are specialised by constant arguments. Included by vec.h. */
+
+#ifndef CONVLAYERS_BODIES_H
+#define CONVLAYERS_BODIES_H
+
+/* The register tile: MR rows by NV vectors of accumulators, with NV loads and one broadcast beside them. */
+#define NV 2
+#if CONVLAYERS_REGISTERS >= 32
+#define MR 14
+#else
+#define MR 6
+#endif
+/* The tile of spectra: two rows by so many columns of complex accumulators, with four vectors and two loads beside them. */
+#if CONVLAYERS_REGISTERS >= 32
+#define SPECTRA_COLUMNS 4
+#else
+#define SPECTRA_COLUMNS 2
+#endif
+#define PANEL (NV * VL)
+#define TILE (MR * NV * VL)
+/* The tile of products of rows: so many rows and columns of accumulators, beside a vector for each row and one more. */
+#define DOT_ROWS 4
+#if CONVLAYERS_REGISTERS >= 32
+#define DOT_COLS 6
+#else
+#define DOT_COLS 2
+#endif
+#define DOT_SUMS ((DOT_ROWS * DOT_COLS + VL - 1) / VL * VL)
+/* Nine taps of the filters of a tile, in whole vectors. */
+#define TAPS_3X3 (9 * ((MR + VL - 1) / VL * VL))
+
+/* The points of the Winograd transforms, +-A and +-B beside 0 and infinity; see winograd.pxi. */
+#define WINOGRAD_A ((real)0.70710678118654752440)
+#define WINOGRAD_B ((real)1.41421356237309504880)
+
+/* Depthwise convolution: STRIP_ROWS rows by STRIP_VECS vectors of outputs, or TAP_SUMS sums over pixels for KEPT_ROWS rows of
+   gradients, stay in registers beside COLUMN_TAPS broadcast taps or a vector for each kernel column. */
+#define COLUMN_TAPS 7
+#define STRIP_ROWS 8
+#define KEPT_ROWS 4
+#if CONVLAYERS_REGISTERS >= 32
+#define STRIP_VECS 2
+#define TAP_SUMS 21
+#else
+#define STRIP_VECS 1
+#define TAP_SUMS 10
+#endif
+
+/* The bodies below are written once and specialised by constant arguments, which only inlining brings about. */
+struct convlayers_tile_args;
+struct convlayers_pool;
+struct convlayers_forward;
+struct convlayers_strip;
+struct convlayers_dot;
+struct convlayers_column;
+struct convlayers_copy;
+struct convlayers_put;
+struct convlayers_spectra;
+ALWAYS_INLINE void convlayers_tile(int, int, struct convlayers_tile_args *);
+ALWAYS_INLINE void convlayers_tile_rows(int, int, struct convlayers_tile_args *);
+ALWAYS_INLINE void convlayers_winograd_input(int, const vf *, int, vf *, int);
+ALWAYS_INLINE void convlayers_winograd_filter(int, int, const vf *, int, vf *, int);
+ALWAYS_INLINE void convlayers_winograd_output(int, int, const vf *, int, vf *, int);
+ALWAYS_INLINE void convlayers_winograd_input_tiles(int, const real *, ptrdiff_t, const ptrdiff_t *, int, real *, ptrdiff_t);
+ALWAYS_INLINE void convlayers_winograd_gradient_tile(int, int, const real *, ptrdiff_t, real *, ptrdiff_t);
+ALWAYS_INLINE void convlayers_lane_sums(const vf *, int, real *);
+ALWAYS_INLINE void convlayers_dot_tile(int, const real **, const real **, ptrdiff_t, real *);
+ALWAYS_INLINE void convlayers_feed(int, int, int, int, const real *, const real *, ptrdiff_t, const vf *, vf *);
+ALWAYS_INLINE void convlayers_strip_body(int, int, int, struct convlayers_strip *);
+ALWAYS_INLINE void convlayers_strip_rows(int, int, int, struct convlayers_strip *);
+ALWAYS_INLINE void convlayers_strip_vecs(int, int, int, struct convlayers_strip *);
+ALWAYS_INLINE void convlayers_copy_lines(ptrdiff_t, ptrdiff_t, struct convlayers_copy *);
+ALWAYS_INLINE void convlayers_copy_vectors(ptrdiff_t, struct convlayers_copy *);
+ALWAYS_INLINE void convlayers_put_lines(int, ptrdiff_t, struct convlayers_put *);
+ALWAYS_INLINE void convlayers_put_vectors(int, struct convlayers_put *);
+ALWAYS_INLINE void convlayers_dot_column(int, int, int, const real *, vmask, const vf *, vf *);
+ALWAYS_INLINE void convlayers_dot_feed(int, int, int, int, const real *, const struct convlayers_column *, vmask, const vf *, vf *);
+ALWAYS_INLINE void convlayers_dot_rows(int, int, int, const real *, ptrdiff_t, const struct convlayers_column *, const real *,
+                                       ptrdiff_t, vmask, vf *);
+ALWAYS_INLINE void convlayers_dot_body(int, int, struct convlayers_dot *);
+ALWAYS_INLINE void convlayers_dot_columns(int, int, struct convlayers_dot *);
+
+struct convlayers_norm;
+ALWAYS_INLINE void convlayers_sum_block(int, int, struct convlayers_norm *, ptrdiff_t, ptrdiff_t, real, double *);
+ALWAYS_INLINE void convlayers_write_block(int, int, struct convlayers_norm *, ptrdiff_t, ptrdiff_t);
+ALWAYS_INLINE void convlayers_spectra_tile(int, int, struct convlayers_spectra *, const real *, const real *, ptrdiff_t, real *);
+ALWAYS_INLINE vf convlayers_every(int, const real *, ptrdiff_t);
+ALWAYS_INLINE void convlayers_combine_rows(int, ptrdiff_t, int, struct convlayers_pool *, const real *, const real *,
+                                           ptrdiff_t, ptrdiff_t, real *, real *);
+ALWAYS_INLINE void convlayers_combine_pairs(int, ptrdiff_t, ptrdiff_t, const real *, ptrdiff_t, real *, real *);
+ALWAYS_INLINE void convlayers_combine_any(int, ptrdiff_t, struct convlayers_pool *, const real *, const real *, ptrdiff_t,
+                                          ptrdiff_t, real *, real *);
+ALWAYS_INLINE void convlayers_combine_columns(int, int, ptrdiff_t, ptrdiff_t, const real *, const real *, const real *,
+                                              ptrdiff_t, real *, real *);
+ALWAYS_INLINE void convlayers_pool_batch(int, struct convlayers_pool *, struct convlayers_forward *, const real *,
+                                         const real *, ptrdiff_t, ptrdiff_t, const real *, real *);
+ALWAYS_INLINE void convlayers_spread(int, int, ptrdiff_t, ptrdiff_t, const real *, const real *, ptrdiff_t, ptrdiff_t, real *);
+ALWAYS_INLINE void convlayers_add_lines(ptrdiff_t, const real *, const real *, const real *, ptrdiff_t, real *);
+
+#endif
