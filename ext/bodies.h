@@ -36,6 +36,7 @@
 /* Depthwise convolution: STRIP_ROWS rows by STRIP_VECS vectors of outputs, or TAP_SUMS sums over pixels for KEPT_ROWS rows of
    gradients, stay in registers beside COLUMN_TAPS broadcast taps or a vector for each kernel column. */
 #define COLUMN_TAPS 7
+#define PAIRED_TAPS 4
 #define STRIP_ROWS 8
 #define KEPT_ROWS 4
 #if CONVLAYERS_REGISTERS >= 32
@@ -66,6 +67,7 @@ ALWAYS_INLINE void convlayers_winograd_gradient_tile(int, int, const real *, ptr
 ALWAYS_INLINE void convlayers_lane_sums(const vf *, int, real *);
 ALWAYS_INLINE void convlayers_dot_tile(int, const real **, const real **, ptrdiff_t, real *);
 ALWAYS_INLINE void convlayers_feed(int, int, int, int, const real *, const real *, ptrdiff_t, const vf *, vf *);
+ALWAYS_INLINE void convlayers_strip_column(int, int, int, const real *, const real *, ptrdiff_t, const real *, ptrdiff_t, vf *);
 ALWAYS_INLINE void convlayers_strip_body(int, int, int, struct convlayers_strip *);
 ALWAYS_INLINE void convlayers_strip_rows(int, int, int, struct convlayers_strip *);
 ALWAYS_INLINE void convlayers_strip_vecs(int, int, int, struct convlayers_strip *);

@@ -18,6 +18,7 @@
 
 cdef extern from "vec.h" nogil:
     enum: COLUMN_TAPS
+    enum: PAIRED_TAPS
     enum: STRIP_ROWS
     enum: STRIP_VECS
     vmask vless(vf, vf)
@@ -25,6 +26,7 @@ cdef extern from "vec.h" nogil:
 
 
 cdef enum:
+    LINE_VALUES = 64 // sizeof(real)    # of a cache line
     LINE_VECTORS = 8            # of a line of several images: enough that its two ends waste little
     CELL_BYTES = 24 * 1024      # of the padded copy, which stays in the first-level cache beside what is written
 
@@ -53,10 +55,11 @@ cdef struct Column "convlayers_column":
     Py_ssize_t weight           # of the first in the filter
 
 
-cdef struct Bundle:             # columns of as many taps each
+cdef struct Bundle:             # neighbouring columns that are summed in one go
     int taps
     Py_ssize_t first
-    Py_ssize_t count
+    Py_ssize_t count            # of so many taps each,
+    Py_ssize_t less             # and, behind them, of one tap less
 
 
 cdef struct Grid:
@@ -85,13 +88,15 @@ cdef struct Depthwise:
     bint relu
     real* dst
     bint direct
+    bint across
     Py_ssize_t side             # images side by side in a line
     Py_ssize_t sides            # units of so many images
     Py_ssize_t cell             # columns of an image in a line
     Py_ssize_t pitch            # from line to line of the copy, and of the scratch buffer of outputs
     Py_ssize_t block            # output rows of a block
     Py_ssize_t blocks
-    Py_ssize_t lines            # of a plane of the copy
+    Py_ssize_t lines            # of a plane of the copy, one for each pair of phases
+    Py_ssize_t stack            # values of all the planes of one input
     Py_ssize_t line             # from row to row of what the strips write
     Py_ssize_t vectors          # of a line, or (direct) of an image
     Py_ssize_t tap              # from one tap of a column to the next in the filter
@@ -100,6 +105,8 @@ cdef struct Depthwise:
     Column* columns
     Bundle* bundles
     Grid* grids
+    Py_ssize_t* copy_at         # with `across`, where each pixel of a source's plane goes in the copy
+    Py_ssize_t* out_at          # and where each of a destination's plane comes from
     Phase* phases
     Phase* even                 # with column step 2, the phases of the pixels that are copied together; else the first alone
     Phase* odd
@@ -111,15 +118,19 @@ cdef struct Depthwise:
 
 cdef struct Strip "convlayers_strip":
     Py_ssize_t strips           # below each other
-    const real* x0              # where the first row begins in the copy, for each of its vectors
-    const real* x1
+    Py_ssize_t panels           # of one or two vectors, beside each other
+    const Py_ssize_t* src_at    # where the vectors begin in a row of the copy
+    const Py_ssize_t* dst_at    # and of the outputs
+    const real* x               # the first row of the copy
     Py_ssize_t row              # from row to row there
     const Column* columns
     Py_ssize_t count
+    Py_ssize_t less
     const real* w
     Py_ssize_t tap
-    real* y0
-    real* y1
+    const real* ahead           # what the next unit reads, asked for by and by, so that it comes while there are sums to do
+    Py_ssize_t portion          # cache lines at a time
+    real* y
     Py_ssize_t line
     real init
     bint accumulate
@@ -145,60 +156,81 @@ cdef inline void feed "convlayers_feed"(
                     acc[2 * b + 1] = acc[2 * b + 1] + w[i - b] * v1
 
 
-cdef inline void strip_body "convlayers_strip_body"(int rows, int vecs, int taps, Strip* s) noexcept nogil:
-    """A strip's sums over columns of `taps` taps; constants keep acc and w in registers."""
-    cdef vf acc[2 * STRIP_ROWS]
+cdef inline void strip_column "convlayers_strip_column"(
+    int rows, int vecs, int taps, const real* x0, const real* x1, Py_ssize_t row, const real* tap, Py_ssize_t apart, vf* acc
+) noexcept nogil:
     cdef vf w[COLUMN_TAPS]
+    cdef int r
+    for r in range(taps):
+        w[r] = splat(tap[r * apart])
+    # One by one: a loop around feed would be too large for the compiler to unroll.
+    feed(0, rows, vecs, taps, x0, x1, row, w, acc)
+    feed(1, rows, vecs, taps, x0, x1, row, w, acc)
+    feed(2, rows, vecs, taps, x0, x1, row, w, acc)
+    feed(3, rows, vecs, taps, x0, x1, row, w, acc)
+    feed(4, rows, vecs, taps, x0, x1, row, w, acc)
+    feed(5, rows, vecs, taps, x0, x1, row, w, acc)
+    feed(6, rows, vecs, taps, x0, x1, row, w, acc)
+    feed(7, rows, vecs, taps, x0, x1, row, w, acc)
+    feed(8, rows, vecs, taps, x0, x1, row, w, acc)
+    feed(9, rows, vecs, taps, x0, x1, row, w, acc)
+    feed(10, rows, vecs, taps, x0, x1, row, w, acc)
+    feed(11, rows, vecs, taps, x0, x1, row, w, acc)
+    feed(12, rows, vecs, taps, x0, x1, row, w, acc)
+    feed(13, rows, vecs, taps, x0, x1, row, w, acc)
+
+
+cdef inline void strip_body "convlayers_strip_body"(int rows, int vecs, int taps, Strip* s) noexcept nogil:
+    """Sums over columns of `taps` taps, panel by panel; constants keep acc and w in registers.
+
+    GCC does so only because the loops over b are in a loop themselves: it then unrolls them before it places acc.
+    """
+    cdef vf acc[2 * STRIP_ROWS]
     cdef vf start = splat(s.init)
-    cdef const real* x0 = s.x0
-    cdef const real* x1 = s.x1
-    cdef const real* tap
-    cdef real* y0 = s.y0
-    cdef real* y1 = s.y1
-    cdef Py_ssize_t line = s.line, row = s.row, apart = s.tap, i, k, place
-    cdef int b, r
-    # In a loop, however often it runs: only then does GCC unroll the loops over b before it places acc in registers.
-    for i in range(s.strips):
-        for b in range(2 * rows):
-            acc[b] = start
-        if s.accumulate:
+    cdef const real* x = s.x
+    cdef const real* x0
+    cdef const real* x1
+    cdef const Column* column
+    cdef real* y = s.y
+    cdef real* y0
+    cdef real* y1
+    cdef Py_ssize_t line = s.line, row = s.row, apart = s.tap, strip, i, k
+    cdef int b
+    for strip in range(s.strips):
+        for i in range(s.panels):
+            x0 = x + s.src_at[i * vecs]
+            y0 = y + s.dst_at[i * vecs]
+            x1 = x + s.src_at[i * vecs + vecs - 1]
+            y1 = y + s.dst_at[i * vecs + vecs - 1]
+            for b in range(2 * rows):
+                acc[b] = start
+            if s.accumulate:
+                for b in range(rows):
+                    acc[2 * b] = load(y0 + b * line)
+                if vecs == 2:
+                    for b in range(rows):
+                        acc[2 * b + 1] = load(y1 + b * line)
+            for k in range(s.portion):
+                prefetch_line(s.ahead + k * LINE_VALUES, 0)
+            s.ahead += s.portion * LINE_VALUES
+            for k in range(s.count):
+                column = s.columns + k
+                strip_column(rows, vecs, taps, x0 + column.place, x1 + column.place, row, s.w + column.weight, apart, acc)
+            if 2 <= taps <= PAIRED_TAPS:
+                for k in range(s.count, s.count + s.less):
+                    column = s.columns + k
+                    strip_column(rows, vecs, taps - 1, x0 + column.place, x1 + column.place, row, s.w + column.weight, apart,
+                                 acc)
+            if s.relu:
+                for b in range(2 * rows):
+                    acc[b] = vrelu(acc[b])
             for b in range(rows):
-                acc[2 * b] = load(y0 + b * line)
+                store(y0 + b * line, acc[2 * b])
             if vecs == 2:
                 for b in range(rows):
-                    acc[2 * b + 1] = load(y1 + b * line)
-        for k in range(s.count):
-            place = s.columns[k].place
-            tap = s.w + s.columns[k].weight
-            for r in range(taps):
-                w[r] = splat(tap[r * apart])
-            # One by one: a loop around feed would be too large for the compiler to unroll.
-            feed(0, rows, vecs, taps, x0 + place, x1 + place, row, w, acc)
-            feed(1, rows, vecs, taps, x0 + place, x1 + place, row, w, acc)
-            feed(2, rows, vecs, taps, x0 + place, x1 + place, row, w, acc)
-            feed(3, rows, vecs, taps, x0 + place, x1 + place, row, w, acc)
-            feed(4, rows, vecs, taps, x0 + place, x1 + place, row, w, acc)
-            feed(5, rows, vecs, taps, x0 + place, x1 + place, row, w, acc)
-            feed(6, rows, vecs, taps, x0 + place, x1 + place, row, w, acc)
-            feed(7, rows, vecs, taps, x0 + place, x1 + place, row, w, acc)
-            feed(8, rows, vecs, taps, x0 + place, x1 + place, row, w, acc)
-            feed(9, rows, vecs, taps, x0 + place, x1 + place, row, w, acc)
-            feed(10, rows, vecs, taps, x0 + place, x1 + place, row, w, acc)
-            feed(11, rows, vecs, taps, x0 + place, x1 + place, row, w, acc)
-            feed(12, rows, vecs, taps, x0 + place, x1 + place, row, w, acc)
-            feed(13, rows, vecs, taps, x0 + place, x1 + place, row, w, acc)
-        if s.relu:
-            for b in range(2 * rows):
-                acc[b] = vrelu(acc[b])
-        for b in range(rows):
-            store(y0 + b * line, acc[2 * b])
-        if vecs == 2:
-            for b in range(rows):
-                store(y1 + b * line, acc[2 * b + 1])
-        x0 += rows * row
-        x1 += rows * row
-        y0 += rows * line
-        y1 += rows * line
+                    store(y1 + b * line, acc[2 * b + 1])
+        x += rows * row
+        y += rows * line
 
 
 cdef inline void strip_rows "convlayers_strip_rows"(int vecs, int taps, int rows, Strip* s) noexcept nogil:
@@ -267,6 +299,15 @@ cdef void measure_span(Span* span) noexcept nogil:
     span.axis.phase[0] = 0 if span.backward else span.axis.phase[0]
 
 
+cdef bint choose_across(Depthwise* g) noexcept nogil:
+    """Whether images go across the lanes: enough of them, and planes that the first-level cache about holds."""
+    cdef Py_ssize_t source = g.rows.source * g.cols.source, target = g.rows.target * g.cols.target, lanes
+    lanes = (g.images + VL - 1) // VL * VL
+    if VL == 1 or min(source, target) < VL or 4 * g.images < 3 * lanes:
+        return False
+    return max(source, target) * VL * <Py_ssize_t> sizeof(real) <= 2 * CELL_BYTES
+
+
 cdef void choose_cells(Depthwise* g) noexcept nogil:
     """How images lie in the lines of the copy, and how many of their rows make a block; from the sizes alone."""
     cdef Py_ssize_t q = g.cols.longest, whole = vectors_over(q), taps = g.inputs * g.rows.kernel * g.cols.kernel, image, rows
@@ -276,6 +317,11 @@ cdef void choose_cells(Depthwise* g) noexcept nogil:
     g.direct = g.rows.axis.stride == 1 and g.cols.axis.stride == 1 and q >= VL
     g.direct = g.direct and whole * VL * (taps + 2) <= g.cell * (taps + 8)
     g.vectors = whole
+    g.across = not g.direct and choose_across(g)
+    if g.across:
+        g.side, g.sides, g.pitch = VL, (g.images + VL - 1) // VL, g.cell * VL
+        g.block, g.blocks = g.rows.longest, 1
+        return
     line_bytes = g.inputs * g.rows.phases * g.cols.phases * <Py_ssize_t> sizeof(real)
     image = line_bytes * (g.rows.longest + g.rows.halo) * g.cell
     # Beside each other: an even number of vectors, or enough of them.
@@ -294,7 +340,7 @@ cdef void choose_cells(Depthwise* g) noexcept nogil:
 cdef void share_rows(Depthwise* g, int threads) noexcept nogil:
     """Smaller blocks where there are few of them for the threads; a block does not show in the sums."""
     cdef Py_ssize_t wanted = (4 * threads + g.sides * g.channels - 1) // (g.sides * g.channels)
-    if threads > 1 and g.blocks < wanted:
+    if threads > 1 and g.blocks < wanted and not g.across:
         g.block = max(min(STRIP_ROWS, g.block), (g.rows.longest + wanted - 1) // wanted)
         g.blocks = (g.rows.longest + g.block - 1) // g.block
 
@@ -304,47 +350,62 @@ cdef size_t depthwise_memory(Depthwise* g, Py_ssize_t out_rows, int threads, siz
     cdef Py_ssize_t most = max(g.side * g.vectors, g.pitch // VL), grids = g.rows.grids * g.cols.grids
     g.line = g.cols.target if g.direct else g.pitch
     g.lines = g.block + g.rows.halo
+    # With a vector to spare, for pixels that no window reads.
+    g.stack = g.rows.phases * g.cols.phases * g.lines * g.pitch + VL
     g.src_at = <Py_ssize_t*> take(&cursor, most * sizeof(Py_ssize_t))
     g.dst_at = <Py_ssize_t*> take(&cursor, most * sizeof(Py_ssize_t))
     g.columns = <Column*> take(&cursor, g.inputs * g.rows.kernel * g.cols.kernel * sizeof(Column))
     g.bundles = <Bundle*> take(&cursor, g.rows.kernel * g.cols.grids * sizeof(Bundle))
     g.grids = <Grid*> take(&cursor, grids * sizeof(Grid))
+    g.copy_at = <Py_ssize_t*> take(&cursor, g.across * g.rows.source * g.cols.source * sizeof(Py_ssize_t))
+    g.out_at = <Py_ssize_t*> take(&cursor, g.across * g.rows.target * g.cols.target * sizeof(Py_ssize_t))
     g.phases = <Phase*> take(&cursor, g.cols.phases * sizeof(Phase))
     g.lanes = <real*> take(&cursor, VL * sizeof(real))
     # Whole vectors are written past the end of a line, and read past that of a row.
-    g.copy_bytes = (g.inputs * g.rows.phases * g.cols.phases * g.lines * g.pitch + 2 * PANEL) * <Py_ssize_t> sizeof(real)
+    g.copy_bytes = (g.inputs * g.stack + 2 * PANEL) * <Py_ssize_t> sizeof(real)
     g.copy_bytes = (g.copy_bytes + 63) // 64 * 64
     g.workspace_bytes = g.copy_bytes + row_bytes(out_rows * g.pitch + 2 * PANEL)
     g.workspace = <char*> take(&cursor, threads * g.workspace_bytes)
     return cursor
 
 
-cdef void list_columns(Depthwise* g, Py_ssize_t phase, Py_ssize_t* columns, Py_ssize_t* bundles) noexcept nogil:
-    """Append the columns of one row phase of the sub-grid in hand, bundled by their number of taps."""
+cdef void add_bundle(Depthwise* g, Grid* grid, int taps, Py_ssize_t first, Py_ssize_t count) noexcept nogil:
+    """Columns of `taps` taps: joined to those before them if the same loop can sum them."""
+    cdef Bundle* last = g.bundles + grid.first + grid.bundles - 1
+    if grid.bundles and last.taps == taps and last.less == 0:
+        last.count += count
+    elif grid.bundles and last.taps == taps + 1 and last.taps <= PAIRED_TAPS:
+        last.less += count
+    else:
+        last += 1
+        last.taps, last.first, last.count, last.less = taps, first, count, 0
+        grid.bundles += 1
+
+
+cdef Py_ssize_t list_columns(Depthwise* g, Grid* grid, Py_ssize_t phase, Py_ssize_t count) noexcept nogil:
+    """Append the columns of one row phase of the sub-grid in hand to the `count` there are; how many there are then."""
     cdef Axis* rows = &g.rows.axis
     cdef Axis* cols = &g.cols.axis
-    cdef Py_ssize_t n, parts, part, t, s, k, from_row, from_col
-    cdef Bundle* bundle
+    cdef Py_ssize_t n, parts, part, t, s, k, first, plane, row
+    cdef Column* column
     # Taps in the order of the rows that they read: backward, that is from the last to the first.
     n = rows.taps if g.rows.backward else (rows.taps - phase + g.rows.apart - 1) // g.rows.apart
     parts = (n + COLUMN_TAPS - 1) // COLUMN_TAPS
     for part in range(parts):
-        bundle = g.bundles + bundles[0]
-        bundle.taps = <int> ((part + 1) * n // parts - part * n // parts)
-        bundle.first = columns[0]
         t = part * n // parts
         t = rows.taps - 1 - t if g.rows.backward else phase + t * g.rows.apart
-        from_row = rows.shift[t] + rows.low - g.rows.low
+        row = rows.shift[t] + rows.low - g.rows.low
+        first = count
         for k in range(g.inputs):
             for s in range(cols.taps):
-                from_col = cols.shift[s] + cols.low - g.cols.low
-                g.columns[columns[0]].place = (
-                    ((k * g.rows.phases + rows.plane[t]) * g.cols.phases + cols.plane[s]) * g.lines + from_row
-                ) * g.pitch + from_col
-                g.columns[columns[0]].weight = (k * g.rows.kernel + rows.index[t]) * g.cols.kernel + cols.index[s]
-                columns[0] += 1
-        bundle.count = columns[0] - bundle.first
-        bundles[0] += 1
+                column = g.columns + count
+                plane = rows.plane[t] * g.cols.phases + cols.plane[s]
+                column.place = (cols.shift[s] + cols.low - g.cols.low) * (VL if g.across else 1)
+                column.place += k * g.stack + (plane * g.lines + row) * g.pitch
+                column.weight = (k * g.rows.kernel + rows.index[t]) * g.cols.kernel + cols.index[s]
+                count += 1
+        add_bundle(g, grid, <int> ((part + 1) * n // parts - part * n // parts), first, count - first)
+    return count
 
 
 cdef void fill_phases(Depthwise* g) noexcept nogil:
@@ -363,6 +424,27 @@ cdef void fill_phases(Depthwise* g) noexcept nogil:
         g.even, g.odd = g.phases + b, g.phases + 1 - b
 
 
+cdef void fill_pixels(Depthwise* g) noexcept nogil:
+    """Where pixels lie when images lie across the lanes; those that no window reads go to the end of the copy."""
+    cdef Axis* rows = &g.rows.axis
+    cdef Axis* cols = &g.cols.axis
+    cdef Py_ssize_t a, b, i, j, h, w
+    for i in range(g.rows.source * g.cols.source):
+        g.copy_at[i] = g.stack - VL
+    for a in range(g.rows.phases):
+        for i in range(g.lines):
+            h = (i + g.rows.low) * rows.step + rows.phase[a]
+            for b in range(g.cols.phases):
+                for j in range(g.cell):
+                    w = (j + g.cols.low) * cols.step + cols.phase[b]
+                    if 0 <= h < g.rows.source and 0 <= w < g.cols.source:
+                        g.copy_at[h * g.cols.source + w] = ((a * g.cols.phases + b) * g.lines + i) * g.pitch + j * VL
+    for h in range(g.rows.target):
+        for w in range(g.cols.target):
+            i = h % rows.stride * g.cols.grids + w % cols.stride
+            g.out_at[h * g.cols.target + w] = (i * g.block + h // rows.stride) * g.pitch + w // cols.stride * VL
+
+
 cdef void fill_depthwise(Depthwise* g) noexcept nogil:
     cdef Py_ssize_t i, j, v, n, at, phase, columns = 0, bundles = 0
     cdef Grid* grid
@@ -379,17 +461,19 @@ cdef void fill_depthwise(Depthwise* g) noexcept nogil:
         for v in range(g.pitch // VL):
             g.src_at[v] = g.dst_at[v] = v * VL
     fill_phases(g)
+    if g.across:
+        fill_pixels(g)
     for i in range(g.rows.grids):
         part_axis(&g.rows, i)
         for j in range(g.cols.grids):
             part_axis(&g.cols, j)
             grid = g.grids + i * g.cols.grids + j
             grid.rows = g.rows.axis.outputs
-            grid.first = bundles
+            grid.first, grid.bundles = bundles, 0
             if g.rows.axis.taps and g.cols.axis.taps:
                 for phase in range(g.rows.axis.phases):
-                    list_columns(g, phase, &columns, &bundles)
-            grid.bundles = bundles - grid.first
+                    columns = list_columns(g, grid, phase, columns)
+            bundles += grid.bundles
 
 
 # The margins of the copy are zero before the first unit, and every unit leaves them so: the last vector of a row of pixels is
@@ -495,6 +579,10 @@ cdef void zero_lines(real* dst, Py_ssize_t planes, Py_ssize_t plane, Py_ssize_t 
 
 cdef void copy_cells(Depthwise* g, const real* src, Py_ssize_t images, Py_ssize_t first_row, real* dst) noexcept nogil:
     """One plane of each image, padded, side by side in lines, parted by phase."""
+    if g.across:
+        copy_across(src, g.channels * g.inputs * g.rows.source * g.cols.source, images, g.rows.source * g.cols.source,
+                    g.copy_at, dst)
+        return
     cdef Py_ssize_t a, n, row, top, bottom, step = g.rows.axis.step, plane = g.lines * g.pitch
     cdef Py_ssize_t image = g.channels * g.inputs * g.rows.source * g.cols.source
     cdef Copy c
@@ -514,36 +602,55 @@ cdef void copy_cells(Depthwise* g, const real* src, Py_ssize_t images, Py_ssize_
         dst += g.cols.phases * plane
 
 
+cdef void run_bundles(Depthwise* g, Grid* grid, int rows, int vecs, Py_ssize_t panels, Strip* s) noexcept nogil:
+    """Strips with all columns of a sub-grid; sums go through the outputs from one bundle to the next."""
+    cdef Py_ssize_t i
+    cdef Bundle* bundle
+    s.panels = panels
+    for i in range(grid.bundles):
+        bundle = g.bundles + grid.first + i
+        s.columns, s.count, s.less, s.accumulate = g.columns + bundle.first, bundle.count, bundle.less, i > 0
+        s.relu = g.relu and i == grid.bundles - 1
+        run_strip(rows, vecs, bundle.taps, s)
+
+
+cdef void run_panels(Depthwise* g, Grid* grid, Py_ssize_t vectors, int rows, Strip* s) noexcept nogil:
+    """Strips from left to right and from top to bottom: outputs are written in the order in which they lie."""
+    # Where vectors overlap, a panel is finished before the next begins.
+    cdef Py_ssize_t whole = vectors // STRIP_VECS, panel, together = whole if grid.bundles == 1 else 1
+    s.src_at, s.dst_at = g.src_at, g.dst_at
+    for panel in range(0 if whole == 0 else whole // together):
+        run_bundles(g, grid, rows, STRIP_VECS, together, s)
+        s.src_at += together * STRIP_VECS
+        s.dst_at += together * STRIP_VECS
+    if vectors % STRIP_VECS:
+        run_bundles(g, grid, rows, 1, 1, s)
+
+
 cdef void run_grid(
-    Depthwise* g, Grid* grid, Py_ssize_t vectors, Py_ssize_t rows, const real* copy, const real* w, real init, real* dst
+    Depthwise* g, Grid* grid, Py_ssize_t vectors, Py_ssize_t rows, const real* copy, const real* w, real init, real* dst,
+    const real* ahead
 ) noexcept nogil:
     """The first `rows` rows of a block, strip by strip; with dilation, every `spread`-th row makes a strip."""
-    cdef Py_ssize_t panel, v, start, i, n, b
-    cdef int vecs, size
-    cdef Bundle* bundle
+    cdef Py_ssize_t start, n
+    cdef int size
     cdef Strip s
     s.row, s.line, s.w, s.tap, s.init = g.rows.spread * g.pitch, g.rows.spread * g.line, w, g.tap, init
-    for panel in range((vectors + STRIP_VECS - 1) // STRIP_VECS):
-        v = panel * STRIP_VECS
-        vecs = <int> min(STRIP_VECS, vectors - v)
-        for start in range(min(g.rows.spread, rows)):
-            n = (rows - start + g.rows.spread - 1) // g.rows.spread
-            b = start
-            size = STRIP_ROWS
-            while n:
-                s.strips = n // size
-                s.x0 = copy + b * g.pitch + g.src_at[v]
-                s.x1 = copy + b * g.pitch + g.src_at[v + vecs - 1]
-                s.y0 = dst + b * g.line + g.dst_at[v]
-                s.y1 = dst + b * g.line + g.dst_at[v + vecs - 1]
-                for i in range(grid.bundles if s.strips else 0):
-                    bundle = g.bundles + grid.first + i
-                    s.columns, s.count, s.accumulate = g.columns + bundle.first, bundle.count, i > 0
-                    s.relu = g.relu and i == grid.bundles - 1
-                    run_strip(size, vecs, bundle.taps, &s)
-                b += s.strips * size * g.rows.spread
-                n -= s.strips * size
-                size //= 2
+    # Only where the source is one stretch: elsewhere, finding the lines cost more than it gained.
+    s.ahead = ahead
+    s.portion = rows * g.cols.source // LINE_VALUES // max(1, vectors // STRIP_VECS * rows // STRIP_ROWS) if g.direct else 0
+    for start in range(min(g.rows.spread, rows)):
+        s.x, s.y = copy + start * g.pitch, dst + start * g.line
+        n = (rows - start + g.rows.spread - 1) // g.rows.spread
+        size = STRIP_ROWS
+        while n:
+            s.strips = n // size
+            if s.strips:
+                run_panels(g, grid, vectors, size, &s)
+            s.x += s.strips * size * s.row
+            s.y += s.strips * size * s.line
+            n -= s.strips * size
+            size //= 2
 
 
 cdef struct Put "convlayers_put":
@@ -628,9 +735,52 @@ cdef void put_rows(Depthwise* g, const real* out, Py_ssize_t images, Py_ssize_t 
         dst += g.channels * g.filters * g.rows.target * g.cols.target
 
 
+# With `across`, lane i of every vector belongs to image i: there are no margins to compute, no lane to shift, and a stride
+# costs nothing. Planes are transposed on the way in and out.
+
+cdef void copy_across(
+    const real* src, Py_ssize_t stride, Py_ssize_t images, Py_ssize_t pixels, const Py_ssize_t* at, real* dst
+) noexcept nogil:
+    """Planes of VL images, `stride` apart, to a vector for each pixel; lanes without an image are zero."""
+    cdef vf v[VL]
+    cdef Py_ssize_t block, j
+    cdef int i
+    for block in range(vectors_over(pixels)):
+        # The last block moves back, over pixels that the one before it has copied as well.
+        j = min(block * VL, pixels - VL)
+        if images == VL:
+            for i in range(VL):
+                v[i] = load(src + i * stride + j)
+        else:
+            for i in range(VL):
+                v[i] = splat(0)
+                if i < images:
+                    v[i] = load(src + i * stride + j)
+        transpose_square(v)
+        for i in range(VL):
+            store(dst + at[j + i], v[i])
+
+
+cdef void put_across(
+    const real* src, const Py_ssize_t* at, Py_ssize_t images, Py_ssize_t stride, Py_ssize_t pixels, real* dst
+) noexcept nogil:
+    """The way back."""
+    cdef vf v[VL]
+    cdef Py_ssize_t block, j
+    cdef int i
+    for block in range(vectors_over(pixels)):
+        j = min(block * VL, pixels - VL)
+        for i in range(VL):
+            v[i] = load(src + at[j + i])
+        transpose_square(v)
+        for i in range(VL):
+            if i < images:
+                store(dst + i * stride + j, v[i])
+
+
 cdef inline real* copy_start(Depthwise* g, char* workspace) noexcept nogil:
     """So far into the workspace that the first pixel of a line lies on a cache line."""
-    return <real*> workspace + (VL - g.phases[0].first % VL) % VL
+    return <real*> workspace + (0 if g.across else (VL - g.phases[0].first % VL) % VL)
 
 
 cdef void run_depthwise_unit(Depthwise* g, Py_ssize_t unit, char* workspace) noexcept nogil:
@@ -639,15 +789,18 @@ cdef void run_depthwise_unit(Depthwise* g, Py_ssize_t unit, char* workspace) noe
     cdef Py_ssize_t u0 = block * g.block, rows = min(g.block, g.rows.longest - u0), images, vectors, k, f, i, m, here
     cdef Py_ssize_t source = g.rows.axis.size * g.cols.axis.size, area = g.rows.target * g.cols.target
     cdef Py_ssize_t taps = g.rows.kernel * g.cols.kernel
+    cdef const real* ahead
     cdef real* copy = copy_start(g, workspace)
     cdef real* out = <real*> (workspace + g.copy_bytes)
     cdef real* dst
     first *= g.side
     images = min(g.side, g.images - first)
     vectors = images * g.vectors if g.direct else vectors_over(images * g.cell - g.cols.halo)
+    if g.across:
+        vectors = g.cols.longest
     for k in range(g.inputs):
-        copy_cells(g, g.src + ((first * g.channels + channel) * g.inputs + k) * source, images, u0,
-                   copy + k * g.rows.phases * g.cols.phases * g.lines * g.pitch)
+        copy_cells(g, g.src + ((first * g.channels + channel) * g.inputs + k) * source, images, u0, copy + k * g.stack)
+    ahead = g.src + (first * g.channels + channel) * g.inputs * source + (u0 + rows) * g.rows.axis.step * g.cols.source
     for f in range(g.filters):
         m = channel * g.filters + f
         dst = g.dst + (first * g.channels * g.filters + m) * area
@@ -657,8 +810,10 @@ cdef void run_depthwise_unit(Depthwise* g, Py_ssize_t unit, char* workspace) noe
                 memset(out + i * g.block * g.pitch, 0, rows * g.pitch * sizeof(real))
             elif here > 0:
                 run_grid(g, g.grids + i, vectors, here, copy, g.w + m * g.inputs * taps, g.bias[m] if g.bias != NULL else 0,
-                         dst + u0 * g.line if g.direct else out + i * g.block * g.pitch)
-        if not g.direct:
+                         dst + u0 * g.line if g.direct else out + i * g.block * g.pitch, ahead)
+        if g.across:
+            put_across(out, g.out_at, images, g.channels * g.filters * area, area, dst)
+        elif not g.direct:
             put_rows(g, out, images, u0, rows, dst)
 
 
@@ -695,7 +850,7 @@ def depthwise_forward(
     const real[:, :, :, ::1] x, const real[:, :, :, ::1] w, const real[::1] bias, real[:, :, :, ::1] y,
     int stride_h, int stride_w, int top, int left, int dilation_h, int dilation_w, bint relu, int threads,
 ):
-    """Fill y with the convolution of each channel of x with its filters in w, plus the bias unless empty, rectified if `relu`."""
+    """Fill y with each channel of x convolved with its filters in w, plus the bias unless empty, rectified if `relu`."""
     cdef Depthwise g
     cdef Py_ssize_t kh = w.shape[2], kw = w.shape[3]
     cdef unsigned char[::1] tables = _scratch(axis_memory(&g.cols.axis, kw, axis_memory(&g.rows.axis, kh, 0)), 1)

@@ -11,8 +11,27 @@ from .conv import conv2d, conv2d_backward, conv2d_backward_input, conv2d_backwar
 from .dense import linear, linear_backward_input, linear_backward_weight
 from .loss import cross_entropy
 from .plan import ALGORITHMS, check_algorithm, explain_conv2d
-from .pointwise import add, column_sums, relu, relu_backward, sigmoid, sigmoid_backward, softmax, softmax_backward, tanh, tanh_backward
-from .pool import avg_pool2d, avg_pool2d_backward, global_avg_pool2d, global_avg_pool2d_backward, max_pool2d, max_pool2d_backward, pool_counts
+from .pointwise import (
+    add,
+    column_sums,
+    relu,
+    relu_backward,
+    sigmoid,
+    sigmoid_backward,
+    softmax,
+    softmax_backward,
+    tanh,
+    tanh_backward,
+)
+from .pool import (
+    avg_pool2d,
+    avg_pool2d_backward,
+    global_avg_pool2d,
+    global_avg_pool2d_backward,
+    max_pool2d,
+    max_pool2d_backward,
+    pool_counts,
+)
 from .update import adam, rmsprop, sgd
 
 __all__ = [

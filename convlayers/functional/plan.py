@@ -101,7 +101,8 @@ def explain_conv2d(
     """What `conv2d` would choose for forward, input gradient and weight gradient, and why, as text.
 
     A line for each direction, with every algorithm's estimate in microseconds on one thread, cheapest first, and the reason
-    where one cannot be used. Forward and input gradient are planned as for 8 images, whatever the batch. The estimates are of a model (docs/performance.md): good for order, not for the clock.
+    where one cannot be used. Forward and input gradient are planned as for 8 images, whatever the batch. The estimates are
+    of a model (docs/performance.md): good for order, not for the clock.
     """
     lines = []
     for direction in DIRECTIONS:

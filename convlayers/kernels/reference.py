@@ -183,6 +183,8 @@ def batch_norm_backward(
     if training:
         through = dy - (_channels(db) + deviation * _channels(dw)) * (x.shape[1] / x.size)
     return through * _channels(weight) / root, dw, db
+
+
 def add(arrays: Sequence[np.ndarray]) -> np.ndarray:
     """The sum of arrays of one shape."""
     return np.sum([a.astype(np.float64) for a in arrays], axis=0)

@@ -35,7 +35,7 @@ def _cost(problem: Problem, machine: Machine, m: int) -> float:
     lanes = machine.lanes(problem.dtype)
     filters, channels = problem.w[:2]
     vectors = -(-_tiles(problem, m) // lanes)
-    sums = (m + 2) ** 2 * vectors * lanes * filters * channels
+    sums: float = (m + 2) ** 2 * vectors * lanes * filters * channels
     # Starting a tile takes as long as four of its steps; one of fewer rows than 4 waits for its sums.
     sums *= (1 + 4 / channels) * max(1, 4 * problem.groups / filters)
     transforms = vectors * (problem.x[1] + filters) * _TILE_CYCLES[m] + filters * channels / lanes * _FILTER_CYCLES[m]
