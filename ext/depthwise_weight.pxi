@@ -1,9 +1,8 @@
 # Depthwise convolution, gradient with respect to the filters and the bias.
 #
 #     dw[c F + f, r, s'] = sum_npq dy[n, c F + f, p, q] x[n, c, p s + r d - pad, q s + s' d - pad]
-#     db[m]              = sum_npq dy[n, m, p, q]
 #
-# x (N,C,H,W), dy (N,M,P,Q), dw (M,1,R,S), db (M,), M = C F. x is copied as for the forward pass (depthwise.pxi), where each tap
+# x (N,C,H,W), dy (N,M,P,Q), dw (M,1,R,S), M = C F. x is copied as for the forward pass (depthwise.pxi), where each tap
 # reads a plain shift of it; dy is read in place or copied into lines of the same layout. A tap has a vector of sums. The
 # sums of up to TAP_SUMS taps stay in registers, those of a few whole kernel columns; KEPT_ROWS rows of dy are kept beside them,
 # and a vector of the copy is loaded once for all of these rows. Lanes over margins are cleared on both sides: a value that is
@@ -95,6 +94,9 @@ cdef inline void dot_body "convlayers_dot_body"(int taps, int cols, Dot* d) noex
         columns = d.columns + part * cols
         for r in range(cols):
             sums[r] = d.sums + columns[r].weight * VL
+        if VL == 1:  # nothing is inlined there, and the compiler does not see which of them are in use
+            for r in range(3 * COLUMN_TAPS):
+                acc[r] = splat(0)
         for r in range(taps):
             acc[r] = load(sums[0] + r * d.tap * VL)
             if cols > 1:
@@ -169,10 +171,10 @@ cdef void dot_all(int taps, const Column* columns, Py_ssize_t count, Dot* d) noe
 cdef void fill_keep(Depthwise* g, real* keep) noexcept nogil:
     """Which lanes of each vector are outputs that no vector before it holds."""
     cdef Py_ssize_t n, v, j, at
-    if g.across:
+    if g.layout == ACROSS:
         for j in range(g.pitch):
             keep[j] = 1
-    elif g.direct:
+    elif g.layout == IN_PLACE:
         for n in range(g.side):
             for v in range(g.vectors):
                 at = min(v * VL, g.cols.target - VL)
@@ -186,10 +188,6 @@ cdef void fill_keep(Depthwise* g, real* keep) noexcept nogil:
 cdef void copy_gradient(Depthwise* g, const real* dy, const real* end, Py_ssize_t images, Py_ssize_t rows,
                         real* dst) noexcept nogil:
     """Rows of one filter's gradients, side by side in lines as the images are in the copy of x; others are zero."""
-    if g.across:
-        copy_across(dy, g.channels * g.filters * g.rows.target * g.cols.target, images, g.rows.target * g.cols.target,
-                    g.out_at, dst)
-        return
     cdef Py_ssize_t n, i, q = g.cols.target, span = vectors_over(q) * VL
     cdef Copy c
     c.row, c.vectors, c.pitch, c.odd = q, span // VL, g.pitch, NULL
@@ -226,21 +224,21 @@ cdef void add_images(DepthwiseWeight* d, Py_ssize_t channel, Py_ssize_t index, r
     cdef const real* dy
     cdef Bundle* bundle
     cdef Dot dot
-    copy_cells(g, g.src + (first * g.channels + channel) * g.rows.source * g.cols.source, images, u0, copy)
+    copy_source(g, g.src + (first * g.channels + channel) * g.rows.source * g.cols.source, images, u0, copy)
     dot.x, dot.rows, dot.spread, dot.pitch, dot.line, dot.tap = copy, rows, g.rows.spread, g.pitch, g.line, g.tap
-    dot.vectors = images * g.vectors if g.direct else vectors_over(images * g.cell - g.cols.halo)
-    if g.across:
-        dot.vectors = g.cols.longest
+    dot.vectors = vectors_in_line(g, images)
     dot.src_at, dot.dst_at, dot.keep = g.src_at, g.dst_at, d.keep
     for f in range(g.filters):
         dy = d.dy + ((first * g.channels + channel) * g.filters + f) * area + u0 * g.cols.target
-        dot.dy, dot.sums = dy, sums + f * d.taps * VL
+        dot.sums = sums + f * d.taps * VL
         # First, and in order: what follows reads several rows at a time, which was 3 times as slow on data out of the cache.
         for n in range(images):
             prefetch(dy + n * g.channels * g.filters * area, rows * g.cols.target * <Py_ssize_t> sizeof(real), False)
-        if not g.direct:
+        if g.layout == LINES:
             copy_gradient(g, dy, d.dy_end, images, rows, out)
-            dot.dy = out
+        elif g.layout == ACROSS:
+            copy_across(dy, g.channels * g.filters * area, images, area, g.out_at, out)
+        dot.dy = dy if g.layout == IN_PLACE else out
         for b in range(g.grids[0].bundles):
             bundle = g.bundles + b
             dot_all(bundle.taps, g.columns + bundle.first, bundle.count, &dot)
@@ -279,7 +277,7 @@ cdef void add_results(DepthwiseWeight* d, real* dw) noexcept nogil:
 
 cdef size_t depthwise_weight_memory(DepthwiseWeight* d, int threads, size_t cursor) noexcept nogil:
     cdef Depthwise* g = &d.g
-    cursor = depthwise_memory(g, 0 if g.direct else g.block, threads, cursor)
+    cursor = depthwise_memory(g, 0 if g.layout == IN_PLACE else g.block, threads, cursor)
     d.keep = <real*> take(&cursor, max(g.side * g.vectors * VL, g.pitch) * sizeof(real))
     d.results = <real*> take(&cursor, d.shards * g.channels * g.filters * d.taps * sizeof(real))
     d.sums_bytes = row_bytes(d.together * g.filters * d.taps * VL)
