@@ -174,37 +174,41 @@ cdef void put_row(Depthwise* g, const real* out, real* dst) noexcept nogil:
             dst[j + t * stride] = out[j * plane + t]
 
 
-cdef void put_image(Depthwise* g, const real* out, Py_ssize_t first, Py_ssize_t last, real* dst) noexcept nogil:
-    """Rows first .. last of one image from [grid][row]; nothing is written behind them."""
-    cdef Py_ssize_t width = g.cols.target, stride = g.rows.axis.stride, plane = g.block * g.pitch, whole = first, h
+cdef void put_image(Depthwise* g, const real* out, Py_ssize_t rows, real* dst) noexcept nogil:
+    """Rows of one image, from the first of each row grid on; nothing is written behind them."""
+    cdef Py_ssize_t width = g.cols.target, stride = g.rows.axis.stride, plane = g.block * g.pitch, whole = 0, h = 0, i
     cdef int paired = g.cols.axis.stride == 2 and g.cols.grids == 2
     cdef Put t
-    t.pitch, t.row, t.lines = g.pitch, width, 1
+    t.pitch, t.row, t.vectors = g.pitch, width, 0
     if paired or g.cols.axis.stride == 1:
         t.vectors = (width + (1 + paired) * VL - 1) // ((1 + paired) * VL)
-        whole = max(first, min(last, last - (t.vectors * (1 + paired) * VL - 1) // width))
-    # Rows of one grid follow each other in the destination, or they come by turns.
-    if stride == 1:
-        t.lines = whole - first
-    h = first
-    while h < whole:
-        t.even = out + (h % stride * g.cols.grids * g.block + (h - first) // stride) * g.pitch
-        t.odd = t.even + plane
-        t.dst = dst + h * width
-        if paired:
-            put_vectors(2, &t)
+        whole = max(0, rows - (t.vectors * (1 + paired) * VL - 1) // width)
+    # Rows of one grid follow each other in the destination, or those of several come by turns.
+    t.lines = whole if stride == 1 else 1
+    while h < rows:
+        for i in range(min(stride, rows - h)):
+            t.even = out + i * g.cols.grids * plane
+            t.odd = t.even + plane
+            t.dst = dst + (h + i) * width
+            if h + i >= whole:
+                put_row(g, t.even, t.dst)
+            elif paired:
+                put_vectors(2, &t)
+            else:
+                put_vectors(1, &t)
+        if stride == 1 and h < whole:
+            h += whole
+            out += whole * g.pitch
         else:
-            put_vectors(1, &t)
-        h += t.lines
-    for h in range(whole, last):
-        put_row(g, out + (h % stride * g.cols.grids * g.block + (h - first) // stride) * g.pitch, dst + h * width)
+            h += stride
+            out += g.pitch
 
 
 cdef void put_rows(Depthwise* g, const real* out, Py_ssize_t images, Py_ssize_t u0, Py_ssize_t rows, real* dst) noexcept nogil:
     """The rows that sub-grid rows u0 .. u0 + rows make, from [grid][row][image] to each image's plane."""
     cdef Py_ssize_t n, stride = g.rows.axis.stride
     for n in range(images):
-        put_image(g, out + n * g.cell, u0 * stride, min(g.rows.target, (u0 + rows) * stride), dst)
+        put_image(g, out + n * g.cell, min(g.rows.target - u0 * stride, rows * stride), dst + u0 * stride * g.cols.target)
         dst += g.channels * g.filters * g.rows.target * g.cols.target
 
 

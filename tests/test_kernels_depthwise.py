@@ -83,8 +83,8 @@ def test_kernels_beside_the_edges_of_a_column(dtype, stride):
 
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_images_beside_the_edges_of_a_line(dtype):
-    """Narrow images lie side by side in lines of several vectors, the last line partly empty."""
-    for images in (1, 2, 3, 7, 8, 9, 15, 16, 17, 33):
+    """Narrow images lie side by side in lines of several vectors, or across the lanes; the last line is partly empty."""
+    for images in (1, 2, 3, 7, 8, 9, 15, 16, 17, 31, 33):
         check_depthwise(images, 2, (4, 5), (3, 3), padding=1, dtype=dtype)
         check_depthwise(images, 2, (5, 6), (3, 3), padding=1, stride=2, dtype=dtype)
 
@@ -110,6 +110,11 @@ TABLE = {
     "7x7": (2, 4, (28, 28), (7, 7), {"padding": 3}),
     "5x5 with stride": (3, 4, (28, 28), (5, 5), {"padding": 2, "stride": 2}),
     "many filters a channel": (2, 2, (9, 9), (3, 3), {"padding": 1, "multiplier": 19}),
+    # Images across the lanes of vectors, with several planes to sum for each channel, and pixels that no window reads.
+    "across": (16, 3, (7, 7), (3, 3), {"padding": 1, "multiplier": 3}),
+    "across, stride": (15, 2, (14, 13), (5, 5), {"padding": 2, "stride": 2, "multiplier": 2}),
+    "across, stride over the kernel": (16, 2, (12, 11), (2, 2), {"stride": 3, "multiplier": 2}),
+    "across, dilation": (32, 2, (10, 9), (3, 3), {"padding": "same", "dilation": 2}),
     # More rows than a copy holds; few units of work for the threads; few channels, so shards of a channel.
     "row blocks": (1, 2, (130, 70), (3, 3), {"padding": 1}),
     "row blocks, stride": (2, 2, (131, 140), (3, 3), {"padding": 1, "stride": 2}),

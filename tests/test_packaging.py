@@ -147,8 +147,8 @@ def test_what_a_wheel_may_hold(dev, tmp_path):
     for missing in GOOD[1:2] + GOOD[3:]:
         with pytest.raises(dev.ChoreError, match="lacks"):
             dev.check_wheel(wheel(path, *(name for name in GOOD if name != missing)))
-    with pytest.raises(dev.ChoreError, match="the limit is 2,500,000"):
-        dev.check_wheel(wheel(path, *GOOD, size=600_000))
+    with pytest.raises(dev.ChoreError, match="the limit is 2,000,000"):
+        dev.check_wheel(wheel(path, *GOOD, size=400_000))
 
 
 def test_dev_py_explains_itself():

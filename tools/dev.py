@@ -32,7 +32,7 @@ VENV = ROOT / ".venv"
 STAMP = VENV / "convlayers-stamp.json"
 OLDEST = (3, 11)
 PASS_MARK = 0.975
-WHEEL_LIMIT = 2_500_000
+WHEEL_LIMIT = 2_000_000
 NO_NETWORK = (
     "(from versions: none)",
     "NewConnectionError",
