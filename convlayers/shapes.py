@@ -176,6 +176,25 @@ def check_pool(size: tuple[int, ...], win: Window) -> None:
                 )
 
 
+def extents(size: tuple[int, ...], win: Window) -> Pairs:
+    """Pixels to add before and after each axis for every window to lie inside; `ceil_mode` reaches past the padding."""
+    ends = [
+        (o - 1) * s + d * (k - 1) + 1 - before
+        for o, s, d, k, (before, _) in zip(win.output, win.stride, win.dilation, win.kernel, win.padding, strict=True)
+    ]
+    return tuple((before, max(end - n, 0)) for (before, _), end, n in zip(win.padding, ends, size, strict=True))
+
+
+def cells(size: tuple[int, ...], output: tuple[int, ...]) -> list[list[tuple[int, int]]]:
+    """The windows of adaptive pooling: for each axis, where each begins and ends.
+
+    Window i of `outputs` over `size` pixels is `floor(i size / outputs)` to `ceil((i + 1) size / outputs)`, as in PyTorch.
+    """
+    if any(o > n for o, n in zip(output, size, strict=True)):
+        raise ShapeError(f"output_size {_cross(output)} is larger than the {_cross(size)} input; use at most its size")
+    return [[(i * n // o, -(-(i + 1) * n // o)) for i in range(o)] for n, o in zip(size, output, strict=True)]
+
+
 def conv_groups(in_channels: int, out_channels: int, groups: int) -> int:
     """Input channels of one group; both channel counts must divide by `groups`."""
     if min(in_channels, out_channels) < 1:

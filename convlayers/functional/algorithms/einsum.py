@@ -1,4 +1,4 @@
-"""The reference of `kernels/reference.py`, in float64 inside: slow, and where a student reads the mathematics."""
+"""The reference of `kernels/reference`, in float64 inside: slow, and where a student reads the mathematics."""
 
 import numpy as np
 
