@@ -20,6 +20,9 @@ in between; a layer that does not offer it sees nothing of this.
     absorbs_affine = True    `forward(x, *, training, affine=None)`: in inference without a gradient, `affine` is
                              `(scale, shift)`, one value a channel each, and the output is `scale y + shift`
     scale_shift()            what a layer passes to such a one before it: its own inference as `y = scale x + shift`
+
+A layer whose inputs must not be negative in training, as behind a ReLU, says `nonnegative = True`: `convlayers.testing` then
+gives it such.
 """
 
 from __future__ import annotations
@@ -58,6 +61,7 @@ class Layer:
     joins: ClassVar[bool] = False
     fuses_relu: ClassVar[bool] = False
     absorbs_affine: ClassVar[bool] = False
+    nonnegative: ClassVar[bool] = False
     examples: ClassVar[Sequence[tuple[dict[str, Any], Any]]] = ()
 
     params: dict[str, np.ndarray]

@@ -7,9 +7,10 @@ from .layer import Layer, Node
 from .layers.activations import ReLU
 from .layers.conv import Conv2d
 from .layers.dense import Dense, Flatten
+from .layers.global_pooling import GlobalAvgPool2d
 from .layers.joins import Add
+from .layers.max_pooling import MaxPool2d
 from .layers.normalization import BatchNorm2d
-from .layers.pooling import GlobalAvgPool2d, MaxPool2d
 from .model import Input, Model, Sequential
 
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from convlayers import functional, kernels
 from convlayers.errors import ShapeError
 from convlayers.kernels import reference
-from convlayers.layers.pooling import MaxPool2d
+from convlayers.layers.max_pooling import MaxPool2d
 from convlayers.shapes import check_pool, window
 from convlayers.testing import assert_close, assert_gradient, on_every_machine, spread
 

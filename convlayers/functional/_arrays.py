@@ -25,7 +25,7 @@ def as_array(x: object, name: str, ndim: int | None = None, dtype: np.dtype | No
     if not (x.flags.c_contiguous and x.flags.aligned):
         x = np.array(x, order="C")
     if ndim is not None and x.ndim != ndim:
-        layout = {4: " (N, C, H, W)", 2: " (N, features)"}.get(ndim, "")
+        layout = {5: " (N, C, D, H, W)", 4: " (N, C, H, W)", 3: " (N, C, L)", 2: " (N, features)"}.get(ndim, "")
         raise ShapeError(f"{name} must have {ndim} axes{layout}; got shape {x.shape}")
     return x
 

@@ -4,9 +4,15 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from .activations import *
+    from .adaptive_pooling import *
+    from .avg_pooling import *
     from .conv import *
     from .dense import *
     from .dropout import *
+    from .global_pooling import *
     from .joins import *
+    from .lp_pooling import *
+    from .max_pooling import *
+    from .mixed_pooling import *
     from .normalization import *
-    from .pooling import *
+    from .stochastic_pooling import *

@@ -8,12 +8,19 @@ import numpy as np
 from ..errors import ArrayTypeError, ConfigError, ShapeError
 from ..layer import Shape
 
+_SAMPLES = {1: "signals (C, L)", 2: "images (C, H, W)", 3: "volumes (C, D, H, W)"}
+
+
+def sample_of_rank(shape: Shape, rank: int) -> Shape:
+    """`shape` if it is that of a sample with channels and `rank` spatial axes."""
+    if len(shape) != rank + 1:
+        raise ShapeError(f"takes {_SAMPLES[rank]}; got a sample of shape {tuple(shape)}")
+    return shape
+
 
 def image_shape(shape: Shape) -> Shape:
     """`shape` if it is that of an image, `(C, H, W)`."""
-    if len(shape) != 3:
-        raise ShapeError(f"takes images (C, H, W); got a sample of shape {tuple(shape)}")
-    return shape
+    return sample_of_rank(shape, 2)
 
 
 def number(value: float, name: str, rule: str, fits: Callable[[float], bool]) -> float:

@@ -9,7 +9,7 @@ import numpy as np
 
 from ..layer import Layer, Shape, build_layer, joined
 from ..randomness import generator, training_step
-from .inputs import spread
+from .inputs import LIMIT, spread
 
 STEP = 3  # any training step: layers that draw must draw the same at each visit
 
@@ -55,8 +55,8 @@ class Case:
 
     def inputs(self, n: int, dtype: Any = np.float32, purpose: str = "inputs") -> Any:
         """A batch of `n`: an array, or a list of them for a join."""
-        rng = self.rng(purpose)
-        return joined(self.layer, [spread((n, *shape), rng, dtype) for shape in self.shapes])
+        rng, shift = self.rng(purpose), LIMIT * self.cls.nonnegative
+        return joined(self.layer, [spread((n, *shape), rng, dtype) + np.dtype(dtype).type(shift) for shape in self.shapes])
 
     def gradient(self, y: np.ndarray, purpose: str = "gradient") -> np.ndarray:
         """A gradient to send back through an output like `y`."""

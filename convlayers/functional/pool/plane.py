@@ -1,0 +1,100 @@
+"""Max and average pooling over windows of `(H, W)`: the doors of the compiled kernels."""
+
+from functools import lru_cache
+
+import numpy as np
+
+from ... import kernels
+from ...errors import ShapeError
+from ...kernels import memory, reference
+from ...shapes import Window, check_pool
+from .._arrays import as_array, check_gradient, geometry, threads_for
+
+_UINT8, _INTC = np.dtype(np.uint8), np.dtype(np.intc)
+_NO_INDEX = np.empty((0, 0, 0), _UINT8)
+POOL_WORK = 8  # a comparison or an addition of pooling takes as long as about so many multiply-adds of the register tile
+
+
+def _planes(x: np.ndarray) -> np.ndarray:
+    return x.reshape(-1, *x.shape[2:])
+
+
+def max_pool2d(x: np.ndarray, win: Window, *, with_index: bool = True) -> tuple[np.ndarray, np.ndarray | None]:
+    """The maximum of each window of `win`, and the tap `r * S + s` that holds it: `(y, index)`, both `(N, C, P, Q)`.
+
+    Padding counts as minus infinity; the first maximum in row order is taken; NaN wins. Without the index, which only the
+    gradient needs, it is None.
+    """
+    x = as_array(x, "max_pool2d: x", 4)
+    check_pool(x.shape[2:], win)
+    kernel_h, kernel_w = win.kernel
+    y = memory.empty((*x.shape[:2], *win.output), x.dtype)
+    index_dtype = _UINT8 if kernel_h * kernel_w <= 256 else _INTC
+    index = memory.empty(y.shape, index_dtype) if with_index else None
+    if y.size:
+        kernel = kernels.compiled(x.dtype).max_pool2d_forward
+        threads = threads_for(POOL_WORK * y.size * kernel_h * kernel_w)
+        taps = _NO_INDEX if index is None else _planes(index)
+        kernel(_planes(x), _planes(y), taps, kernel_h, kernel_w, *geometry(win), threads)
+    return y, index
+
+
+def max_pool2d_backward(dy: np.ndarray, index: np.ndarray, x_shape: tuple[int, ...], win: Window) -> np.ndarray:
+    """The gradient of `max_pool2d` with respect to its input of shape `x_shape`."""
+    dy = as_array(dy, "max_pool2d: dy", 4)
+    dy = check_gradient(dy, (*x_shape[:2], *win.output), "max_pool2d", dy.dtype)
+    if not isinstance(index, np.ndarray) or index.shape != dy.shape or index.dtype not in (np.uint8, np.intc):
+        raise ShapeError(f"max_pool2d: index must be what the forward pass gave, of shape {dy.shape}")
+    index = np.ascontiguousarray(index)
+    dx = memory.empty(tuple(x_shape), dy.dtype)
+    if dx.size:
+        kernel = kernels.compiled(dy.dtype).max_pool2d_backward
+        kernel(_planes(dy), _planes(index), _planes(dx), *win.kernel, *geometry(win), threads_for(POOL_WORK * dx.size))
+    return dx
+
+
+def pool_counts(size: tuple[int, ...], win: Window, count_include_pad: bool) -> np.ndarray:
+    """How many pixels each average of `avg_pool` is over, `(*output)`, in float64."""
+    return reference.pool_counts(size, win, count_include_pad)
+
+
+@lru_cache(maxsize=64)
+def counts_of(size: tuple[int, ...], win: Window, count_include_pad: bool, dtype: np.dtype) -> np.ndarray:
+    """`pool_counts` as the kernels take them."""
+    return np.ascontiguousarray(reference.pool_counts(size, win, count_include_pad), dtype)
+
+
+def sums2d(x: np.ndarray, win: Window, divisors: np.ndarray) -> np.ndarray:
+    """The sum of each window over its entry of `divisors` `(P, Q)`; x is `(N, C, H, W)` and fits the window."""
+    y = memory.empty((*x.shape[:2], *win.output), x.dtype)
+    if y.size:
+        work = POOL_WORK * y.size * win.kernel[0] * win.kernel[1]
+        kernels.compiled(x.dtype).avg_pool2d_forward(
+            _planes(x), divisors, _planes(y), *win.kernel, *geometry(win)[:4], threads_for(work)
+        )
+    return y
+
+
+def sums2d_backward(dy: np.ndarray, x_shape: tuple[int, ...], win: Window, divisors: np.ndarray) -> np.ndarray:
+    """The gradient of `sums2d` with respect to its input of shape `x_shape`."""
+    dx = memory.empty(tuple(x_shape), dy.dtype)
+    if dx.size:
+        work = POOL_WORK * dy.size * win.kernel[0] * win.kernel[1]
+        kernels.compiled(dy.dtype).avg_pool2d_backward(
+            _planes(dy), divisors, _planes(dx), *win.kernel, *geometry(win)[:4], threads_for(work)
+        )
+    return dx
+
+
+def avg_pool2d(x: np.ndarray, win: Window, *, count_include_pad: bool = True) -> np.ndarray:
+    """The average of each window of `win`, `(N, C, P, Q)`; padding counts as zeros, or not at all."""
+    x = as_array(x, "avg_pool2d: x", 4)
+    check_pool(x.shape[2:], win)
+    return sums2d(x, win, counts_of(x.shape[2:], win, count_include_pad, x.dtype))
+
+
+def avg_pool2d_backward(dy: np.ndarray, x_shape: tuple[int, ...], win: Window, *, count_include_pad: bool = True) -> np.ndarray:
+    """The gradient of `avg_pool2d` with respect to its input of shape `x_shape`."""
+    dy = as_array(dy, "avg_pool2d: dy", 4)
+    dy = check_gradient(dy, (*x_shape[:2], *win.output), "avg_pool2d", dy.dtype)
+    return sums2d_backward(dy, x_shape, win, counts_of(tuple(x_shape[2:]), win, count_include_pad, dy.dtype))

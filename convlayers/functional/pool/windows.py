@@ -1,0 +1,122 @@
+"""Max, min and average pooling over windows of one, two or three axes, by the kernels for two.
+
+One axis is a row. Three are taken in two passes, over `(H, W)` of every slice and then over D, with the pixels of a slice in
+one row: each pass reads the array where it lies. The first maximum of the first slice that holds one is the first in
+`(d, h, w)` order, and a sum of sums is divided once, at the end.
+"""
+
+from functools import lru_cache
+from math import prod
+from typing import Any
+
+import numpy as np
+
+from ...errors import ShapeError
+from ...kernels import memory
+from ...shapes import Window, check_pool
+from .._arrays import as_array, check_gradient
+from .plane import counts_of, max_pool2d, max_pool2d_backward, sums2d, sums2d_backward
+
+Index = tuple[np.ndarray, ...]  # of the maxima: for each pass, the tap that holds it
+_POINT = Window((1,), (1,), (1,), ((0, 0),), (1,))
+
+
+def _axes(a: Window, b: Window) -> Window:
+    """The window of a's axes and then b's."""
+    return Window._make(of_a + of_b for of_a, of_b in zip(a, b, strict=True))
+
+
+@lru_cache(maxsize=4096)
+def _passes(x_shape: tuple[int, ...], win: Window) -> list[tuple[tuple[int, ...], Window]]:
+    """The passes of a pooling: the shape in which each reads its array, and its window."""
+    n, channels, *size = x_shape
+    if len(size) == 1:
+        return [((n, channels, 1, *size), _axes(_POINT, win))]
+    if len(size) == 2:
+        return [(x_shape, win)]
+    depth, plane = Window._make(field[:1] for field in win), Window._make(field[1:] for field in win)
+    row = prod(plane.output)
+    across = _axes(depth, _POINT._replace(output=(row,)))
+    return [((n, channels * size[0], *size[1:]), plane), ((n, channels, size[0], row), across)]
+
+
+def _output(x_shape: tuple[int, ...], win: Window) -> tuple[int, ...]:
+    return (*x_shape[:2], *win.output)
+
+
+def max_pool(x: np.ndarray, win: Window, *, with_index: bool = True) -> tuple[np.ndarray, Index | None]:
+    """The maximum of each window of `win` and what its gradient needs: `(y, index)`, y `(N, C, *output)`.
+
+    Padding counts as minus infinity; the first maximum in row order is taken; NaN wins. Without the index it is None.
+    """
+    x = as_array(x, "max_pool: x", len(win.kernel) + 2)
+    check_pool(x.shape[2:], win)
+    y, index = x, list[Any]()
+    for shape, part in _passes(x.shape, win):
+        y, taps = max_pool2d(y.reshape(shape), part, with_index=with_index)
+        index.append(taps)
+    return y.reshape(_output(x.shape, win)), tuple(index) if with_index else None
+
+
+def max_pool_backward(dy: np.ndarray, index: Index, x_shape: tuple[int, ...], win: Window) -> np.ndarray:
+    """The gradient of `max_pool`, and of `min_pool`, with respect to its input of shape `x_shape`."""
+    dy = as_array(dy, "max_pool: dy", len(x_shape))
+    dx = check_gradient(dy, _output(x_shape, win), "max_pool", dy.dtype)
+    passes = _passes(tuple(x_shape), win)
+    if not isinstance(index, tuple) or len(index) != len(passes):
+        raise ShapeError("max_pool: index must be what the forward pass gave")
+    for (shape, part), taps in zip(reversed(passes), reversed(index), strict=True):
+        dx = max_pool2d_backward(dx.reshape(_output(shape, part)), taps, shape, part)
+    return dx.reshape(x_shape)
+
+
+def min_pool(x: np.ndarray, win: Window, *, with_index: bool = True) -> tuple[np.ndarray, Index | None]:
+    """The minimum of each window, as `-max(-x)`: `(y, index)` as from `max_pool`, whose gradient it shares."""
+    x = as_array(x, "min_pool: x", len(win.kernel) + 2)
+    y, index = max_pool(np.negative(x, out=memory.empty(x.shape, x.dtype)), win, with_index=with_index)
+    return np.negative(y, out=y), index
+
+
+@lru_cache(maxsize=64)
+def _ones(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
+    return np.ones(shape, dtype)
+
+
+def _divisors(passes: list, counts: np.ndarray) -> list[np.ndarray]:
+    """1 for every pass but the last."""
+    *before, (_, last) = passes
+    return [*(_ones(part.output, counts.dtype) for _, part in before), counts.reshape(last.output)]
+
+
+def sums(x: np.ndarray, win: Window, counts: np.ndarray | None = None) -> np.ndarray:
+    """The sum of each window over its entry of `counts` `(*output)`, or itself; x fits the window."""
+    passes = _passes(x.shape, win)
+    counts = _ones(win.output, x.dtype) if counts is None else counts
+    y = x
+    for (shape, part), divisors in zip(passes, _divisors(passes, counts), strict=True):
+        y = sums2d(y.reshape(shape), part, divisors)
+    return y.reshape(_output(x.shape, win))
+
+
+def sums_backward(dy: np.ndarray, x_shape: tuple[int, ...], win: Window, counts: np.ndarray | None = None) -> np.ndarray:
+    """The gradient of `sums` with respect to its input of shape `x_shape`."""
+    passes = _passes(tuple(x_shape), win)
+    counts = _ones(win.output, dy.dtype) if counts is None else counts
+    dx = dy
+    for (shape, part), divisors in zip(reversed(passes), reversed(_divisors(passes, counts)), strict=True):
+        dx = sums2d_backward(dx.reshape(_output(shape, part)), shape, part, divisors)
+    return dx.reshape(x_shape)
+
+
+def avg_pool(x: np.ndarray, win: Window, *, count_include_pad: bool = True) -> np.ndarray:
+    """The average of each window of `win`, `(N, C, *output)`; padding counts as zeros, or not at all."""
+    x = as_array(x, "avg_pool: x", len(win.kernel) + 2)
+    check_pool(x.shape[2:], win)
+    return sums(x, win, counts_of(x.shape[2:], win, count_include_pad, x.dtype))
+
+
+def avg_pool_backward(dy: np.ndarray, x_shape: tuple[int, ...], win: Window, *, count_include_pad: bool = True) -> np.ndarray:
+    """The gradient of `avg_pool` with respect to its input of shape `x_shape`."""
+    dy = as_array(dy, "avg_pool: dy", len(x_shape))
+    dy = check_gradient(dy, _output(x_shape, win), "avg_pool", dy.dtype)
+    return sums_backward(dy, x_shape, win, counts_of(tuple(x_shape[2:]), win, count_include_pad, dy.dtype))

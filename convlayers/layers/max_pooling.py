@@ -1,0 +1,120 @@
+"""Max pooling, and min pooling beside it."""
+
+from collections.abc import Callable
+from typing import ClassVar
+
+from .. import functional
+from ..layer import OnnxGraph
+from ..shapes import IntOrSequence, Padding
+from ._pooling import _Pool, max_node
+
+
+class _MaxPool(_Pool):
+    """Base of max poolings: `y[p] = max_r x[p s + r d - pad]`, with p and r over `rank` axes.
+
+    `dx` is `dy` at the maximum's place; of equal values the first in row order gets it. Padding counts as minus infinity,
+    NaN wins.
+    """
+
+    _pool: ClassVar[Callable] = staticmethod(functional.max_pool)
+
+    def __init__(
+        self,
+        kernel_size: IntOrSequence,
+        *,
+        stride: IntOrSequence | None = None,
+        padding: Padding = 0,
+        dilation: IntOrSequence = 1,
+        ceil_mode: bool = False,
+    ) -> None:
+        self.dilation = dilation
+        super().__init__(kernel_size, stride=stride, padding=padding, ceil_mode=ceil_mode)
+
+    def forward(self, x, *, training):
+        win = self._window(x.shape[2:])
+        y, index = self._pool(x, win, with_index=training)
+        return y, (x if index is None else x.shape, index, win)
+
+    def backward(self, dy, cache):
+        x, index, win = cache
+        if index is None:
+            # Inference leaves the index out; whoever wants a gradient of it pays for it here.
+            (_, index), x = self._pool(x, win), x.shape
+        return functional.max_pool_backward(dy, index, x, win)
+
+    def to_onnx(self, graph: OnnxGraph, *inputs: str) -> str:
+        size = graph.shape(inputs[0])[1:]
+        return max_node(graph, inputs[0], size, self._window(size))
+
+
+class MaxPool1d(_MaxPool):
+    """The maximum of each window of a signal, x `(N, C, L)` to `(N, C, P)`: `y[p] = max_r x[p s + r d - pad]`.
+
+    Arguments and gradient as for `MaxPool2d`.
+    """
+
+    rank = 1
+    examples = (
+        ({"kernel_size": 2}, (3, 8)),
+        ({"kernel_size": 3, "stride": 2, "padding": 1, "dilation": 2}, (2, 9)),
+        ({"kernel_size": [4], "stride": 3, "padding": [[0, 1]], "ceil_mode": True}, (2, 11)),
+        ({"kernel_size": 1}, (5, 1)),
+    )
+
+
+class MaxPool2d(_MaxPool):
+    """The maximum of each window: `y[p,q] = max_rs x[p s + r d - pad, q s + s' d - pad]`.
+
+    x `(N, C, H, W)` to `(N, C, P, Q)`. Padding counts as minus infinity; the first maximum in row order gets the
+    gradient. `kernel_size`, `stride`, `dilation`: an int or one per axis; `stride=None` means the kernel's size. `padding`:
+    an int, one per axis, a `(before, after)` pair per axis, `"same"` or `"valid"`. `ceil_mode` lets a last window hang over
+    the edge, as in PyTorch.
+    """
+
+    rank = 2
+    examples = (
+        ({"kernel_size": 2}, (3, 6, 8)),
+        ({"kernel_size": 3, "stride": 2, "padding": 1}, (2, 7, 8)),
+        ({"kernel_size": [2, 3], "stride": [1, 2], "dilation": 2, "padding": [[0, 1], [1, 1]]}, (2, 7, 9)),
+        ({"kernel_size": 3, "stride": 2, "ceil_mode": True}, (2, 8, 6)),
+        ({"kernel_size": 3, "stride": 2, "padding": "same"}, (2, 5, 6)),
+    )
+
+
+class MaxPool3d(_MaxPool):
+    """The maximum of each window of a volume, x `(N, C, D, H, W)` to `(N, C, O, P, Q)`.
+
+    `y[o,p,q] = max_trs x[o s + t d - pad, p s + r d - pad, q s + s' d - pad]`. Arguments and gradient as for `MaxPool2d`.
+    """
+
+    rank = 3
+    examples = (
+        ({"kernel_size": 2}, (2, 4, 5, 6)),
+        ({"kernel_size": 3, "stride": 2, "padding": 1}, (2, 5, 4, 3)),
+        (
+            {"kernel_size": [2, 1, 3], "stride": [1, 2, 1], "dilation": [2, 1, 1], "padding": [[0, 1], [0, 0], [1, 0]]},
+            (1, 4, 5, 4),
+        ),
+        ({"kernel_size": 2, "ceil_mode": True}, (1, 3, 5, 3)),
+        ({"kernel_size": 3, "padding": 1}, (2, 1, 1, 1)),
+    )
+
+
+class MinPool2d(_MaxPool):
+    """The minimum of each window, which is the maximum of the negated input: `y = -max(-x)`.
+
+    x `(N, C, H, W)` to `(N, C, P, Q)`. Padding counts as infinity; the first minimum in row order gets the gradient.
+    Arguments as for `MaxPool2d`.
+    """
+
+    rank = 2
+    _pool = staticmethod(functional.min_pool)
+    examples = (
+        ({"kernel_size": 2}, (3, 6, 7)),
+        ({"kernel_size": 3, "stride": 2, "padding": 1, "ceil_mode": True}, (2, 8, 5)),
+        ({"kernel_size": [2, 3], "stride": 1, "dilation": [2, 1], "padding": "same"}, (2, 5, 6)),
+    )
+
+    def to_onnx(self, graph: OnnxGraph, *inputs: str) -> str:
+        size = graph.shape(inputs[0])[1:]
+        return graph.op("Neg", max_node(graph, graph.op("Neg", *inputs), size, self._window(size)))
