@@ -7,7 +7,7 @@ one row: each pass reads the array where it lies. The first maximum of the first
 
 from functools import lru_cache
 from math import prod
-from typing import Any
+from typing import cast
 
 import numpy as np
 
@@ -51,11 +51,11 @@ def max_pool(x: np.ndarray, win: Window, *, with_index: bool = True) -> tuple[np
     """
     x = as_array(x, "max_pool: x", len(win.kernel) + 2)
     check_pool(x.shape[2:], win)
-    y, index = x, list[Any]()
+    y, index = x, []
     for shape, part in _passes(x.shape, win):
         y, taps = max_pool2d(y.reshape(shape), part, with_index=with_index)
         index.append(taps)
-    return y.reshape(_output(x.shape, win)), tuple(index) if with_index else None
+    return y.reshape(_output(x.shape, win)), cast(Index, tuple(index)) if with_index else None
 
 
 def max_pool_backward(dy: np.ndarray, index: Index, x_shape: tuple[int, ...], win: Window) -> np.ndarray:
