@@ -38,7 +38,9 @@ class MixedPool2d(_Pool):
         count_include_pad: bool = True,
     ) -> None:
         super().__init__(kernel_size, stride=stride, padding=padding, ceil_mode=ceil_mode)
-        self.mix = mix if mix == "learned" else number(mix, "mix", 'between 0 and 1, or "learned"', lambda v: 0 <= v <= 1)  # type: ignore[arg-type]
+        if mix != "learned":
+            number(mix, "mix", 'between 0 and 1, or "learned"', lambda v: 0 <= v <= 1)  # type: ignore[arg-type]
+        self.mix = mix
         self.count_include_pad = switch(count_include_pad, "count_include_pad")
 
     def build(self, input_shape: Shape, rng: np.random.Generator) -> Shape:
