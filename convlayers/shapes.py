@@ -81,6 +81,22 @@ def padding_rule(value: Any, rank: int) -> str | Pairs:
     return tuple((v, v) for v in per_axis(value, rank, "padding", minimum=0))
 
 
+def padded(size: Sequence[int], pairs: Pairs, mode: str) -> tuple[int, ...]:
+    """The size of an image with a border of `pairs`; a reflection does not reach beyond the image."""
+    for axis, (pixels, pair) in enumerate(zip(size, pairs, strict=True)):
+        if mode == "reflect" and max(pair) >= pixels:
+            raise ShapeError(f"a reflection of {pixels} pixels has at most {pixels - 1}; got padding {pair} along axis {axis}")
+    return tuple(pixels + sum(pair) for pixels, pair in zip(size, pairs, strict=True))
+
+
+def reshaped(shape: Sequence[int], target: Sequence[int]) -> tuple[int, ...]:
+    """`target` with the one size that is -1 computed, for a sample of `shape`."""
+    values, known = prod(shape), prod(n for n in target if n != -1)
+    if values % known or (values != known and -1 not in target):
+        raise ShapeError(f"a sample of shape {tuple(shape)} holds {values} values; they do not fit {tuple(target)}")
+    return tuple(values // known if n == -1 else n for n in target)
+
+
 def _same(size: int, kernel: int, stride: int, dilation: int) -> tuple[int, int]:
     total = max((-(-size // stride) - 1) * stride + dilation * (kernel - 1) + 1 - size, 0)
     return total // 2, total - total // 2

@@ -15,4 +15,6 @@ if TYPE_CHECKING:
     from .max_pooling import *
     from .mixed_pooling import *
     from .normalization import *
+    from .reshape import *
     from .stochastic_pooling import *
+    from .upsample import *

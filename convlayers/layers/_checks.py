@@ -1,7 +1,8 @@
 """Checks that several layers share."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from numbers import Real
+from typing import Any
 
 import numpy as np
 
@@ -23,9 +24,51 @@ def image_shape(shape: Shape) -> Shape:
     return sample_of_rank(shape, 2)
 
 
+def channels_and_size(shape: Shape, rank: int | None = None) -> tuple[int, Shape]:
+    """The two parts of `shape` if it is that of channels, `(C, *size)`; of `rank` spatial axes, by default one or more."""
+    if len(shape) < 2 or (rank is not None and len(shape) != rank + 1):
+        layout = {None: "(C, ...) with a spatial axis or more", 1: "(C, L)", 2: "(C, H, W)", 3: "(C, D, H, W)"}[rank]
+        raise ShapeError(f"takes samples {layout}; got a sample of shape {tuple(shape)}")
+    return shape[0], tuple(shape[1:])
+
+
+def axes_of(value: Any) -> int:
+    """For how many axes `value` holds one entry each; 2 where a single one serves every axis."""
+    return max(len(value), 1) if isinstance(value, list | tuple) else 2
+
+
+def batch_axis(axis: int) -> int:
+    """`axis` if it is one of a batch and not the first."""
+    if not isinstance(axis, int) or isinstance(axis, bool) or axis == 0:
+        raise ConfigError(f"axis is an int other than 0, the batch; got {axis!r}")
+    return axis
+
+
+def sample_axis(axis: int, shape: Shape) -> int:
+    """The axis of a sample of `shape` that is `axis` of a batch of them."""
+    if not -len(shape) <= axis <= len(shape):
+        raise ShapeError(f"axis {axis} is outside a batch of samples of shape {tuple(shape)}")
+    return axis - 1 if axis > 0 else axis + len(shape)
+
+
+def choice(value: str, name: str, choices: Iterable[str]) -> str:
+    """`value` if it is one of `choices`."""
+    if value not in (known := tuple(choices)):
+        raise ConfigError(f"{name} is one of {', '.join(known)}; got {value!r}")
+    return value
+
+
 def number(value: float, name: str, rule: str, fits: Callable[[float], bool]) -> float:
     """`value` if it is a real number that fits; `rule` says in words what does."""
     if isinstance(value, bool) or not isinstance(value, Real) or not fits(float(value)):
+        raise ConfigError(f"{name} must be {rule}; got {value!r}")
+    return value
+
+
+def integers(value: Sequence[int], name: str, rule: str, fits: Callable[[Sequence[int]], bool]) -> Sequence[int]:
+    """`value` if it is a list of integers, one or more, that fits; `rule` says in words what does."""
+    listed = isinstance(value, list | tuple) and all(isinstance(v, int | np.integer) and not isinstance(v, bool) for v in value)
+    if not listed or not value or not fits(value):
         raise ConfigError(f"{name} must be {rule}; got {value!r}")
     return value
 

@@ -7,7 +7,7 @@ serve any number of spatial axes; `win` is a `convlayers.shapes.Window`. Nothing
 from .batchnorm import batch_norm_backward, batch_norm_forward, moments
 from .conv import conv_backward_input, conv_backward_weight, conv_forward
 from .loss import cross_entropy
-from .pointwise import add, column_sums, gemm, relu_backward, relu_forward
+from .pointwise import add, column_sums, gemm, multiply, multiply_backward, relu_backward, relu_forward
 from .pool import (
     adaptive_avg_pool_backward,
     adaptive_avg_pool_forward,
@@ -28,4 +28,5 @@ from .pool import (
     pool_counts,
     stochastic_pool_forward,
 )
+from .shape import pad, pad_backward, upsample, upsample_backward
 from .windows import fold, patches

@@ -2,6 +2,8 @@
 
 from collections.abc import Sequence
 
+from functools import reduce
+
 import numpy as np
 
 
@@ -29,3 +31,18 @@ def add(arrays: Sequence[np.ndarray]) -> np.ndarray:
 def column_sums(x: np.ndarray) -> np.ndarray:
     """The sums over the rows."""
     return x.astype(np.float64).sum(axis=0)
+
+
+def multiply(arrays: Sequence[np.ndarray]) -> np.ndarray:
+    """The product of arrays of one rank, an axis of size 1 repeated."""
+    return reduce(np.multiply, [a.astype(np.float64) for a in arrays])
+
+
+def multiply_backward(dy: np.ndarray, arrays: Sequence[np.ndarray]) -> list[np.ndarray]:
+    """`dy` times the other arrays, summed over the axes that were repeated."""
+    gradients = []
+    for number, array in enumerate(arrays):
+        product_ = multiply([dy, *arrays[:number], *arrays[number + 1 :]])
+        repeated = tuple(axis for axis in range(dy.ndim) if array.shape[axis] == 1)
+        gradients.append(product_.sum(axis=repeated, keepdims=True))
+    return gradients

@@ -1,0 +1,87 @@
+"""Borders around images, and axes in another order."""
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+from ..errors import ConfigError
+from ..kernels import memory
+from ..shapes import Pairs, padded
+from ._arrays import as_array, check_gradient
+
+PAD_MODES = ("constant", "reflect", "replicate")
+
+
+def _inside(shape: tuple[int, ...], pairs: Pairs) -> list[slice]:
+    """The part of a padded array that holds the array of `shape`."""
+    outer = len(shape) - len(pairs)
+    rows = [slice(before, before + n) for n, (before, _) in zip(shape[outer:], pairs, strict=True)]
+    return [slice(None)] * outer + rows
+
+
+def _borders(shape: tuple[int, ...], pairs: Pairs, mode: str) -> Iterator[tuple[int, tuple[slice, ...], tuple[slice, ...]]]:
+    """Each strip of border in the order in which they can be filled: its axis, the strip, and the strip that it repeats.
+
+    A strip along an axis is as long as the padded array in the axes before that one, and as the array itself in those behind.
+    """
+    inside = _inside(shape, pairs)
+    for axis, (before, after) in enumerate(pairs, len(shape) - len(pairs)):
+        end = before + shape[axis]
+        if mode == "reflect":
+            # A strip is filled from its far end, so that what it reads goes forward.
+            strips = (
+                (slice(before - 1, None, -1), slice(before + 1, 2 * before + 1)),
+                (
+                    slice(end + after - 1, end - 1, -1),
+                    slice(end - 1 - after, end - 1),
+                ),
+            )
+        else:
+            strips = (slice(0, before), slice(before, before + 1)), (slice(end, end + after), slice(end - 1, end))
+        for pixels, (strip, source) in zip((before, after), strips, strict=True):
+            if pixels:
+                yield axis, (*inside[:axis], strip, *inside[axis + 1 :]), (*inside[:axis], source, *inside[axis + 1 :])
+        inside[axis] = slice(None)
+
+
+def _padded_shape(shape: tuple[int, ...], pairs: Pairs, mode: str) -> tuple[int, ...]:
+    if mode not in PAD_MODES:
+        raise ConfigError(f"mode is one of {', '.join(PAD_MODES)}; got {mode!r}")
+    outer = len(shape) - len(pairs)
+    return (*shape[:outer], *padded(shape[outer:], pairs, mode))
+
+
+def pad(x: np.ndarray, pairs: Pairs, *, mode: str = "constant", value: float = 0.0) -> np.ndarray:
+    """`x` with a border of `(before, after)` pixels along each of its last axes.
+
+    `mode` says what the border holds: `"constant"`, `value`; `"reflect"`, the image mirrored in its outermost pixels, which
+    are not repeated; `"replicate"`, the outermost pixels.
+    """
+    x = as_array(x, "pad: x")
+    y = memory.empty(_padded_shape(x.shape, pairs, mode), x.dtype)
+    y[tuple(_inside(x.shape, pairs))] = x
+    for _, strip, source in _borders(x.shape, pairs, mode):
+        y[strip] = value if mode == "constant" else y[source]
+    return y
+
+
+def pad_backward(dy: np.ndarray, x_shape: tuple[int, ...], pairs: Pairs, *, mode: str = "constant") -> np.ndarray:
+    """The gradient of `pad`: that of a border is added to the pixels that it repeats, that of a constant one is dropped."""
+    dy = as_array(dy, "pad: dy")
+    dy = check_gradient(dy, _padded_shape(tuple(x_shape), pairs, mode), "pad", dy.dtype)
+    if mode != "constant":
+        given, dy = dy, memory.empty(dy.shape, dy.dtype)
+        np.copyto(dy, given)
+        for axis, strip, source in reversed(list(_borders(tuple(x_shape), pairs, mode))):
+            dy[source] += dy[strip] if mode == "reflect" else dy[strip].sum(axis=axis, keepdims=True)
+    dx = memory.empty(tuple(x_shape), dy.dtype)
+    np.copyto(dx, dy[tuple(_inside(dx.shape, pairs))])
+    return dx
+
+
+def permute(x: np.ndarray, axes: Sequence[int]) -> np.ndarray:
+    """`x` with axis `axes[i]` as its axis i."""
+    x = as_array(x, "permute: x")
+    y = memory.empty(tuple(x.shape[axis] for axis in axes), x.dtype)
+    np.copyto(y, x.transpose(axes))
+    return y

@@ -1,0 +1,103 @@
+"""Joins, borders, upsampling and reshaping against PyTorch over random configurations."""
+
+from functools import reduce
+from operator import mul
+
+import numpy as np
+import pytest
+from torch_peer import assert_agrees, torch
+
+import convlayers as cl
+
+_MODES = {1: "linear", 2: "bilinear", 3: "trilinear"}
+SEEDS = pytest.mark.parametrize("seed", range(10))
+RANKS = pytest.mark.parametrize("rank", [1, 2, 3])
+
+
+def sizes(rng, rank, low=1, high=7):
+    return tuple(rng.integers(low, high, rank).tolist())
+
+
+@SEEDS
+@RANKS
+def test_upsample(seed, rank):
+    rng = np.random.default_rng(seed)
+    scale, shape = sizes(rng, rank, 1, 5), (int(rng.integers(1, 4)), *sizes(rng, rank))
+    scale = scale if seed % 2 else scale[0]
+    functional = torch().nn.functional
+    for mode in ("nearest", _MODES[rank]):
+
+        def peer(x, mode=mode):
+            return functional.interpolate(x, scale_factor=scale, mode=mode)
+
+        # PyTorch places the pixels in float32, a rounding of their number off: counted as if the sums were longer.
+        assert_agrees(cl.Upsample(scale, mode=mode), peer, [shape], length=64, seed=seed)
+
+
+@SEEDS
+@RANKS
+def test_pad(seed, rank):
+    rng = np.random.default_rng(seed)
+    size, value = sizes(rng, rank, 4), float(rng.normal())
+    pairs = rng.integers(0, 4, (rank, 2)).tolist()
+    padding = pairs if seed % 2 else pairs[0][0]
+    backwards = [n for pair in reversed(pairs) for n in pair] if seed % 2 else [padding] * 2 * rank
+    functional = torch().nn.functional
+    for mode in ("constant", "reflect", "replicate"):
+        more = {"value": value} if mode == "constant" else {}
+
+        def peer(x, mode=mode, more=more):
+            return functional.pad(x, backwards, mode=mode, **more)
+
+        assert_agrees(cl.Pad(padding, mode=mode, **more), peer, [(2, *size)], length=16, seed=seed)
+
+
+@SEEDS
+def test_multiply(seed):
+    rng = np.random.default_rng(seed)
+    shape = sizes(rng, int(rng.integers(1, 5)), 1, 6)
+    shapes = [tuple(np.where(rng.random(len(shape)) < 0.4, 1, shape).tolist()) for _ in range(int(rng.integers(2, 5)))]
+    torch()
+    assert_agrees(cl.Multiply(), lambda *x: reduce(mul, x), shapes, length=3 * int(np.prod(shape)), seed=seed)
+
+
+@SEEDS
+def test_concat(seed):
+    rng = np.random.default_rng(seed)
+    rank = int(rng.integers(1, 4))
+    axis = int(rng.integers(1, rank + 1))
+    shapes = [list(sizes(rng, rank))] * int(rng.integers(2, 5))
+    shapes = [(*s[: axis - 1], int(rng.integers(1, 5)), *s[axis:]) for s in shapes]
+    for way in (axis, axis - rank - 1):
+        assert_agrees(cl.Concat(way), lambda *x: torch().cat(x, axis), shapes, length=1, seed=seed)
+
+
+@SEEDS
+def test_permute_and_reshape(seed):
+    rng = np.random.default_rng(seed)
+    shape = sizes(rng, int(rng.integers(1, 5)))
+    axes = (rng.permutation(len(shape)) + 1).tolist()
+    torch()
+    assert_agrees(cl.Permute(axes), lambda x: x.permute(0, *axes), [shape], length=1, seed=seed)
+    assert_agrees(cl.Reshape([shape[-1], -1]), lambda x: x.reshape(len(x), shape[-1], -1), [shape], length=1, seed=seed)
+
+
+def test_what_is_not_finite_spreads_as_in_pytorch():
+    """Nearest pixels, borders and products; interpolation does not multiply it by zero, as PyTorch does at the edges."""
+    x = np.ones((1, 1, 3, 4), np.float32)
+    x[0, 0, 1, 1:3] = np.inf, np.nan
+    tensor, functional = torch().from_numpy(x), torch().nn.functional
+    for layer, peer in [
+        (cl.Upsample(2), lambda t: functional.interpolate(t, scale_factor=2)),
+        (cl.Pad(1, mode="reflect"), lambda t: functional.pad(t, (1,) * 4, mode="reflect")),
+        (cl.Pad(2, mode="replicate"), lambda t: functional.pad(t, (2,) * 4, mode="replicate")),
+    ]:
+        np.testing.assert_array_equal(layer.forward(x, training=False)[0], peer(tensor).numpy())
+    zeros = np.zeros((1, 1, 1, 1), np.float32)
+    with np.errstate(invalid="ignore"):
+        y, _ = cl.Multiply().forward([x, zeros], training=False)
+    np.testing.assert_array_equal(y, (tensor * 0).numpy())
+    y, _ = cl.Upsample(2, mode="bilinear").forward(x, training=False)
+    finite = np.isfinite(y[0, 0])
+    np.testing.assert_array_equal(finite[[0, -1]], True)
+    np.testing.assert_array_equal(finite[1:-1], np.array([[True] + [False] * 6 + [True]] * 4))
