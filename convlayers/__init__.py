@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from . import datasets, models, testing, trainer
     from .layers import *
     from .onnx import export_onnx, verify_onnx
-    from .trainer import SGD, Adam, AdamW, Checkpoint, RMSprop, Trainer
+    from .trainer import SGD, Adam, AdamW, Checkpoint, RMSprop, Trainer, losses
 
 _LAZY = {
     "export_onnx": "onnx",
@@ -29,6 +29,7 @@ _LAZY = {
     "AdamW": "trainer",
     "RMSprop": "trainer",
     "Checkpoint": "trainer",
+    "losses": "trainer",
 }
 _LAZY_MODULES = ("datasets", "models", "testing", "trainer")
 _PUBLIC = (

@@ -38,11 +38,11 @@ def test_column_sums(shape, dtype):
     assert_kernel(lambda: [functional.column_sums(x)], [reference.column_sums(x)], [shape[0]], f"{shape}", dtype)
 
 
-def check_cross_entropy(z, labels):
-    expected, gradient = reference.cross_entropy(z, labels)
+def check_cross_entropy(z, labels, smoothing=0.0, weights=None):
+    expected, gradient = reference.cross_entropy(z, labels, smoothing, weights)
 
     def compute():
-        value, dz = functional.cross_entropy(z, labels)
+        value, dz = functional.cross_entropy(z, labels, label_smoothing=smoothing, class_weights=weights)
         return dz * labels.size, np.array(value)
 
     for isa, (dz, value) in on_every_machine(compute).items():
@@ -61,6 +61,17 @@ def test_cross_entropy(shape, dtype):
     labels = rng.integers(0, shape[1], (shape[0], *shape[2:]))
     for scale in (1, 30, 1000):
         check_cross_entropy((scale * rng.standard_normal(shape)).astype(dtype), labels)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("shape", [(1, 1), (1, 2), (64, 10), (2, 3, 1), (2, 3, 4, 5)])
+@pytest.mark.parametrize("smoothing", [0.0, 0.1, 1.0])
+def test_smoothed_and_weighted_cross_entropy(smoothing, shape, dtype):
+    rng = np.random.default_rng(2)
+    labels = rng.integers(0, shape[1], (shape[0], *shape[2:]))
+    for weights in (None, rng.uniform(0.5, 2, shape[1])):
+        for scale in (1, 1000):
+            check_cross_entropy((scale * rng.standard_normal(shape)).astype(dtype), labels, smoothing, weights)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -113,8 +124,11 @@ def test_what_is_not_finite_comes_out_as_in_pytorch(dtype):
 def test_labels_and_shapes_that_do_not_fit():
     z = np.zeros((3, 4), np.float32)
     for labels in ([0, 4, 1], [0, -1, 1]):
-        with pytest.raises(DataError, match=rf"labels are integers from 0 to 3; got {labels[1]}"):
-            functional.cross_entropy(z, labels)
+        for smoothing in (0, 0.1):
+            with pytest.raises(DataError, match=rf"labels are integers from 0 to 3; got {labels[1]}"):
+                functional.cross_entropy(z, labels, label_smoothing=smoothing)
+    with pytest.raises(ShapeError, match=r"class_weights must have shape \(4,\), one a class; got \(3,\)"):
+        functional.cross_entropy(z, [0, 1, 2], class_weights=[1, 2, 3])
     with pytest.raises(ShapeError, match=r"got \(2,\) and \(3, 4\)"):
         functional.cross_entropy(z, [0, 1])
     value, dz = functional.cross_entropy(z[:0], np.zeros(0, int))

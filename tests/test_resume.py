@@ -6,7 +6,7 @@ from training import FIT, At, Counter, bits, small, stop, straight, stripes
 
 import convlayers as cl
 from convlayers.errors import ConfigError, DataError, FileAccessError, FileFormatError, RegistryError
-from convlayers.trainer import Callback, EarlyStopping, Optimizer, checkpoint
+from convlayers.trainer import Callback, EarlyStopping, Optimizer, checkpoint, losses
 
 OPTIMIZERS = [cl.SGD(0.1), cl.SGD(0.1, 0.9, True), cl.Adam(), cl.AdamW(), cl.RMSprop(0.01, momentum=0.5, centered=True)]
 
@@ -103,6 +103,39 @@ def test_loss_metrics_and_optimizer_of_ones_own_are_passed_again(tmp_path):
             cl.Trainer.resume(tmp_path / "run", **{**own, key: None})
     with pytest.raises(ConfigError, match="the run has loss huber; got"):
         cl.Trainer.resume(tmp_path / "run", **{**own, "loss": worst})
+
+
+OPTIONS = [
+    losses.CrossEntropy(0.1, [1, 2, 0.5]),
+    losses.BCEWithLogits(),
+    losses.BCEWithLogits(2.5),
+    losses.BCEWithLogits([1, 2, 3]),
+    losses.Huber(0.3),
+]
+
+
+@pytest.mark.parametrize("loss", OPTIONS, ids=repr)
+def test_a_loss_with_options_comes_back(loss, tmp_path):
+    x, y = stripes()
+    data = (x, y) if loss.name == "cross_entropy" else (x, np.eye(3)[y])
+    runs = [cl.Trainer(small(), loss, callbacks=callbacks) for callbacks in ([], [At(2, stop)])]
+    for run in runs:
+        run.fit(data, epochs=1, batch_size=16, progress=False)
+    runs[1].save(tmp_path / "run")
+    resumed = cl.Trainer.resume(tmp_path / "run")
+    assert repr(resumed.loss) == repr(loss)
+    assert list(resumed.metrics) == (["accuracy"] if loss.name == "cross_entropy" else [])
+    assert resumed.fit(data, epochs=1, batch_size=16, progress=False) == runs[0].history
+    assert bits(resumed) == bits(runs[0])
+    assert repr(cl.Trainer.resume(tmp_path / "run", loss=loss).loss) == repr(loss)
+
+
+def test_a_loss_of_other_options_is_another_loss(tmp_path):
+    cl.Trainer(small(), losses.CrossEntropy(0.1)).save(tmp_path / "run")
+    wanted = r"the run has loss CrossEntropy\(label_smoothing=0\.1, class_weights=None\); got "
+    for other in ("cross_entropy", losses.CrossEntropy(0.2), losses.Huber()):
+        with pytest.raises(ConfigError, match=wanted):
+            cl.Trainer.resume(tmp_path / "run", loss=other)
 
 
 def stopping(path, *callbacks):
@@ -211,6 +244,10 @@ def test_a_section_of_the_wrong_kind(saved):
         ("callbacks", [["EarlyStopping", {"best": 1.0}]]),
         ("settings", 3),
         ("loss", "mse"),
+        ("loss", ["hinge", {}]),
+        ("loss", ["huber", {"alpha": 1}]),
+        ("loss", ["huber", {"delta": -1}]),
+        ("loss", ["mse", True]),
         ("seed", None),
     ]:
         wrong = {**header, "trainer": {**header["trainer"], key: value}}

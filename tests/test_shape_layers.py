@@ -214,6 +214,24 @@ def test_squeeze_and_excitation_trains(tmp_path):
     cl.export_onnx(model, tmp_path / "m.onnx")
 
 
+def test_u_net_finds_the_pixels(tmp_path):
+    def block(x, channels):
+        return cl.ReLU()(cl.Conv2d(channels, 3)(cl.Pad(1, mode="reflect")(x)))
+
+    x = cl.Input((1, 8, 12))
+    high = block(x, 4)
+    low = block(cl.MaxPool2d(2)(high), 8)
+    joined = cl.Concat()(high, cl.Upsample(2, mode="bilinear")(low))
+    model = cl.Model(x, cl.Conv2d(1, 1)(block(joined, 4)), seed=1)
+    rng = np.random.default_rng(0)
+    images = rng.normal(0, 1, (60, 1, 8, 12)).astype(np.float32)
+    masks = (images + np.roll(images, 1, axis=3) > 0).astype(np.float32)
+    trainer = cl.Trainer(model, loss="binary_cross_entropy", optimizer=cl.Adam(0.02), metrics=["iou"], seed=0)
+    history = trainer.fit((images, masks), epochs=15, batch_size=10, progress=False)
+    assert history["iou"][-1] > 0.85 > 0.6 > history["iou"][0]
+    cl.export_onnx(model, tmp_path / "m.onnx")
+
+
 def test_a_head_can_be_taken_off():
     model = cl.Sequential([cl.Dense(3), ("head", cl.Identity())], input_shape=(4,))
     x = spread((2, 4), np.random.default_rng(0))

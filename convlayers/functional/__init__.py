@@ -13,16 +13,54 @@ from .dropout import dropout_factors
 from .join import concat, multiply, multiply_backward, split
 from .loss import cross_entropy
 from .plan import ALGORITHMS, check_algorithm, explain_conv2d
-from .pointwise import add, column_sums, relu, relu_backward, sigmoid, sigmoid_backward, softmax, softmax_backward, tanh, tanh_backward
-from .pool import adaptive_avg_pool, adaptive_avg_pool_backward, adaptive_counts, adaptive_max_pool, adaptive_max_pool_backward, adaptive_taps, avg_pool, avg_pool2d, avg_pool2d_backward, avg_pool_backward, expected_pool, expected_pool_backward, global_avg_pool, global_avg_pool_backward, global_max_pool, global_max_pool_backward, lp_pool, lp_pool_backward, max_pool, max_pool2d, max_pool2d_backward, max_pool_backward, min_pool, pool_counts, stochastic_pool, stochastic_pool_backward
+from .pointwise import (
+    add,
+    column_sums,
+    relu,
+    relu_backward,
+    sigmoid,
+    sigmoid_backward,
+    softmax,
+    softmax_backward,
+    tanh,
+    tanh_backward,
+)
+from .pool import (
+    adaptive_avg_pool,
+    adaptive_avg_pool_backward,
+    adaptive_counts,
+    adaptive_max_pool,
+    adaptive_max_pool_backward,
+    adaptive_taps,
+    avg_pool,
+    avg_pool2d,
+    avg_pool2d_backward,
+    avg_pool_backward,
+    expected_pool,
+    expected_pool_backward,
+    global_avg_pool,
+    global_avg_pool_backward,
+    global_max_pool,
+    global_max_pool_backward,
+    lp_pool,
+    lp_pool_backward,
+    max_pool,
+    max_pool2d,
+    max_pool2d_backward,
+    max_pool_backward,
+    min_pool,
+    pool_counts,
+    stochastic_pool,
+    stochastic_pool_backward,
+)
 from .rearrange import PAD_MODES, pad, pad_backward, permute
 from .update import adam, rmsprop, sgd
 from .upsample import interpolation, upsample, upsample_backward
 
 __all__ = [
     "ALGORITHMS",
-    "BatchNormPass",
     "PAD_MODES",
+    "BatchNormPass",
     "adam",
     "adaptive_avg_pool",
     "adaptive_avg_pool_backward",

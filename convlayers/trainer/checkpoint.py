@@ -15,23 +15,23 @@ import numpy as np
 from ..errors import FileFormatError, LayerNotFoundError, RegistryError, located
 from ..model import Model
 from ..model.store import FOREIGN, model_from, pack, unpack
-from .losses import LOSSES
+from .losses import LOSSES, BuiltinLoss, Loss
 from .metrics import METRICS, name_of
 from .position import Position
 
 if TYPE_CHECKING:
     from .trainer import Trainer
 
-VERSION = 1
+VERSION = 2
 _OPTIMIZER, _CALLBACK = f"optimizer{FOREIGN}", f"callback{FOREIGN}"
 
 
 class Contents(NamedTuple):
-    """What a checkpoint holds. A loss or a metric is its name, and whether it is one of ours; `state` is the optimizer's,
-    `callbacks` are the callbacks that have one, each its class's name and its state."""
+    """What a checkpoint holds. A loss is one of ours, or the name of another; a metric is its name, and whether it is one of
+    ours; `state` is the optimizer's, `callbacks` are the callbacks that have one, each its class's name and its state."""
 
     model: Model
-    loss: tuple[str, bool]
+    loss: str | Loss
     metrics: list[tuple[str, bool]]
     optimizer: str
     settings: dict[str, Any]
@@ -42,9 +42,16 @@ class Contents(NamedTuple):
     callbacks: list[tuple[str, dict[str, Any]]]
 
 
-def _judge(function: Any, ours: dict[str, Any]) -> tuple[str, bool]:
-    name = name_of(function)
-    return name, ours.get(name) is function
+def _loss(loss: Any) -> tuple[str, dict[str, Any] | None]:
+    """Its name, and its options if it is one of ours."""
+    name = name_of(loss)
+    ours = isinstance(loss, BuiltinLoss) and type(loss) is type(LOSSES.get(name))
+    return name, loss.config() if ours else None
+
+
+def _metric(metric: Any) -> tuple[str, bool]:
+    name = name_of(metric)
+    return name, METRICS.get(name) is metric
 
 
 def to_bytes(trainer: Trainer) -> bytes:
@@ -52,8 +59,8 @@ def to_bytes(trainer: Trainer) -> bytes:
     optimizer = trainer.optimizer
     section: dict[str, Any] = {
         "version": VERSION,
-        "loss": _judge(trainer.loss, LOSSES),
-        "metrics": [_judge(metric, METRICS) for metric in trainer.metrics.values()],
+        "loss": _loss(trainer.loss),
+        "metrics": [_metric(metric) for metric in trainer.metrics.values()],
         "optimizer": type(optimizer).__name__,
         "settings": optimizer.config(),
         "seed": trainer.seed,
@@ -77,7 +84,7 @@ def _contents(arrays: dict[str, np.ndarray], header: dict[str, Any]) -> Contents
         raise FileFormatError(f"it has version {section['version']!r}; this convlayers reads {VERSION}")
     return Contents(
         model_from(arrays, header),
-        _named(section["loss"]),
+        _loss_from(*section["loss"]),
         [_named(metric) for metric in section["metrics"]],
         str(section["optimizer"]),
         dict(section["settings"]),
@@ -94,6 +101,10 @@ def _contents(arrays: dict[str, np.ndarray], header: dict[str, Any]) -> Contents
 
 def _beginning(place: str, arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     return {key.removeprefix(place): array for key, array in arrays.items() if key.startswith(place)}
+
+
+def _loss_from(name: str, options: dict[str, Any] | None) -> str | Loss:
+    return str(name) if options is None else type(LOSSES[name])(**options)
 
 
 def _named(pair: list[Any]) -> tuple[str, bool]:

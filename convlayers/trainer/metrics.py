@@ -36,7 +36,60 @@ class Accuracy:
         return outputs.argmax(axis=1) == labels
 
 
-METRICS: dict[str, Metric] = {"accuracy": Accuracy()}
+class BinaryAccuracy:
+    """The share of outputs on the target's side: logits above 0, which stand for more than 1/2, where targets are above 1/2."""
+
+    name = "binary_accuracy"
+
+    def check(self, targets: np.ndarray, output_shape: Shape) -> None:
+        """Raise `DataError` for targets of another shape than the outputs'."""
+        if targets.shape[1:] != output_shape:
+            raise DataError(
+                f"binary_accuracy needs targets of the outputs' shape {output_shape}; got {targets.shape[1:]}; "
+                "leave it out of metrics"
+            )
+
+    def __call__(self, outputs: np.ndarray, targets: np.ndarray) -> np.ndarray:
+        return (outputs > 0) == (targets > 0.5)
+
+
+class IntersectionOverUnion:
+    """For segmentation: pixels in both prediction and target over pixels in either, of each image.
+
+    With one output channel, that of the pixels whose logit is above 0 and whose target is above 1/2, and 1 where there are
+    none of either. With several, the mean over the classes that the image has in its prediction or in its integer labels.
+    """
+
+    name = "iou"
+
+    def check(self, targets: np.ndarray, output_shape: Shape) -> None:
+        """Raise `DataError` for targets that do not say something of each pixel."""
+        binary = output_shape[0] == 1 and targets.shape[1:] == output_shape
+        labels = output_shape[0] > 1 and targets.dtype.kind in "iub" and targets.shape[1:] == output_shape[1:]
+        if len(output_shape) < 2 or not (binary or labels):
+            raise DataError(
+                f"iou needs outputs (1, ...) with targets of the same shape, or (classes, ...) with one integer label a pixel; "
+                f"got outputs {output_shape} and {targets.dtype} targets {targets.shape[1:]}; leave it out of metrics"
+            )
+
+    def __call__(self, outputs: np.ndarray, targets: np.ndarray) -> np.ndarray:
+        if outputs.shape[1] == 1:
+            found, wanted = outputs > 0, targets > 0.5
+        else:
+            classes = np.arange(outputs.shape[1]).reshape(-1, *(1,) * (outputs.ndim - 2))
+            found, wanted = outputs.argmax(axis=1)[:, None] == classes, targets[:, None] == classes
+        pixels = tuple(range(2, outputs.ndim))
+        both, either = (np.count_nonzero(mask, axis=pixels) for mask in (found & wanted, found | wanted))
+        present = np.count_nonzero(either, axis=1)
+        shares = (both / np.maximum(either, 1)).sum(axis=1) / np.maximum(present, 1)
+        return np.where(present > 0, shares, 1.0)
+
+
+METRICS: dict[str, Metric] = {
+    "accuracy": Accuracy(),
+    "binary_accuracy": BinaryAccuracy(),
+    "iou": IntersectionOverUnion(),
+}
 
 
 def name_of(function: Any) -> str:

@@ -15,7 +15,7 @@ from .callbacks import Callback
 from .data import Samples, labelled
 from .interrupt import Interrupt
 from .loop import Run, score
-from .losses import LOSSES, Loss, get_loss
+from .losses import CrossEntropy, Loss, get_loss
 from .metrics import Metric, get_metrics, name_of
 from .optimizers import OPTIMIZERS, Adam, Optimizer
 from .position import Position
@@ -44,11 +44,12 @@ def _callbacks(callbacks: Iterable[Callback]) -> list[Callback]:
 class Trainer:
     """Trains `model` and judges it.
 
-    `loss`: `"cross_entropy"` (logits and integer labels), `"mse"`, or a function of your own (see `losses`). `optimizer`:
+    `loss`: `"cross_entropy"` (logits and integer labels), `"binary_cross_entropy"` (logits and targets from 0 to 1), `"mse"`,
+    `"l1"`, `"huber"`, an object of `convlayers.losses` with options, or a function of your own (see `losses`). `optimizer`:
     default `Adam(lr=1e-3)`; the trainer works with a copy, `trainer.optimizer`, whose state starts at zero. `metrics`:
-    `"accuracy"` or functions of your own (see `metrics`); by default accuracy with cross-entropy, else none. `callbacks`: see
-    `Callback`. `seed` decides the order of the samples and the draws of layers such as Dropout: the same seed, data and
-    instruction set give the same bits, for any number of threads.
+    `"accuracy"`, `"binary_accuracy"`, `"iou"` or functions of your own (see `metrics`); by default accuracy with cross-entropy,
+    else none. `callbacks`: see `Callback`. `seed` decides the order of the samples and the draws of layers such as Dropout: the
+    same seed, data and instruction set give the same bits, for any number of threads.
 
     `model`, `loss`, `optimizer`, `metrics` (by name), `callbacks` and `seed` are attributes; `history` holds a list a
     quantity, over all epochs.
@@ -68,7 +69,7 @@ class Trainer:
         self.model = model
         self.loss = get_loss(loss)
         self.optimizer = _copy_of(optimizer)
-        default = ["accuracy"] if self.loss is LOSSES["cross_entropy"] else []
+        default = ["accuracy"] if isinstance(self.loss, CrossEntropy) else []
         self.metrics = get_metrics(default if metrics is None else metrics)
         self.callbacks = _callbacks(callbacks)
         self.seed = positive(seed, "seed", minimum=0)
@@ -178,7 +179,7 @@ class Trainer:
         cls,
         path: str | PathLike[str],
         *,
-        loss: Loss | None = None,
+        loss: str | Loss | None = None,
         metrics: Sequence[str | Metric] | None = None,
         callbacks: Iterable[Callback] = (),
         optimizer: type[Optimizer] | None = None,
@@ -194,9 +195,9 @@ class Trainer:
         saved = checkpoint.read(path)
         trainer = cls(
             saved.model,
-            _chosen([saved.loss], None if loss is None else [loss], "loss")[0],
+            _chosen_loss(saved.loss, loss),
             _class_of(saved.optimizer, optimizer)(**saved.settings),
-            _chosen(saved.metrics, metrics, "metrics"),
+            _chosen_metrics(saved.metrics, metrics),
             callbacks,
             saved.seed,
         )
@@ -221,15 +222,27 @@ def _matched(callbacks: list[Callback], saved: list[tuple[str, dict[str, Any]]])
             yield callback, left.pop(0)
 
 
-def _chosen(saved: list[tuple[str, bool]], given: Sequence[Any] | None, what: str) -> list[Any]:
-    """The losses or metrics to go on with: those of the checkpoint by name, or the caller's own of the same names."""
+def _chosen_loss(saved: str | Loss, given: str | Loss | None) -> Loss:
+    """The loss to go on with: that of the checkpoint, or the caller's own of the same name."""
+    if given is None:
+        if isinstance(saved, str):
+            raise ConfigError(f"the run has a loss of its own: {saved}; pass loss= to Trainer.resume")
+        return saved
+    chosen = get_loss(given)
+    if saved != name_of(chosen) and repr(saved) != repr(chosen):
+        raise ConfigError(f"the run has loss {saved}; got {given!r}")
+    return chosen
+
+
+def _chosen_metrics(saved: list[tuple[str, bool]], given: Sequence[str | Metric] | None) -> list[Any]:
+    """The metrics to go on with: those of the checkpoint by name, or the caller's own of the same names."""
     names = [name for name, _ in saved]
     foreign = [name for name, built_in in saved if not built_in]
     if given is None and foreign:
-        raise ConfigError(f"the run has {what} of its own: {', '.join(foreign)}; pass {what}= to Trainer.resume")
-    chosen = names if given is None else list(given)
-    if [judge if isinstance(judge, str) else name_of(judge) for judge in chosen] != names:
-        raise ConfigError(f"the run has {what} {', '.join(names) or 'none'}; got {chosen!r}")
+        raise ConfigError(f"the run has metrics of its own: {', '.join(foreign)}; pass metrics= to Trainer.resume")
+    chosen: list[Any] = names if given is None else list(given)
+    if [metric if isinstance(metric, str) else name_of(metric) for metric in chosen] != names:
+        raise ConfigError(f"the run has metrics {', '.join(names) or 'none'}; got {chosen!r}")
     return chosen
 
 

@@ -1,7 +1,6 @@
 """Matrix products, elementwise functions, sums."""
 
 from collections.abc import Sequence
-
 from functools import reduce
 
 import numpy as np
