@@ -180,6 +180,7 @@ _EXPORTS = [
     (cl.Pad(1, mode="replicate"), (2, 2, 3, 4)),
     (cl.Reshape([5, -1]), (3, 4, 5)),
     (cl.Permute([3, 1, 2]), (3, 4, 5)),
+    (cl.Permute((np.int64(2), np.int64(1))), (3, 4)),
     (cl.Identity(), (3, 4, 5)),
     (cl.Dropout2d(), (3, 4, 5)),
 ]

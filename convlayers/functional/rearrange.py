@@ -19,28 +19,21 @@ def _inside(shape: tuple[int, ...], pairs: Pairs) -> list[slice]:
     return [slice(None)] * outer + rows
 
 
-def _borders(shape: tuple[int, ...], pairs: Pairs, mode: str) -> Iterator[tuple[int, tuple[slice, ...], tuple[slice, ...]]]:
-    """Each strip of border in the order in which they can be filled: its axis, the strip, and the strip that it repeats.
+def _borders(shape: tuple[int, ...], pairs: Pairs, mode: str) -> Iterator[tuple[tuple[slice, ...], tuple[slice, ...]]]:
+    """Each line of border, in the order in which they can be filled, and the line that it repeats; none if it is constant.
 
-    A strip along an axis is as long as the padded array in the axes before that one, and as the array itself in those behind.
+    A line across an axis is as long as the padded array in the axes before that one, and as the array itself in those behind.
     """
+    if mode == "constant":
+        return
     inside = _inside(shape, pairs)
     for axis, (before, after) in enumerate(pairs, len(shape) - len(pairs)):
-        end = before + shape[axis]
-        if mode == "reflect":
-            # A strip is filled from its far end, so that what it reads goes forward.
-            strips = (
-                (slice(before - 1, None, -1), slice(before + 1, 2 * before + 1)),
-                (
-                    slice(end + after - 1, end - 1, -1),
-                    slice(end - 1 - after, end - 1),
-                ),
-            )
-        else:
-            strips = (slice(0, before), slice(before, before + 1)), (slice(end, end + after), slice(end - 1, end))
-        for pixels, (strip, source) in zip((before, after), strips, strict=True):
-            if pixels:
-                yield axis, (*inside[:axis], strip, *inside[axis + 1 :]), (*inside[:axis], source, *inside[axis + 1 :])
+        first, last = before, before + shape[axis] - 1
+        for line in (*range(first), *range(last + 1, last + 1 + after)):
+            end = first if line < first else last
+            source = 2 * end - line if mode == "reflect" else end
+            to, from_ = ((*inside[:axis], slice(k, k + 1), *inside[axis + 1 :]) for k in (line, source))
+            yield to, from_
         inside[axis] = slice(None)
 
 
@@ -59,9 +52,11 @@ def pad(x: np.ndarray, pairs: Pairs, *, mode: str = "constant", value: float = 0
     """
     x = as_array(x, "pad: x")
     y = memory.empty(_padded_shape(x.shape, pairs, mode), x.dtype)
+    if mode == "constant":
+        y.fill(value)
     y[tuple(_inside(x.shape, pairs))] = x
-    for _, strip, source in _borders(x.shape, pairs, mode):
-        y[strip] = value if mode == "constant" else y[source]
+    for line, source in _borders(x.shape, pairs, mode):
+        y[line] = y[source]
     return y
 
 
@@ -72,8 +67,8 @@ def pad_backward(dy: np.ndarray, x_shape: tuple[int, ...], pairs: Pairs, *, mode
     if mode != "constant":
         given, dy = dy, memory.empty(dy.shape, dy.dtype)
         np.copyto(dy, given)
-        for axis, strip, source in reversed(list(_borders(tuple(x_shape), pairs, mode))):
-            dy[source] += dy[strip] if mode == "reflect" else dy[strip].sum(axis=axis, keepdims=True)
+        for line, source in reversed(list(_borders(tuple(x_shape), pairs, mode))):
+            dy[source] += dy[line]
     dx = memory.empty(tuple(x_shape), dy.dtype)
     np.copyto(dx, dy[tuple(_inside(dx.shape, pairs))])
     return dx

@@ -116,7 +116,7 @@ class Permute(Layer):
         return functional.permute(dy, np.argsort((0, *self.axes)).tolist())
 
     def to_onnx(self, graph: OnnxGraph, *inputs: str) -> str:
-        return graph.op("Transpose", *inputs, perm=[0, *self.axes])
+        return graph.op("Transpose", *inputs, perm=[0, *map(int, self.axes)])
 
 
 class Identity(Layer):

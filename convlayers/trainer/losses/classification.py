@@ -86,13 +86,15 @@ class BCEWithLogits(BuiltinLoss):
             raise DataError(f"targets are numbers from 0 to 1; got {targets[index]} at index {shown(index)}")
 
     def __call__(self, outputs: np.ndarray, targets: np.ndarray) -> tuple[float, np.ndarray]:
-        positive = np.array(1 if self.pos_weight is None else self.pos_weight, outputs.dtype)
-        positive = positive.reshape(-1, *(1,) * (outputs.ndim - 2)) * np.asarray(targets, outputs.dtype)
-        negative = 1 - np.asarray(targets, outputs.dtype)
-        power = np.exp(-np.abs(outputs))
+        weight = np.array(1 if self.pos_weight is None else self.pos_weight, outputs.dtype)
+        targets = np.asarray(targets, outputs.dtype)
+        positive, negative = weight.reshape(-1, *(1,) * (outputs.ndim - 2)) * targets, 1 - targets
+        # One of the two exponentials is 1 and the other e^-|z|.
+        below, above = np.minimum(outputs, 0), np.minimum(-outputs, 0)
+        up, down = np.exp(below), np.exp(above)
+        power = up * down
         log = np.log1p(power)
-        value = positive * (log + np.maximum(-outputs, 0)) + negative * (log + np.maximum(outputs, 0))
-        larger, smaller = 1 / (1 + power), power / (1 + power)
-        gradient = np.where(outputs < 0, negative * smaller - positive * larger, negative * larger - positive * smaller)
+        value = positive * (log - below) + negative * (log - above)
+        gradient = (negative * up - positive * down) / (1 + power)
         gradient /= gradient.size
         return float(value.mean(dtype=np.float64)), gradient
