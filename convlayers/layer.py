@@ -12,6 +12,9 @@ Shapes are those of one sample, without the batch axis. What `backward` needs tr
 layer can stand at two places of a graph, and two threads can run one model. A join (`joins = True`) takes a list of inputs:
 `build` gets a list of shapes, `forward` a list of arrays, and `backward` returns one gradient for each.
 
+Where half of `backward` will do, a model calls `accumulate` (a first layer's parameters alone) or `backward_input` (a frozen
+layer's input alone). Both have a default that is right; a layer writes its own to save work.
+
 A layer may take over what follows it, which saves passes over memory. A model asks for it where nobody else reads the value
 in between; a layer that does not offer it sees nothing of this.
 
@@ -28,12 +31,13 @@ gives it such.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from copy import copy
 from typing import Any, ClassVar, Protocol
 
 import numpy as np
 
-from .errors import ConvlayersError, ExportError, ShapeError, located
+from .errors import ArrayTypeError, ConvlayersError, ExportError, ShapeError
 from .randomness import NoDraws
 
 Shape = tuple[int, ...]
@@ -70,6 +74,8 @@ class Layer:
     built_for: Sequence[Shape] | None  # the inputs' shapes, once a model has built the layer
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Layer:
+        if any(isinstance(value, Node) for value in (*args, *kwargs.values())):
+            raise ArrayTypeError(f"{cls.__name__} is a class; make a layer and call that on the node: {cls.__name__}(...)(x)")
         # Here rather than in __init__, so that a layer's constructor holds its configuration and nothing else.
         self = super().__new__(cls)
         self.params, self.grads, self.buffers, self.built_for = {}, {}, {}, None
@@ -99,6 +105,10 @@ class Layer:
         """Add to `grads` alone: what a model calls where nobody needs the input's gradient, as in a first layer."""
         self.backward(dy, cache)
 
+    def backward_input(self, dy: np.ndarray, cache: Any) -> np.ndarray:
+        """The gradient with respect to the input alone, `grads` untouched: what a model calls for a frozen layer."""
+        return sparing(self, self.params).backward(dy, cache)
+
     def scale_shift(self) -> tuple[np.ndarray, np.ndarray]:
         """For a layer whose inference is `scale x + shift` channel by channel: the two, `(C,)` each."""
         raise NotImplementedError(f"{type(self).__name__} is no scale and shift")
@@ -116,7 +126,15 @@ class Layer:
 
     def __call__(self, *nodes: Node, name: str | None = None) -> Node:
         """Place this layer in a graph, behind these nodes; see `convlayers.Model`."""
-        return Node(self, nodes, name)
+        place = type(self).__name__ + (f' "{name}"' if name else "")
+        if not nodes:
+            raise ShapeError(f"{place}: call a layer on the nodes it follows, as in Conv2d(8, 3)(x)")
+        for node in nodes:
+            if not isinstance(node, Node):
+                raise ArrayTypeError(
+                    f"{place}: call a layer on the nodes it follows, as in Conv2d(8, 3)(x); got {_named(node)}"
+                )
+        return Node(self, nodes, name, infer_shape(self, [node.shape for node in nodes], place, nodes))
 
 
 def _plain(value: Any) -> Any:
@@ -124,6 +142,17 @@ def _plain(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return type(value)(_plain(v) for v in value)
     return value.item() if isinstance(value, np.generic) else value
+
+
+def _named(value: object) -> str:
+    """What stands where a node should, and what to do about it."""
+    if isinstance(value, np.ndarray):
+        return f"an array of shape {value.shape}; arrays go into a model, nodes come from cl.Input"
+    if isinstance(value, type):
+        return f"the class {value.__name__}"
+    if isinstance(value, list | tuple):
+        return f"a {type(value).__name__}; give the nodes one by one, as in Add()(a, b)"
+    return f"{value!r}, a layer that is called on no node yet" if isinstance(value, Layer) else repr(value)
 
 
 def has_to_onnx(layer: Layer) -> bool:
@@ -137,16 +166,18 @@ def has_scale_shift(layer: Layer) -> bool:
 
 
 class Node:
-    """A value in a graph: an input of the model, or a layer's output. Its shape is checked as the graph is built."""
+    """A value in a graph: an input of the model, where `layer` is None, or a layer's output. `shape` is that of a sample.
 
-    def __init__(self, layer: Layer | None, parents: Sequence[Node], name: str | None, shape: Shape | None = None) -> None:
-        self.layer, self.parents, self.name = layer, tuple(parents), name
-        if layer is not None:
-            place = type(layer).__name__ + (f' "{name}"' if name else "")
-            if not parents or not all(isinstance(p, Node) for p in parents):
-                raise ShapeError(f"{place}: call a layer on the nodes it follows, as in Conv2d(8, 3)(x)")
-            shape = infer_shape(layer, [p.shape for p in parents], place)
-        self.shape: Shape = shape if shape is not None else ()
+    `name` is the one given to it; a node without one has the `hint`, where that is free: its name in a model before.
+    """
+
+    def __init__(self, layer: Layer | None, parents: Sequence[Node], name: str | None, shape: Shape) -> None:
+        self.layer, self.parents, self.name, self.shape = layer, tuple(parents), name, shape
+        self.hint: str | None = None
+
+    def __repr__(self) -> str:
+        kind, name = type(self.layer).__name__ if self.layer else "Input", self.name or self.hint
+        return f'{kind} "{name}" {self.shape}' if name else f"{kind} {self.shape}"
 
 
 def joined(layer: Layer, values: Sequence[Any]) -> Any:
@@ -154,18 +185,43 @@ def joined(layer: Layer, values: Sequence[Any]) -> Any:
     return list(values) if layer.joins else values[0]
 
 
-def build_layer(layer: Layer, shapes: Sequence[Shape], rng: np.random.Generator, place: str) -> Shape:
-    """Build `layer` and give its gradients their memory; errors name the place."""
-    if not layer.joins and len(shapes) != 1:
-        raise ShapeError(f"{place}: takes one input; got {len(shapes)}")
+def sparing(layer: Layer, kept: Collection[str]) -> Layer:
+    """A copy of `layer`, with the same arrays but for the gradients of `kept`: what adds to those is lost."""
+    twin = copy(layer)
+    twin.grads = {key: np.zeros_like(value) if key in kept else value for key, value in layer.grads.items()}
+    return twin
+
+
+def build_layer(
+    layer: Layer, shapes: Sequence[Shape], rng: np.random.Generator, place: str, reads: Sequence[object] = ()
+) -> Shape:
+    """Build `layer` and give its gradients their memory; errors name the place, and what it reads."""
     try:
+        if not layer.joins and len(shapes) != 1:
+            raise ShapeError(f"takes one input; got {len(shapes)}")
         output = layer.build(joined(layer, shapes), rng)
     except ConvlayersError as error:
-        raise located(error, place) from None
+        raise type(error)(f"{place}: {error}{_reading(reads)}") from None
     layer.grads = {key: np.zeros(value.shape, value.dtype) for key, value in layer.params.items()}
     return tuple(int(n) for n in output)
 
 
-def infer_shape(layer: Layer, shapes: Sequence[Shape], place: str) -> Shape:
-    """The output's shape, from a copy of the layer that is thrown away."""
-    return build_layer(type(layer)(**layer.config()), shapes, NoDraws(), place)
+def _reading(reads: Sequence[object]) -> str:
+    return f"; it reads {', '.join(map(str, reads))}" if reads else ""
+
+
+def infer_shape(
+    layer: Layer, shapes: Sequence[Shape], place: str, reads: Sequence[object] = (), limit: int | None = None
+) -> Shape:
+    """The output's shape, from a copy of the layer that is thrown away. `ShapeError` where a built layer's weights do not fit.
+
+    The copy's weights hold no more than `limit` values.
+    """
+    probe = type(layer)(**layer.config())
+    output = build_layer(probe, shapes, NoDraws(limit), place, reads)
+    for key, value in probe.params.items() if layer.built_for else ():
+        if value.shape != layer.params[key].shape:
+            raise ShapeError(
+                f"{place}: its {key} {layer.params[key].shape} is shared, and would be {value.shape} here{_reading(reads)}"
+            )
+    return output

@@ -143,6 +143,16 @@ class AccumulatesOtherwise(Scale):
         self.grads["w"] += 1
 
 
+class AnotherInputGradient(Scale):
+    def backward_input(self, dy, cache):
+        return dy
+
+
+class AddsWithTheInputGradient(Scale):
+    def backward_input(self, dy, cache):
+        return self.backward(dy, cache)
+
+
 class CountsThreads(Scale):
     def forward(self, x, *, training):
         y = x * self._scale(x)
@@ -246,6 +256,8 @@ _BROKEN = [
     (WrongInTraining, "gradients_in_training"),
     (SetsGradients, "gradients_add"),
     (AccumulatesOtherwise, "gradients_add"),
+    (AnotherInputGradient, "gradients_add"),
+    (AddsWithTheInputGradient, "gradients_add"),
     (CountsThreads, "machines"),
     (LeavesHoles, "machines"),
     (DrawsAnew, "repeatable"),

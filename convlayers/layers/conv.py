@@ -89,6 +89,11 @@ class Conv2d(Layer):
         x, y = cache
         dy = dy if y is None else functional.relu_backward(dy, y)
         self.accumulate(dy, (x, None))
+        return self.backward_input(dy, (x, None))
+
+    def backward_input(self, dy, cache):
+        x, y = cache
+        dy = dy if y is None else functional.relu_backward(dy, y)
         return functional.conv2d_backward_input(dy, self.params["weight"], x.shape, **self._options())
 
     def accumulate(self, dy, cache):

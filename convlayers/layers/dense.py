@@ -60,7 +60,11 @@ class Dense(Layer):
         x, y = cache
         dy = dy if y is None else functional.relu_backward(dy, y)
         self.accumulate(dy, (x, None))
-        return functional.linear_backward_input(dy, self.params["weight"])
+        return self.backward_input(dy, (x, None))
+
+    def backward_input(self, dy, cache):
+        _, y = cache
+        return functional.linear_backward_input(dy if y is None else functional.relu_backward(dy, y), self.params["weight"])
 
     def accumulate(self, dy, cache):
         x, y = cache

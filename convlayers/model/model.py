@@ -1,107 +1,101 @@
-"""A model: layers in the order of computation, what flows between them forward, and what flows back."""
+"""A model: layers in the order of computation, their arrays, and what goes in and comes out."""
 
 from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple, cast
+from typing import Any, cast
 
 import numpy as np
 
-from ..errors import ArrayTypeError, ConvlayersError, FileFormatError, ShapeError, located
+from ..errors import ArrayTypeError, ConfigError, FileFormatError, ShapeError
 from ..functional import as_array
-from ..layer import Layer, Node, Shape, build_layer, joined
-from ..randomness import at_node, generator, training_step
+from ..layer import Layer, Node, Shape, build_layer, infer_shape
+from ..randomness import NoDraws, generator, training_step
 from ..shapes import positive
-from .fusion import Task, plan
-from .graph import Step, as_nodes, ordered, unique_names
-
-
-class Tape(NamedTuple):
-    """What a forward pass leaves for the backward pass: one cache a task."""
-
-    caches: list[Any]
-    batch: int
-
-
-def _place(step: Step) -> str:
-    return f'{type(step.layer).__name__} "{step.name}"'
+from .freezing import matching
+from .graph import Step, as_nodes, check_name, in_order, ordered, replayed, unique_names
+from .passes import Passes, Tape
 
 
 class Model:
     """A graph of layers from `inputs` to `outputs`, nodes made by `cl.Input` and by calling layers on nodes.
 
     Weights are drawn from `seed`. A layer that stands in a model already keeps its weights: models that hold the same
-    layer object share them. Arrays have a batch axis in front, `(N, *shape)`; with several inputs (outputs) a list goes in
-    (comes out). `metadata` holds JSON values that travel with the model's files, such as labels and preprocessing.
+    layer object share them. Arrays have a batch axis in front, `(N, *shape)`; several inputs go in as a list, or as a dict by
+    `input_names`, and several outputs come out as a list. An output may be listed twice; its gradients add up.
+
+    A model can be built on: `node(name)` is a value inside it, `input_nodes` are its inputs, and layers called on them make
+    a new model that shares its layers. Called on nodes, `model(x, name="left")` stands in a larger graph as its layers
+    do, with the same weights at every place; the layers there are called `left/conv1` and so on.
+
+    `freeze` keeps parameters as they are. `metadata` holds JSON values that travel with the model's files, such as labels
+    and preprocessing.
     """
 
     def __init__(self, inputs: Node | Sequence[Node], outputs: Node | Sequence[Node], *, seed: int = 0) -> None:
         ins, outs = as_nodes(inputs, "inputs"), as_nodes(outputs, "outputs")
         nodes = ordered(ins, outs)
-        values = {id(node): number for number, node in enumerate([*ins, *nodes])}
+        input_names, names = unique_names(ins, nodes)
+        values = {node: number for number, node in enumerate([*ins, *nodes])}
         steps = [
-            Step(name, cast(Layer, node.layer), tuple(values[id(p)] for p in node.parents), values[id(node)])
-            for name, node in zip(unique_names(nodes), nodes, strict=True)
+            Step(name, cast(Layer, node.layer), tuple(values[p] for p in node.parents), values[node])
+            for name, node in zip(names, nodes, strict=True)
         ]
-        self._assemble([n.shape for n in ins], steps, [values[id(n)] for n in outs], seed)
+        self._assemble(ins, input_names, steps, [values[n] for n in outs], seed)
+        self._nodes = [*ins, *nodes]
+        for node, name in zip(nodes, names, strict=True):
+            node.hint = node.hint or name
 
     def _assemble(
         self,
-        input_shapes: Sequence[Shape],
+        inputs: Sequence[Node],
+        input_names: list[str],
         steps: list[Step],
         outputs: list[int],
         seed: int,
-        draws: np.random.Generator | None = None,
+        limit: int | None = None,
     ) -> None:
-        """Build the layers in order, from `seed` unless `draws` says where weights come from."""
+        """Build the layers in order, weights drawn from `seed`, or at most `limit` zeros in place of a file's."""
         self.seed = positive(seed, "seed", minimum=0)
-        self.input_shapes = [tuple(shape) for shape in input_shapes]
-        self.steps, self.outputs = steps, outputs
-        self.metadata: dict[str, Any] = {}
+        self.input_names, self.steps, self.outputs = input_names, steps, outputs
+        self.input_shapes = [node.shape for node in inputs]
         self.value_shapes: list[Shape] = list(self.input_shapes)
-        seen: dict[int, str] = {}
+        self.metadata: dict[str, Any] = {}
+        self._nodes = list(inputs)
+        self._owners: dict[int, str] = {}
+        zeros = None if limit is None else NoDraws(limit)
         for number, step in enumerate(steps):
-            shapes = [self.value_shapes[s] for s in step.sources]
-            first_use = id(step.layer) not in seen
-            self.value_shapes.append(self._build(step, shapes, first_use, draws or generator(seed, "init", number)))
-            seen.setdefault(id(step.layer), step.name)
-        self._owners = seen
-        self._last_use = self._find_last_uses()
-        self._needs_gradient = self._find_gradients()
-        self._tasks = plan(steps, outputs, affine=False)
-        self._tasks_of_inference = plan(steps, outputs, affine=True)
+            shape = self._build(step, zeros or generator(seed, "init", number), limit)
+            self.value_shapes.append(shape)
+            self._nodes.append(Node(step.layer, [self._nodes[s] for s in step.sources], step.name, shape))
+            self._owners.setdefault(id(step.layer), step.name)
         self._step = 0
+        self._freeze(frozenset())
 
-    def _build(self, step: Step, shapes: list[Shape], first_use: bool, rng: np.random.Generator) -> Shape:
-        if first_use and step.layer.built_for is None:
-            output = build_layer(step.layer, shapes, rng, _place(step))
-            step.layer.built_for = shapes
-            return output
-        # The layer has its weights; a copy tells whether they fit here, and the output's shape.
-        probe = type(step.layer)(**step.layer.config())
-        output = build_layer(probe, shapes, rng, _place(step))
-        for key, value in probe.params.items():
-            if value.shape != step.layer.params[key].shape:
-                raise ShapeError(
-                    f"{_place(step)}: its {key} {step.layer.params[key].shape} is shared, and would be {value.shape} here"
-                )
+    def _build(self, step: Step, rng: np.random.Generator, limit: int | None) -> Shape:
+        shapes = [self.value_shapes[s] for s in step.sources]
+        reads = () if step.follows else [f'"{self.value_names[s]}" {self.value_shapes[s]}' for s in step.sources]
+        if step.layer.built_for is not None:
+            return infer_shape(step.layer, shapes, step.place, reads, limit)
+        output = build_layer(step.layer, shapes, rng, step.place, reads)
+        step.layer.built_for = shapes
         return output
 
-    def _find_last_uses(self) -> list[int]:
-        last = [-1] * len(self.value_shapes)
-        for number, step in enumerate(self.steps):
-            for source in step.sources:
-                last[source] = number
-        for output in self.outputs:
-            last[output] = len(self.steps)
-        return last
+    # Nodes, shapes and parameters
 
-    def _find_gradients(self) -> list[bool]:
-        """Which values lie behind a layer with parameters: the others' gradients are nobody's business in training."""
-        needed = [False] * len(self.value_shapes)
-        for step in self.steps:
-            needed[step.target] = bool(step.layer.params) or any(needed[s] for s in step.sources)
-        return needed
+    @property
+    def value_names(self) -> list[str]:
+        """The names of the inputs and of the layers, by value number."""
+        return [*self.input_names, *(step.name for step in self.steps)]
 
-    # Shapes and parameters
+    @property
+    def input_nodes(self) -> list[Node]:
+        """The inputs' nodes, to build another model on."""
+        return self._nodes[: len(self.input_shapes)]
+
+    def node(self, name: str) -> Node:
+        """The node of the layer or input called `name`, to build another model on: the two share the layers behind it."""
+        if name not in self.value_names:
+            raise ConfigError(f"the model has no layer {name!r}; there are {', '.join(self.value_names)}")
+        return self._nodes[self.value_names.index(name)]
 
     @property
     def input_shape(self) -> Shape | list[Shape]:
@@ -128,12 +122,58 @@ class Model:
         return self._arrays("params")
 
     def gradients(self) -> dict[str, np.ndarray]:
-        """The live gradients, with the keys of `parameters()`."""
+        """The live gradients, with the keys of `parameters()`; those of frozen parameters stay zero."""
         return self._arrays("grads")
 
     def buffers(self) -> dict[str, np.ndarray]:
         """The live buffers: what is saved but not trained, such as running statistics."""
         return self._arrays("buffers")
+
+    # Freezing
+
+    @property
+    def frozen(self) -> frozenset[str]:
+        """Names of the frozen parameters and buffers."""
+        return self._frozen
+
+    def trainable_parameters(self) -> dict[str, np.ndarray]:
+        """The live parameters that are not frozen."""
+        return {name: array for name, array in self.parameters().items() if name not in self._frozen}
+
+    def freeze(self, pattern: str, *more: str) -> list[str]:
+        """Keep parameters and buffers as they are, and return their names.
+
+        A pattern, as in file names (`*`, `?`, `[0-3]`), matches a layer's name and so all its arrays (`"features/*"`), or the
+        name of one array (`"*.bias"`). `ConfigError` for one that matches nothing. A frozen parameter gets no gradient, no
+        weight decay and no optimizer state, and the backward pass ends where nothing before is trained.
+
+        A layer with a frozen buffer runs in inference mode in training too. So `freeze("norm1")` fixes a batch normalization
+        whole, running statistics used and not moved, as in Keras; `freeze("norm1.weight", "norm1.bias")` fixes its parameters
+        and lets it normalize by the batch, as PyTorch's `requires_grad` does.
+
+        Freezing is the model's: another model over the same layers has its own. It travels with the configuration, so with
+        saved models and checkpoints.
+        """
+        names = matching(self, (pattern, *more), "freeze")
+        self._freeze(self._frozen | set(names))
+        return names
+
+    def unfreeze(self, pattern: str = "*", *more: str) -> list[str]:
+        """Train again what the patterns match, by default everything, and return the names; patterns as for `freeze`."""
+        names = matching(self, (pattern, *more), "unfreeze")
+        self._freeze(self._frozen - set(names))
+        return names
+
+    def _freeze(self, names: frozenset[str]) -> None:
+        gradients = self.gradients()
+        for name in names & gradients.keys():
+            gradients[name].fill(0)
+        self._frozen = names
+        owners = {name: number for number, name in self._owners.items()}
+        frozen: dict[int, set[str]] = {}
+        for owner, key in (name.split(".", 1) for name in names):
+            frozen.setdefault(owners[owner], set()).add(key)
+        self._passes = Passes(self.steps, len(self.input_shapes), self.outputs, frozen)
 
     def zero_gradients(self) -> None:
         """Set every gradient to zero; `backward` adds."""
@@ -164,12 +204,13 @@ class Model:
 
     # Computation
 
+    def _given(self, x: Any) -> list[Any]:
+        count = len(self.input_names)
+        return in_order(x, self.input_names, f"the model takes {count} input{'s' if count > 1 else ''}")
+
     def _inputs(self, x: Any) -> list[np.ndarray]:
-        given = list(x) if len(self.input_shapes) > 1 and isinstance(x, list | tuple) else [x]
-        if len(given) != len(self.input_shapes):
-            raise ArrayTypeError(f"the model takes {len(self.input_shapes)} inputs; got {len(given)}")
         arrays = []
-        for value, shape in zip(given, self.input_shapes, strict=True):
+        for value, shape in zip(self._given(x), self.input_shapes, strict=True):
             array = as_array(value, "the model's input")
             if array.shape[1:] != shape or array.ndim == 0:
                 raise ShapeError(
@@ -180,47 +221,26 @@ class Model:
             raise ShapeError(f"the inputs' batch sizes differ: {', '.join(str(len(a)) for a in arrays)}")
         return arrays
 
-    def _run(self, x: Any, training: bool, tasks: list[Task], caches: list[Any] | None) -> list[Any]:
-        values: list[Any] = self._inputs(x) + [None] * len(self.steps)
-        for task in tasks:
-            step = task.step
-            if training:
-                at_node(task.number)
-            inputs = joined(step.layer, [values[s] for s in step.sources])
-            try:
-                values[task.target], cache = step.layer.forward(inputs, training=training, **task.options())
-            except ConvlayersError as error:
-                raise located(error, _place(step)) from error
-            if caches is not None:
-                caches.append(cache)
-            for source in step.sources:
-                if self._last_use[source] == task.number:
-                    values[source] = None
-        return values
+    def _outputs(self, values: Sequence[Any]) -> Any:
+        results = [values[o] for o in self.outputs]
+        return results[0] if len(results) == 1 else results
+
+    def __call__(self, x: Any, *, name: str | None = None) -> Any:
+        """Inference: `(N, *input_shape)` to `(N, *output_shape)`. On nodes: the model's layers behind them, see `Model`.
+
+        Batch normalization behind a convolution goes into its weights, call by call, so that weights may change between
+        calls; the output differs by roundings from that of `forward(x, training=False)`, which keeps what `backward` needs.
+        """
+        given = self._given(x)
+        if any(isinstance(value, Node) for value in given):
+            return self._outputs(replayed(self.steps, as_nodes(given, "the model's input"), check_name(name) if name else None))
+        return self._outputs(self._passes.inference(self._inputs(x)))
 
     def trace(
         self, x: Any, *, training: bool = False, step: int = 0, seed: int | None = None
     ) -> Iterator[tuple[str, np.ndarray]]:
         """Run the model step by step, nothing fused, and give each step's name and output as they are computed."""
-        values: list[Any] = self._inputs(x) + [None] * len(self.steps)
-        for number, at in enumerate(self.steps):
-            with training_step(self.seed if seed is None else seed, step):
-                at_node(number)
-                inputs = joined(at.layer, [values[s] for s in at.sources])
-                values[at.target], _ = at.layer.forward(inputs, training=training)
-            yield at.name, values[at.target]
-
-    def _outputs(self, values: list[Any]) -> Any:
-        results = [values[o] for o in self.outputs]
-        return results[0] if len(results) == 1 else results
-
-    def __call__(self, x: Any) -> Any:
-        """Inference: `(N, *input_shape)` to `(N, *output_shape)`.
-
-        Batch normalization behind a convolution goes into its weights, call by call, so that weights may change between
-        calls; the output differs by roundings from that of `forward(x, training=False)`, which keeps what `backward` needs.
-        """
-        return self._outputs(self._run(x, False, self._tasks_of_inference, None))
+        return self._passes.trace(self._inputs(x), training, self.seed if seed is None else seed, step)
 
     def forward(self, x: Any, training: bool = True, *, step: int | None = None, seed: int | None = None) -> tuple[Any, Tape]:
         """The output, and the tape that `backward` reads.
@@ -228,20 +248,19 @@ class Model:
         Layers that draw, such as Dropout, draw for `step` of a run with `seed`; by default each training pass is a step of
         its own, under the model's seed.
         """
-        caches: list[Any] = []
+        inputs = self._inputs(x)
         if not training:
-            values = self._run(x, False, self._tasks, caches)
+            values, caches = self._passes.forward(inputs, False)
         else:
             if step is None:
                 step, self._step = self._step, self._step + 1
             with training_step(self.seed if seed is None else seed, step):
-                values = self._run(x, True, self._tasks, caches)
-        result = self._outputs(values)
-        first = result[0] if isinstance(result, list) else result
-        return result, Tape(caches, len(first))
+                values, caches = self._passes.forward(inputs, True)
+        return self._outputs(values), Tape(caches, len(inputs[0]))
 
     def backward(self, dy: Any, tape: Tape, *, input_gradient: bool = True) -> Any:
-        """Add to every layer's gradients; return the gradient with respect to the input, or None without `input_gradient`."""
+        """Add to the gradients of the parameters that are not frozen; return the gradient with respect to the input, or None
+        without `input_gradient`."""
         given = list(dy) if len(self.outputs) > 1 and isinstance(dy, list | tuple) else [dy]
         if len(given) != len(self.outputs):
             raise ArrayTypeError(
@@ -254,24 +273,9 @@ class Model:
             if array.shape != expected:
                 raise ShapeError(f"dy must have the output's shape {expected}; got {array.shape}")
             flowing[output] = array if flowing[output] is None else flowing[output] + array
-        caches = list(tape.caches)
-        for task in reversed(self._tasks):
-            gradient, flowing[task.target] = flowing[task.target], None
-            cache = caches.pop()
-            if gradient is not None:
-                self._step_back(task.step, gradient, cache, flowing, input_gradient)
+        self._passes.backward(flowing, tape.caches, input_gradient)
         results = flowing[: len(self.input_shapes)]
         return (results[0] if len(results) == 1 else results) if input_gradient else None
-
-    def _step_back(self, step: Step, dy: Any, cache: Any, flowing: list[Any], input_gradient: bool) -> None:
-        if not input_gradient and not any(self._needs_gradient[s] for s in step.sources):
-            if step.layer.params:
-                step.layer.accumulate(dy, cache)
-            return
-        gradients = step.layer.backward(dy, cache)
-        for source, gradient in zip(step.sources, gradients if step.layer.joins else [gradients], strict=True):
-            # A value that several layers read gets the sum; a new array, since a layer may hand one array to two of them.
-            flowing[source] = gradient if flowing[source] is None else flowing[source] + gradient
 
     # Configuration, tables and files
 

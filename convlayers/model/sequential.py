@@ -2,9 +2,9 @@
 
 from collections.abc import Sequence
 
-from ..errors import ArrayTypeError, ConfigError
+from ..errors import ArrayTypeError
 from ..layer import Layer
-from .graph import Step, check_name, sample_shape
+from .graph import Input, Step, check_names, input_names, sample_shape
 from .model import Model
 
 
@@ -23,9 +23,7 @@ class Sequential(Model):
             if not isinstance(layer, Layer):
                 hint = "; call it: ReLU()" if isinstance(layer, type) else ""
                 raise ArrayTypeError(f"layer {number} of Sequential is {layer!r}, not a layer{hint}")
-            steps.append(Step(check_name(name), layer, (number,), number + 1))
-        names = [step.name for step in steps]
-        for name in names:
-            if names.count(name) > 1:
-                raise ConfigError(f'two layers have the name "{name}"')
-        self._assemble([sample_shape(input_shape, "input_shape")], steps, [len(steps)], seed)
+            steps.append(Step(name, layer, (number,), number + 1))
+        taken = check_names([step.name for step in steps])
+        image = Input(sample_shape(input_shape, "input_shape"))
+        self._assemble([image], input_names([image], taken), steps, [len(steps)], seed)

@@ -9,7 +9,6 @@ import numpy as np
 
 from ..errors import ConvlayersError, FileFormatError, located
 from ..files import read_whole, write_whole
-from ..randomness import NoDraws
 from .config import from_config
 from .model import Model
 
@@ -66,7 +65,7 @@ def model_from(arrays: dict[str, np.ndarray], config: dict[str, Any]) -> Model:
     """The model in a file's contents; arrays of a trainer may lie beside its own."""
     own = {key: array for key, array in arrays.items() if FOREIGN not in key}
     # The weights come from the file: nothing is drawn, and no more memory is taken than for what the file holds.
-    model = from_config(config, NoDraws(sum(array.size for array in own.values())))
+    model = from_config(config, limit=sum(array.size for array in own.values()))
     model.load_state_dict(own)
     return model
 

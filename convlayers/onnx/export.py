@@ -13,7 +13,7 @@ from ..layer import has_to_onnx
 from ..model import Model
 from . import record
 from .compare import BATCHES, as_given, bound, draw, expected_outputs, lengths, relative_error, run_batches
-from .graph import GraphBuilder, place_of
+from .graph import GraphBuilder
 from .proto import build, check, compare_shapes, declare, with_layers
 from .report import OnnxReport, make_report
 from .session import check_opset, open_session, run
@@ -31,11 +31,11 @@ def export_onnx(
 ) -> OnnxReport:
     """Write `model` to `path` as ONNX, after onnxruntime has computed the same outputs from it.
 
-    The batch axis is symbolic, "N". Inputs are named `input` (`input_1`, ... for several), outputs `output` alike, and
-    parameters as in `model.parameters()`. The export is that of inference: dropout is the identity. `opset` goes from 13
-    to the newest that the installed onnxruntime runs. `labels` (a list, one for each output of a classifier) and
-    `preprocessing` are JSON values for the file's metadata, by default `model.metadata["labels"]` and
-    `["preprocessing"]`.
+    The batch axis is symbolic, "N". Inputs are named as in `model.input_names`, by default `input` (`input_1`, ... for
+    several), outputs `output` alike, and parameters as in `model.parameters()`; those of a shared layer are there once. The
+    export is that of inference: dropout is the identity. `opset` goes from 13 to the newest that the installed onnxruntime
+    runs. `labels` (a list, one for each output of a classifier) and `preprocessing` are JSON values for the file's metadata,
+    by default `model.metadata["labels"]` and `["preprocessing"]`.
 
     Before the file appears, `onnx.checker` has passed it with strict shape inference, every layer's output has been
     compared with the model's, and the file itself has been run on batches of 1, 2 and 7 random inputs; inputs, measure
@@ -70,7 +70,7 @@ def _check_model(model: Model) -> None:
         raise ArrayTypeError(f"export_onnx takes a convlayers model; got {type(model).__name__}")
     for step in model.steps:
         if not has_to_onnx(step.layer):
-            raise ExportError(f"{place_of(step)} cannot be exported: it has no to_onnx")
+            raise ExportError(f"{step.place} cannot be exported: it has no to_onnx")
 
 
 def _metadata(model: Model, labels: Any, preprocessing: Any) -> dict[str, str]:

@@ -1,7 +1,7 @@
 """The graph as the layers write it: nodes, constants and names. Nothing here needs the onnx package.
 
-Names in the file: inputs `input` (`input_1`, `input_2`, ... for several), outputs `output` alike, a parameter as in
-`model.parameters()`. The node of operator `Conv` in layer `conv1`, and the value that it computes, are both `conv1/Conv`;
+Names in the file: inputs as in `model.input_names`, outputs `output` (`output_1`, `output_2`, ... for several), a parameter
+as in `model.parameters()`. The node of operator `Conv` in layer `conv1`, and the value that it computes, are both `conv1/Conv`;
 ONNX keeps the names of nodes and of values apart.
 """
 
@@ -34,11 +34,6 @@ class Value(NamedTuple):
     place: str
 
 
-def place_of(step: Any) -> str:
-    """`Conv2d "conv1"`."""
-    return f'{type(step.layer).__name__} "{step.name}"'
-
-
 def _numbered(name: str, count: int) -> list[str]:
     return [name] if count == 1 else [f"{name}_{i}" for i in range(1, count + 1)]
 
@@ -57,9 +52,9 @@ class GraphBuilder:
         self._step_name = ""
         arrays = {**model.parameters(), **model.buffers()}
         self._array_names = {id(array): name for name, array in reversed(arrays.items())}
-        names = _numbered("input", len(model.input_shapes))
-        outputs = _numbered("output", len(model.outputs))
-        self._taken = {*names, *outputs, *arrays}
+        names = list(model.input_names)
+        self._taken = {*names, *arrays}
+        outputs = [self._fresh(name) for name in _numbered("output", len(model.outputs))]
         self.inputs = [Value(n, s, n) for n, s in zip(names, model.input_shapes, strict=True)]
         self._known = set(names)
         self._shapes: dict[str, Shape] = dict(zip(names, model.input_shapes, strict=True))
@@ -136,7 +131,7 @@ class GraphBuilder:
     # Layers and outputs
 
     def _layer(self, step: Any, sources: list[str], shape: Shape) -> str:
-        place, first = place_of(step), len(self.nodes)
+        place, first = step.place, len(self.nodes)
         self._step_name = step.name
         try:
             name = step.layer.to_onnx(self, *sources)

@@ -9,6 +9,7 @@ import numpy as np
 from ..errors import ArrayTypeError, ShapeError
 from ..functional import as_array
 from ..layer import Shape
+from ..model.graph import in_order
 from ..shapes import positive
 from . import proto as files
 from .record import KEY
@@ -37,14 +38,13 @@ class OnnxModel:
         return shapes[0] if len(shapes) == 1 else shapes
 
     def predict(self, x: Any, batch_size: int = 256) -> Any:
-        """The outputs for x `(N, *input_shape)`, `batch_size` samples at a time; lists for several inputs or outputs.
+        """The outputs for x `(N, *input_shape)`, `batch_size` samples at a time; lists for several inputs or outputs,
+        or a dict by the inputs' names.
 
         Raises `ShapeError` for samples of another shape, `ArrayTypeError` for an array that the file cannot take.
         """
         size = positive(batch_size, "batch_size")
-        given = list(x) if len(self._inputs) > 1 and isinstance(x, list | tuple) else [x]
-        if len(given) != len(self._inputs):
-            raise ArrayTypeError(f"{self.path} takes {len(self._inputs)} inputs; got {len(given)}")
+        given = in_order(x, [spec.name for spec in self._inputs], f"{self.path} takes {len(self._inputs)} inputs")
         arrays = [_fitting(value, spec) for value, spec in zip(given, self._inputs, strict=True)]
         count = len(arrays[0])
         if any(len(array) != count for array in arrays):

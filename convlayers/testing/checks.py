@@ -114,12 +114,12 @@ def gradients_in_training(case: Case) -> None:
 
 
 def gradients_add(case: Case) -> None:
-    """`backward` adds to `grads`, and `accumulate` adds the same."""
+    """`backward` adds to `grads`, `accumulate` adds the same, and `backward_input` gives the same and adds nothing."""
     layer, _ = case.built(np.float64)
     x = case.inputs(_BATCH, np.float64)
     y, cache = case.forward(layer, x, training=True)
     zero(layer)
-    layer.backward(case.gradient(y), cache)
+    dx = as_list(layer.backward(case.gradient(y), cache))
     once = {name: gradient.copy() for name, gradient in layer.grads.items()}
     layer.backward(case.gradient(y), cache)
     for name, gradient in layer.grads.items():
@@ -128,6 +128,9 @@ def gradients_add(case: Case) -> None:
     layer.accumulate(case.gradient(y), cache)
     for name, gradient in layer.grads.items():
         assert same_bits(gradient, once[name]), f"accumulate and backward disagree on the gradient of {name}"
+    alone = as_list(layer.backward_input(case.gradient(y), cache))
+    assert_same(alone, dx, "backward_input against backward")
+    assert_same(list(layer.grads.values()), list(once.values()), "parameters' gradients after backward_input")
 
 
 def machines(case: Case) -> None:
@@ -205,6 +208,7 @@ def takes_over_relu(case: Case) -> None:
             gradients = [g.copy() for g in layer.grads.values()]
             zero(layer)
             layer.accumulate(dy if fused else functional.relu_backward(dy, y), cache)
+            dx += as_list(layer.backward_input(dy if fused else functional.relu_backward(dy, y), cache))
             results.append([y, *dx, *gradients, *layer.grads.values(), *layer.buffers.values()])
         assert_same(results[1], results[0], f"with the ReLU inside, training={training}")
 

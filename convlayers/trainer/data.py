@@ -7,6 +7,7 @@ import numpy as np
 from ..errors import ArrayTypeError, ConfigError, ConvlayersError, DataError, ShapeError, located
 from ..layer import Shape
 from ..model import Model
+from ..model.graph import in_order
 from ..shapes import features
 from .metrics import name_of
 
@@ -61,13 +62,15 @@ class Samples:
 
     def __init__(self, model: Model, x: Any, dtype: np.dtype) -> None:
         several = len(model.input_shapes) > 1
-        given = list(x) if several and isinstance(x, list | tuple) else [x]
-        if len(given) != len(model.input_shapes):
-            raise ArrayTypeError(f"x is a list of {len(model.input_shapes)} arrays, one for each input; got {len(given)}")
+        rule = (
+            f"x is a list of {len(model.input_names)} arrays, one for each input" if several else "x is an array for the input"
+        )
+        given = in_order(x, model.input_names, rule)
         names = [f"x[{i}]" for i in range(len(given))] if several else ["x"]
         self._inputs = [_array(value, name) for value, name in zip(given, names, strict=True)]
         self._dtype, self._several = dtype, several
-        self.targets: Any = None
+        self._targets: list[np.ndarray] = []
+        self._several_targets = False
         for array, shape, name in zip(self._inputs, model.input_shapes, names, strict=True):
             _check_input(array, shape, dtype, name)
             if len(array) != len(self):
@@ -82,6 +85,24 @@ class Samples:
         parts = [part if part.dtype == self._dtype else part.astype(self._dtype) for part in parts]
         return parts if self._several else parts[0]
 
+    def set_targets(self, y: Any, outputs: int) -> None:
+        """Take `y`: an array, or for several outputs also a list with one for each of them."""
+        self._several_targets = outputs > 1 and isinstance(y, list | tuple) and all(isinstance(t, np.ndarray) for t in y)
+        if self._several_targets and len(y) != outputs:
+            raise ArrayTypeError(f"y is an array, or a list of {outputs} arrays, one for each output; got {len(y)}")
+        for number, value in enumerate(y if self._several_targets else [y]):
+            name = f"y[{number}]" if self._several_targets else "y"
+            targets = _array(value, name)
+            if len(targets) != len(self):
+                index = min(len(targets), len(self))
+                raise DataError(f"x has {len(self)} samples and {name} has {len(targets)}; they part at index {index}")
+            self._targets.append(targets)
+
+    def batch_targets(self, index: Any) -> Any:
+        """The targets of the samples at `index`, in their own dtype; a list where y is one."""
+        parts = [targets[index] for targets in self._targets]
+        return parts if self._several_targets else parts[0]
+
 
 def labelled(model: Model, data: Any, dtype: np.dtype, judges: list[Any], place: str) -> Samples:
     """The pair `(x, y)` as `Samples`, checked also by the loss and the metrics in `judges`.
@@ -92,15 +113,12 @@ def labelled(model: Model, data: Any, dtype: np.dtype, judges: list[Any], place:
         raise DataError(f"{place}: data is a pair (x, y); got {type(data).__name__}")
     try:
         samples = Samples(model, data[0], dtype)
-        targets = samples.targets = _array(data[1], "y")
-        if len(targets) != len(samples):
-            index = min(len(targets), len(samples))
-            raise DataError(f"x has {len(samples)} samples and y has {len(targets)}; they part at index {index}")
+        samples.set_targets(data[1], len(model.outputs))
         if not len(samples):
             raise DataError("there are no samples")
         for judge in judges:
             if hasattr(judge, "check"):
-                judge.check(targets, _one_output(model, judge))
+                judge.check(samples.batch_targets(slice(None)), _one_output(model, judge))
         return samples
     except ConvlayersError as error:
         raise located(error, place) from error

@@ -28,10 +28,11 @@ def score(
         if stopped():
             return None
         index = slice(start, start + batch_size)
-        outputs, targets = trainer.model(samples.inputs(index)), samples.targets[index]
-        sums["loss"] += float(trainer.loss(outputs, targets)[0]) * len(targets)
+        outputs, targets = trainer.model(samples.inputs(index)), samples.batch_targets(index)
+        count = min(batch_size, len(samples) - start)
+        sums["loss"] += float(trainer.loss(outputs, targets)[0]) * count
         for name, metric in trainer.metrics.items():
-            sums[name] += total(metric(outputs, targets), len(targets))
+            sums[name] += total(metric(outputs, targets), count)
     return {name: value / len(samples) for name, value in sums.items()}
 
 
@@ -42,6 +43,7 @@ class Run:
         self._trainer, self._train, self._held_out, self._report = trainer, train, held_out, report
         self._position = trainer.position
         self._batches = -(-len(train) // self._position.batch_size)
+        self._frozen = trainer.model.frozen
         self._gradients = list(trainer.model.gradients().values())
         self._buffers = list(trainer.model.buffers().values())
         self._kept = [buffer.copy() for buffer in self._buffers]
@@ -75,7 +77,7 @@ class Run:
         self._report.epoch(position.epoch + 1, end, self._batches, position.batch)
         while position.batch < self._batches:
             index = order[position.batch * size : (position.batch + 1) * size]
-            loss = self._step(samples.inputs(index), samples.targets[index], len(index))
+            loss = self._step(samples.inputs(index), samples.batch_targets(index), len(index))
             self._report.batch()
             for callback in trainer.callbacks:
                 callback.on_batch_end(trainer, loss)
@@ -83,8 +85,11 @@ class Run:
                 return False
         return True
 
-    def _step(self, x: Any, targets: np.ndarray, samples: int) -> float:
+    def _step(self, x: Any, targets: Any, samples: int) -> float:
         trainer, position = self._trainer, self._position
+        if trainer.model.frozen != self._frozen:
+            trainer.bind()
+            self._frozen = trainer.model.frozen
         for kept, buffer in zip(self._kept, self._buffers, strict=True):
             np.copyto(kept, buffer)
         outputs, tape = trainer.model.forward(x, True, step=position.step, seed=trainer.seed)

@@ -76,7 +76,11 @@ class Trainer:
         self.history: dict[str, list[float]] = {}
         self.position = Position()
         self.stop = False
-        self.optimizer.bind(model.parameters(), model.gradients())
+        self.bind()
+
+    def bind(self) -> None:
+        """Point the optimizer at the parameters that are trained now; `fit` does so when frozen ones were changed."""
+        self.optimizer.bind(self.model.trainable_parameters(), self.model.gradients())
 
     @property
     def epoch(self) -> int:
@@ -104,6 +108,11 @@ class Trainer:
     ) -> dict[str, list[float]]:
         """Train on `data = (x, y)`, x `(N, *input_shape)` of any real dtype, and return a copy of `history`.
 
+        With several inputs x is a list of arrays, or a dict by the inputs' names; with several outputs y may be a list of
+        arrays, and the loss and the metrics, functions of your own, get a list of outputs and y as it is.
+        Frozen parameters (`model.freeze`) stay to the bit; a callback may freeze and unfreeze between two batches, upon which
+        the optimizer's state starts anew.
+
         Trains `epochs` more epochs. If an earlier `fit` of this trainer, or of the one whose checkpoint it was resumed from,
         was interrupted (Ctrl-C, an error, `trainer.stop` within an epoch), this call completes that run and `epochs` is its
         total: the same call again finishes the job. In the middle of an epoch, `batch_size` and the number of samples must
@@ -124,7 +133,9 @@ class Trainer:
         report = reporter(progress)
         train = self._labelled(data, "fit")
         held_out = None if validation is None else self._labelled(validation, "fit: validation")
-        self.optimizer.bind(self.model.parameters(), self.model.gradients())
+        if self.model.parameters() and not self.model.trainable_parameters():
+            raise ConfigError("fit: every parameter of the model is frozen; model.unfreeze() what is to be trained")
+        self.bind()
         self.stop = False
         end = self.position.open_run(epochs, batch_size, len(train))
         for callback in self.callbacks:
