@@ -74,8 +74,8 @@ def pair():
 def test_the_same_bits_as_apart(isa, training):
     with kernels.using(isa=isa):
         fused, apart = pair()
-        assert sum(task.relu for task in fused._passes.tasks) == 2
-        assert not any(task.relu for task in apart._passes.tasks)
+        assert sum(task.relu for task in fused.passes.tasks) == 2
+        assert not any(task.relu for task in apart.passes.tasks)
         state = fused.state_dict()
         results = []
         for model in (fused, apart):
@@ -110,7 +110,7 @@ def test_gradients_of_a_fused_model(training):
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_a_convolution_takes_over_batch_normalization_in_inference(n, dtype):
     model, x = pair()[0], batch(n, dtype)
-    assert sum(task.affine is not None for task in model._passes.tasks_of_inference) == 3
+    assert sum(task.affine is not None for task in model.passes.tasks_of_inference) == 3
     expected, _ = model.forward(x, training=False)
     # Parameters are float32 in both, and folding them rounds; what follows is a chain of four sums.
     assert_close(model(x).astype(np.float32), expected.astype(np.float32), 4 * 4 * 9, f"batch of {n}")

@@ -215,7 +215,7 @@ def test_configurations_that_describe_no_model(config):
 def test_summary():
     model = small_cnn()
     lines = model.summary().splitlines()
-    assert lines[0].split() == ["name", "layer", "output", "parameters", "multiply-adds"]
+    assert lines[0].split() == ["name", "layer", "output", "parameters", "multiply-adds", "bytes"]
     assert lines[2].split() == ["input", "2x6x8"]
     assert lines[3].split() == ["0", "Conv2d", "4x6x8", "76", f"{4 * 2 * 9 * 48:,}"]
     assert lines[8].split() == ["5", "Dense", "3", "147", "144"]

@@ -4,7 +4,7 @@ import argparse
 
 from .train import train
 
-__all__ = ["evaluate", "export", "layers", "train", "verify"]
+__all__ = ["evaluate", "export", "graph", "layers", "summary", "train", "verify"]
 
 
 def evaluate(args: argparse.Namespace) -> None:
@@ -30,6 +30,24 @@ def verify(args: argparse.Namespace) -> None:
     from ..onnx import verify_onnx
 
     print(verify_onnx(args.model))
+
+
+def summary(args: argparse.Namespace) -> None:
+    """A model as a table."""
+    from .scoring import find_model
+
+    print(find_model(args.model).summary())
+
+
+def graph(args: argparse.Namespace) -> None:
+    """A model's graph as a picture, or in Graphviz's language."""
+    from .scoring import find_model
+
+    model = find_model(args.model)
+    if args.target is None:
+        print(model.to_dot(), end="")
+    else:
+        model.save_graph(args.target)
 
 
 def layers(args: argparse.Namespace) -> None:

@@ -57,6 +57,8 @@ def parser() -> argparse.ArgumentParser:
     _evaluate(commands)
     _export(commands)
     _verify(commands)
+    _summary(commands)
+    _graph(commands)
     commands.add_parser("layers", help="list every registered layer and the distribution it came from")
     return top
 
@@ -107,3 +109,19 @@ def _export(commands: argparse._SubParsersAction) -> None:
 def _verify(commands: argparse._SubParsersAction) -> None:
     verify = commands.add_parser("verify", help="repeat an export's check on an .onnx file")
     verify.add_argument("model", metavar="MODEL.onnx", help="the file to check")
+
+
+_MODEL = "a saved model, or the name of one that train --model takes"
+
+
+def _summary(commands: argparse._SubParsersAction) -> None:
+    summary = commands.add_parser("summary", help="a model as a table: shapes, parameters, multiply-adds, memory")
+    summary.add_argument("model", metavar="MODEL", help=_MODEL)
+
+
+def _graph(commands: argparse._SubParsersAction) -> None:
+    graph = commands.add_parser("graph", help="a picture of a model's graph")
+    graph.add_argument("model", metavar="MODEL", help=_MODEL)
+    graph.add_argument(
+        "target", metavar="OUT.svg|OUT.dot", nargs="?", help="the file to write; without it, Graphviz's language is printed"
+    )

@@ -1,5 +1,6 @@
 """A model from a file, and how it does on the test images."""
 
+import os
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -36,6 +37,14 @@ def load_model(path: str) -> Model:
     from ..trainer import Trainer
 
     return Trainer.resume(path).model
+
+
+def find_model(name: str) -> Model:
+    """A saved model, or a new one by its name in `convlayers.models`, for images of its usual size."""
+    from .architectures import architectures
+
+    known = architectures().get(name.replace("_", "-"))
+    return load_model(name) if known is None or os.path.exists(name) else known()
 
 
 def open_predictor(path: str, data: Dataset) -> Predictor:

@@ -173,7 +173,7 @@ class Model:
         frozen: dict[int, set[str]] = {}
         for owner, key in (name.split(".", 1) for name in names):
             frozen.setdefault(owners[owner], set()).add(key)
-        self._passes = Passes(self.steps, len(self.input_shapes), self.outputs, frozen)
+        self.passes = Passes(self.steps, len(self.input_shapes), self.outputs, frozen)
 
     def zero_gradients(self) -> None:
         """Set every gradient to zero; `backward` adds."""
@@ -234,13 +234,13 @@ class Model:
         given = self._given(x)
         if any(isinstance(value, Node) for value in given):
             return self._outputs(replayed(self.steps, as_nodes(given, "the model's input"), check_name(name) if name else None))
-        return self._outputs(self._passes.inference(self._inputs(x)))
+        return self._outputs(self.passes.inference(self._inputs(x)))
 
     def trace(
         self, x: Any, *, training: bool = False, step: int = 0, seed: int | None = None
     ) -> Iterator[tuple[str, np.ndarray]]:
         """Run the model step by step, nothing fused, and give each step's name and output as they are computed."""
-        return self._passes.trace(self._inputs(x), training, self.seed if seed is None else seed, step)
+        return self.passes.trace(self._inputs(x), training, self.seed if seed is None else seed, step)
 
     def forward(self, x: Any, training: bool = True, *, step: int | None = None, seed: int | None = None) -> tuple[Any, Tape]:
         """The output, and the tape that `backward` reads.
@@ -250,12 +250,12 @@ class Model:
         """
         inputs = self._inputs(x)
         if not training:
-            values, caches = self._passes.forward(inputs, False)
+            values, caches = self.passes.forward(inputs, False)
         else:
             if step is None:
                 step, self._step = self._step, self._step + 1
             with training_step(self.seed if seed is None else seed, step):
-                values, caches = self._passes.forward(inputs, True)
+                values, caches = self.passes.forward(inputs, True)
         return self._outputs(values), Tape(caches, len(inputs[0]))
 
     def backward(self, dy: Any, tape: Tape, *, input_gradient: bool = True) -> Any:
@@ -273,7 +273,7 @@ class Model:
             if array.shape != expected:
                 raise ShapeError(f"dy must have the output's shape {expected}; got {array.shape}")
             flowing[output] = array if flowing[output] is None else flowing[output] + array
-        self._passes.backward(flowing, tape.caches, input_gradient)
+        self.passes.backward(flowing, tape.caches, input_gradient)
         results = flowing[: len(self.input_shapes)]
         return (results[0] if len(results) == 1 else results) if input_gradient else None
 
@@ -293,10 +293,29 @@ class Model:
         return from_config(config)
 
     def summary(self) -> str:
-        """A table as text: name, layer, output shape, parameters, multiply-adds for one sample."""
+        """A table as text: name, layer, what it reads where that is not the row above, output shape, parameters,
+        multiply-adds and bytes of the output (float32) for one sample; `peak` is what inference holds at once."""
         from .summary import summary
 
         return summary(self)
+
+    def to_dot(self) -> str:
+        """The graph in Graphviz's language: for each layer its name, configuration and output shape."""
+        from .drawing import to_dot
+
+        return to_dot(self)
+
+    def to_svg(self) -> str:
+        """The graph as a picture, drawn without Graphviz."""
+        from .drawing import to_svg
+
+        return to_svg(self)
+
+    def save_graph(self, path: Any) -> None:
+        """Write the graph to a .svg file, drawn by Graphviz where its program `dot` is installed, or a .dot file."""
+        from .drawing import save_graph
+
+        save_graph(self, path)
 
     def save(self, path: Any) -> None:
         """Write the weights and the configuration as one safetensors file, whole or not at all."""
