@@ -5,7 +5,7 @@ from typing import Any, cast
 
 import numpy as np
 
-from ..errors import ArrayTypeError, ConfigError, FileFormatError, ShapeError
+from ..errors import ArrayTypeError, ConfigError, ShapeError
 from ..functional import as_array
 from ..layer import Layer, Node, Shape, build_layer, infer_shape
 from ..randomness import NoDraws, generator, training_step
@@ -186,21 +186,9 @@ class Model:
 
     def load_state_dict(self, state: dict[str, np.ndarray]) -> None:
         """Copy `state` into the live arrays; every key and shape must fit, else nothing changes."""
-        own = {**self.parameters(), **self.buffers()}
-        missing, extra = sorted(own.keys() - state.keys()), sorted(state.keys() - own.keys())
-        if missing or extra:
-            parts = [
-                f"{what} {', '.join(keys)}" for what, keys in (("missing:", missing), ("not of this model:", extra)) if keys
-            ]
-            raise FileFormatError(f"the state does not fit the model; {'; '.join(parts)}")
-        for key, array in own.items():
-            value = np.asarray(state[key])
-            if value.shape != array.shape or value.dtype.kind != array.dtype.kind:
-                raise FileFormatError(
-                    f"{key} is {array.dtype} of shape {array.shape} in the model; the state has {value.dtype} {value.shape}"
-                )
-        for key, array in own.items():
-            array[...] = state[key]
+        from .store import copy_state
+
+        copy_state(state, {**self.parameters(), **self.buffers()})
 
     # Computation
 

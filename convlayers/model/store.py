@@ -61,6 +61,22 @@ def unpack(path: str | PathLike[str]) -> tuple[dict[str, np.ndarray], dict[str, 
         raise FileFormatError(f"{path} is a safetensors file, but not one that convlayers wrote") from error
 
 
+def copy_state(state: dict[str, np.ndarray], own: dict[str, np.ndarray]) -> None:
+    """Copy `state` into the live arrays `own`; `FileFormatError` for a key or a shape that does not fit, and nothing changes."""
+    missing, extra = sorted(own.keys() - state.keys()), sorted(state.keys() - own.keys())
+    parts = [f"{what} {', '.join(keys)}" for what, keys in (("missing:", missing), ("not of this model:", extra)) if keys]
+    if parts:
+        raise FileFormatError(f"the state does not fit the model; {'; '.join(parts)}")
+    for key, array in own.items():
+        value = np.asarray(state[key])
+        if value.shape != array.shape or value.dtype.kind != array.dtype.kind:
+            raise FileFormatError(
+                f"{key} is {array.dtype} of shape {array.shape} in the model; the state has {value.dtype} {value.shape}"
+            )
+    for key, array in own.items():
+        array[...] = state[key]
+
+
 def model_from(arrays: dict[str, np.ndarray], config: dict[str, Any]) -> Model:
     """The model in a file's contents; arrays of a trainer may lie beside its own."""
     own = {key: array for key, array in arrays.items() if FOREIGN not in key}
