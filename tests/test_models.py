@@ -1,5 +1,8 @@
 """The reference architectures: their sizes, against the same networks in PyTorch and by count, and that they learn."""
 
+import importlib
+import pkgutil
+
 import numpy as np
 import pytest
 
@@ -95,7 +98,9 @@ def gradient(model, dtype):
 @pytest.mark.parametrize("name", SIZES)
 def test_gradients_against_float64(name, monkeypatch):
     """With tanh for ReLU: one that bends the other way after a rounding changes a deep network's gradient by a jump."""
-    monkeypatch.setattr(cl.models, "ReLU", cl.Tanh)
+    for info in pkgutil.iter_modules(cl.models.__path__, cl.models.__name__ + "."):
+        if hasattr(module := importlib.import_module(info.name), "ReLU"):
+            monkeypatch.setattr(module, "ReLU", cl.Tanh)
     shape = (1, 28, 28) if name == "lenet5" else (3, 16, 16)
     narrow, wide = (gradient(getattr(cl.models, name)(shape), dtype) for dtype in ("float32", "float64"))
     model = getattr(cl.models, name)(shape)

@@ -1,6 +1,5 @@
 """The network to train: one of `convlayers.models` by name, or a TOML file of layers."""
 
-import inspect
 import tomllib
 from collections.abc import Callable
 from typing import Any
@@ -18,8 +17,7 @@ _SMALL = 16
 
 def architectures() -> dict[str, Callable[..., Model]]:
     """The functions of `convlayers.models` by their names on the command line, such as `digits-cnn`."""
-    functions = inspect.getmembers(models, inspect.isfunction)
-    return {n.replace("_", "-"): f for n, f in functions if f.__module__ == models.__name__ and not n.startswith("_")}
+    return {name.replace("_", "-"): getattr(models, name) for name in sorted(models.__all__)}
 
 
 def default_name(data: Dataset) -> str:

@@ -196,9 +196,9 @@ class Model:
         count = len(self.input_names)
         return in_order(x, self.input_names, f"the model takes {count} input{'s' if count > 1 else ''}")
 
-    def _inputs(self, x: Any) -> list[np.ndarray]:
+    def _inputs_of(self, given: list[Any]) -> list[np.ndarray]:
         arrays = []
-        for value, shape in zip(self._given(x), self.input_shapes, strict=True):
+        for value, shape in zip(given, self.input_shapes, strict=True):
             array = as_array(value, "the model's input")
             if array.shape[1:] != shape or array.ndim == 0:
                 raise ShapeError(
@@ -222,13 +222,13 @@ class Model:
         given = self._given(x)
         if any(isinstance(value, Node) for value in given):
             return self._outputs(replayed(self.steps, as_nodes(given, "the model's input"), check_name(name) if name else None))
-        return self._outputs(self.passes.inference(self._inputs(x)))
+        return self._outputs(self.passes.inference(self._inputs_of(given)))
 
     def trace(
         self, x: Any, *, training: bool = False, step: int = 0, seed: int | None = None
     ) -> Iterator[tuple[str, np.ndarray]]:
         """Run the model step by step, nothing fused, and give each step's name and output as they are computed."""
-        return self.passes.trace(self._inputs(x), training, self.seed if seed is None else seed, step)
+        return self.passes.trace(self._inputs_of(self._given(x)), training, self.seed if seed is None else seed, step)
 
     def forward(self, x: Any, training: bool = True, *, step: int | None = None, seed: int | None = None) -> tuple[Any, Tape]:
         """The output, and the tape that `backward` reads.
@@ -236,7 +236,7 @@ class Model:
         Layers that draw, such as Dropout, draw for `step` of a run with `seed`; by default each training pass is a step of
         its own, under the model's seed.
         """
-        inputs = self._inputs(x)
+        inputs = self._inputs_of(self._given(x))
         if not training:
             values, caches = self.passes.forward(inputs, False)
         else:

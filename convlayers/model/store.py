@@ -62,7 +62,7 @@ def unpack(path: str | PathLike[str]) -> tuple[dict[str, np.ndarray], dict[str, 
 
 
 def copy_state(state: dict[str, np.ndarray], own: dict[str, np.ndarray]) -> None:
-    """Copy `state` into the live arrays `own`; `FileFormatError` for a key or a shape that does not fit, and nothing changes."""
+    """Copy `state` into the live arrays `own`; where a key or a shape does not fit, `FileFormatError`, and nothing changes."""
     missing, extra = sorted(own.keys() - state.keys()), sorted(state.keys() - own.keys())
     parts = [f"{what} {', '.join(keys)}" for what, keys in (("missing:", missing), ("not of this model:", extra)) if keys]
     if parts:
