@@ -266,3 +266,6 @@ def test_summary_of_a_graph():
     assert ["bend", "Tanh", "3x6x6", "0", "0", "432"] in rows
     # The first input is there until the sum is done, the second until its convolution is: at the sum, four values.
     assert rows[-1] == ["peak", f"{4 * 432:,}"]
+    a, b = cl.Input((3, 6, 6)), cl.Input((3, 6, 6))
+    wider = cl.Model([a, b], cl.Conv2d(8, 1)(cl.Add()(a, b)))
+    assert wider.summary().split()[-1] == f"{432 + 8 * 144:,}", "both inputs are gone when the convolution runs"
