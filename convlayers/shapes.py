@@ -179,6 +179,55 @@ def _cached_window(size: tuple[int, ...], kernel: Any, stride: Any, dilation: An
     return _window(size, sizes, strides, dilations, padding_rule(padding, rank), bool(ceil_mode))
 
 
+class Transposed(NamedTuple):
+    """A transposed convolution with every default resolved; `window` is that of the convolution from output to input."""
+
+    output: tuple[int, ...]
+    window: Window
+    output_padding: tuple[int, ...]
+
+
+def transposed_window(
+    size: Sequence[int],
+    kernel: IntOrSequence,
+    *,
+    stride: IntOrSequence = 1,
+    padding: Padding = 0,
+    output_padding: IntOrSequence = 0,
+    dilation: IntOrSequence = 1,
+) -> Transposed:
+    """A transposed convolution's window over an input of `size` pixels.
+
+        output = (size - 1) stride + dilation (kernel - 1) + 1 - before - after + output_padding
+
+    `"same"` is ONNX's SAME_UPPER: `output = size * stride`, the odd pixel of padding behind. `output_padding`, which says which
+    of the outputs is meant that a convolution would make this input of, is less than the stride or the dilation.
+    """
+    rank = len(size)
+    kernels, strides = per_axis(kernel, rank, "kernel_size"), per_axis(stride, rank, "stride")
+    dilations, extra = per_axis(dilation, rank, "dilation"), per_axis(output_padding, rank, "output_padding", minimum=0)
+    for more, steps, apart in zip(extra, strides, dilations, strict=True):
+        if more >= max(steps, apart):
+            raise ConfigError(f"output_padding {more} must be less than the stride {steps} or the dilation {apart}")
+    spans = [d * (k - 1) + 1 for k, d in zip(kernels, dilations, strict=True)]
+    rule = padding_rule(padding, rank)
+    if isinstance(rule, str):
+        if any(extra):
+            raise ConfigError(f'output_padding is 0 where padding="same" says how large the output is; got {output_padding!r}')
+        # A kernel that does not reach the next stride's pixels leaves some to be added.
+        extra = tuple(max(s - span, 0) for s, span in zip(strides, spans, strict=True))
+        excess = [max(span - s, 0) for s, span in zip(strides, spans, strict=True)]
+        rule = tuple((e // 2, e - e // 2) for e in excess)
+    axes = zip(size, strides, spans, rule, extra, strict=True)
+    output = tuple((n - 1) * s + span - sum(pad) + more for n, s, span, pad, more in axes)
+    if min(output) < 1:
+        raise ShapeError(
+            f"padding {padding!r} leaves nothing of the output: {_cross(size)} pixels, stride {_cross(strides)} "
+            f"and kernel {_cross(kernels)} give {_cross(output)}; use less padding"
+        )
+    return Transposed(output, Window(kernels, strides, dilations, rule, tuple(size)), extra)
+
+
 @lru_cache(maxsize=4096)
 def check_pool(size: tuple[int, ...], win: Window) -> None:
     """Refuse a pooling in which some window holds padding alone: it has no maximum and no average."""

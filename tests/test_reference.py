@@ -88,6 +88,42 @@ def test_gradients_are_convolutions_themselves(isa, algorithm):
 
 
 @EVERY_WAY
+def test_transposed_convolution_of_2x2_by_2x2(isa, algorithm):
+    """The gradient with respect to the image, as a forward pass; its own gradients are a convolution and `dY * B`."""
+    b, dy = table("b11 b12 / b21 b22"), IMAGE
+    with kernels.using(isa=isa):
+        y = functional.conv_transpose2d(b, KERNEL, algorithm=algorithm)
+        np.testing.assert_array_equal(y, functional.conv2d_backward_input(b, KERNEL, IMAGE.shape, algorithm=algorithm))
+        assert y[0, 0, 0].tolist() == [value("b11 k11"), value("b11 k12 + b12 k11"), value("b12 k12")]
+        assert y[0, 0, 1, 1] == value("b11 k22 + b12 k21 + b21 k12 + b22 k11")
+        db, d_kernel, d_bias = functional.conv_transpose2d_backward(dy, b, KERNEL, algorithm=algorithm)
+        np.testing.assert_array_equal(db.ravel(), [value(Y[name]) for name in OUTPUTS])
+        np.testing.assert_array_equal(d_kernel, functional.conv2d(dy, b, algorithm=algorithm))
+        assert d_bias == [IMAGE.sum()]
+
+
+@EVERY_WAY
+@pytest.mark.parametrize("axis", [2, 3, 4])
+def test_the_worked_example_lies_in_every_plane_of_a_volume(isa, algorithm, axis):
+    image, kernel, dy = (np.expand_dims(a, axis) for a in (IMAGE, KERNEL, table("b11 b12 / b21 b22")))
+    with kernels.using(isa=isa):
+        y = functional.conv3d(image, kernel, algorithm=algorithm)
+        np.testing.assert_array_equal(y.ravel(), [value(Y[name]) for name in OUTPUTS])
+        flat = functional.conv2d_backward(dy.squeeze(axis), IMAGE, KERNEL, algorithm=algorithm)
+        for actual, expected in zip(functional.conv3d_backward(dy, image, kernel, algorithm=algorithm), flat, strict=True):
+            np.testing.assert_array_equal(actual.ravel(), expected.ravel())
+
+
+@EVERY_WAY
+def test_the_worked_example_row_by_row(isa, algorithm):
+    """A row of the image under a row of the kernel is a sequence; the sum over the kernel's rows is one over channels."""
+    rows = [IMAGE[0, :, first : first + 2].reshape(1, 2, 3) for first in (0, 1)]
+    with kernels.using(isa=isa):
+        y = [functional.conv1d(row, KERNEL[0], algorithm=algorithm) for row in rows]
+    np.testing.assert_array_equal(np.ravel(y), [value(Y[name]) for name in OUTPUTS])
+
+
+@EVERY_WAY
 def test_many_channels_sum_over_filters(isa, algorithm):
     """`dI_i = sum_j pad(dO_j) * flip(K_ij)`, `dK_ij = I_i * dO_j`, `db_j = sum dO_j`, channel by channel."""
     rng = np.random.default_rng(1)

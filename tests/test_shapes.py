@@ -7,7 +7,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from convlayers.errors import ArrayTypeError, ConfigError, ConvlayersError, ShapeError
-from convlayers.shapes import check_pool, conv_groups, features, padding_rule, per_axis, positive, window
+from convlayers.shapes import (
+    check_pool,
+    conv_groups,
+    features,
+    padding_rule,
+    per_axis,
+    positive,
+    transposed_window,
+    window,
+)
 
 small = st.integers(1, 6)
 
@@ -94,6 +103,41 @@ def test_kernel_too_large_says_what_would_help():
         window((3, 3), 5)
     with pytest.raises(ShapeError, match=r"^kernel 3x3 with dilation 4x4 \(it spans 9x9\) does not fit the 5x6 input, 7x8"):
         window((5, 6), 3, dilation=4, padding=1)
+
+
+@settings(random_cases, max_examples=200)
+@given(st.integers(1, 20), small, small, small, st.integers(0, 3), st.integers(0, 5))
+def test_transposed_sizes_as_in_torch(size, kernel, stride, dilation, padding, more):
+    torch = pytest.importorskip("torch", reason="PyTorch is the judge where it is installed")
+    how = {"stride": stride, "padding": padding, "output_padding": more, "dilation": dilation}
+    x, w = torch.zeros(1, 1, size), torch.zeros(1, 1, kernel)
+    try:
+        expected = tuple(torch.nn.functional.conv_transpose1d(x, w, **how).shape[2:])
+    except RuntimeError:
+        with pytest.raises(ConvlayersError, match=r"output_padding \d must be less|leaves nothing"):
+            transposed_window((size,), kernel, **how)
+    else:
+        assert transposed_window((size,), kernel, **how).output == expected
+
+
+@settings(random_cases, max_examples=200)
+@given(st.integers(1, 30), small, small, small)
+def test_same_of_a_transposed_convolution_is_that_of_its_convolution(size, kernel, stride, dilation):
+    """An image of `size * stride` pixels, convolved with "same", gives `size`: the same windows in the same places."""
+    output, win, more = transposed_window((size,), kernel, stride=stride, dilation=dilation, padding="same")
+    assert output == (size * stride,)
+    assert more == (max(stride - dilation * (kernel - 1) - 1, 0),)
+    assert win == window(output, kernel, stride=stride, dilation=dilation, padding="same")
+
+
+def test_transposed_sizes_that_are_none():
+    with pytest.raises(ConfigError, match=r"^output_padding 2 must be less than the stride 2 or the dilation 1$"):
+        transposed_window((4, 4), 3, stride=2, output_padding=(1, 2))
+    with pytest.raises(ConfigError, match=r'^output_padding is 0 where padding="same" says how large the output is; got 1$'):
+        transposed_window((4, 4), 3, stride=2, padding="same", output_padding=1)
+    message = r"^padding 2 leaves nothing of the output: 1x4 pixels, stride 2x2 and kernel 3x3 give -1x5; use less padding$"
+    with pytest.raises(ShapeError, match=message):
+        transposed_window((1, 4), 3, stride=2, padding=2)
 
 
 def test_a_window_of_padding_alone_has_no_maximum():

@@ -24,7 +24,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 from benchlib.cases import CONVS, PASSES, Conv
 
 from convlayers import kernels
-from convlayers.functional.plan import Plan, plan_conv2d
+from convlayers.functional.plan import Plan, plan_conv
 
 SHAPES = (
     *CONVS,
@@ -90,7 +90,7 @@ def call(plan: Plan, x: np.ndarray, w: np.ndarray, dy: np.ndarray) -> Callable[[
     """One direction by one algorithm, beneath the checks of the arguments."""
     run, problem = plan.run, plan.problem
     return {
-        "forward": lambda: run.forward(x, w, None, problem),
+        "forward": lambda: run.forward(x, w, None, problem, False),
         "input gradient": lambda: run.backward_input(dy, w, problem),
         "weight gradient": lambda: run.backward_weight(dy, x, problem),
     }[problem.direction]
@@ -101,12 +101,12 @@ def measure(case: Conv, direction: str, dtype: str, seconds: float) -> tuple[str
     arrays = operands(case, dtype)
     x, w, _ = arrays
     how = {"stride": case.stride, "padding": case.padding, "groups": case.groups}
-    auto = plan_conv2d(direction, x.shape, w.shape, dtype, **how)
+    auto = plan_conv(direction, x.shape, w.shape, dtype, **how)
     timings = []
     for name, modelled in auto.costs.items():
         if name == "einsum" or modelled > SLOW:
             continue
-        run = call(plan_conv2d(direction, x.shape, w.shape, dtype, **how, algorithm=name), *arrays)
+        run = call(plan_conv(direction, x.shape, w.shape, dtype, **how, algorithm=name), *arrays)
         run()
         figures = []
         for threads in (1, 2):

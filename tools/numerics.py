@@ -90,7 +90,7 @@ def cells(shape: Shape, direction: str, dtype: str) -> list[str]:
     """The largest and the mean error of every algorithm."""
     x, w, dy = operands(shape, direction, dtype)
     expected = exact(direction, x, w, dy)
-    refused = plan.plan_conv2d(direction, x.shape, w.shape, dtype, padding="same").refusals
+    refused = plan.plan_conv(direction, x.shape, w.shape, dtype, padding="same").refusals
     texts = []
     for algorithm in plan._MODULES:
         if algorithm in refused:

@@ -7,7 +7,26 @@ objects are an `ArrayTypeError`. Images are `(N, C, H, W)`.
 
 from ._arrays import as_array
 from .batchnorm import BatchNormPass, batch_norm, batch_norm_backward, scale_shift
-from .conv import conv2d, conv2d_backward, conv2d_backward_input, conv2d_backward_weight
+from .conv import (
+    conv1d,
+    conv1d_backward,
+    conv1d_backward_input,
+    conv1d_backward_weight,
+    conv2d,
+    conv2d_backward,
+    conv2d_backward_input,
+    conv2d_backward_weight,
+    conv3d,
+    conv3d_backward,
+    conv3d_backward_input,
+    conv3d_backward_weight,
+)
+from .conv_transpose import (
+    conv_transpose2d,
+    conv_transpose2d_backward,
+    conv_transpose2d_backward_input,
+    conv_transpose2d_backward_weight,
+)
 from .dense import linear, linear_backward_input, linear_backward_weight
 from .dropout import dropout_factors
 from .join import concat, multiply, multiply_backward, split
@@ -79,10 +98,22 @@ __all__ = [
     "check_algorithm",
     "column_sums",
     "concat",
+    "conv1d",
+    "conv1d_backward",
+    "conv1d_backward_input",
+    "conv1d_backward_weight",
     "conv2d",
     "conv2d_backward",
     "conv2d_backward_input",
     "conv2d_backward_weight",
+    "conv3d",
+    "conv3d_backward",
+    "conv3d_backward_input",
+    "conv3d_backward_weight",
+    "conv_transpose2d",
+    "conv_transpose2d_backward",
+    "conv_transpose2d_backward_input",
+    "conv_transpose2d_backward_weight",
     "cross_entropy",
     "dropout_factors",
     "expected_pool",

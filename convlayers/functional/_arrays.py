@@ -9,6 +9,7 @@ from ..shapes import Window
 _FLOAT32 = np.dtype(np.float32)
 _FLOAT64 = np.dtype(np.float64)
 NO_BIAS = {dtype: np.empty(0, dtype) for dtype in (_FLOAT32, _FLOAT64)}
+_LAYOUTS = {2: " (N, features)", 3: " (N, C, L)", 4: " (N, C, H, W)", 5: " (N, C, D, H, W)"}
 # Multiply-adds below which waking another thread costs more than it saves: about 5 us at 100 GFLOP/s.
 _SERIAL_WORK = 250_000
 
@@ -25,7 +26,7 @@ def as_array(x: object, name: str, ndim: int | None = None, dtype: np.dtype | No
     if not (x.flags.c_contiguous and x.flags.aligned):
         x = np.array(x, order="C")
     if ndim is not None and x.ndim != ndim:
-        layout = {5: " (N, C, D, H, W)", 4: " (N, C, H, W)", 3: " (N, C, L)", 2: " (N, features)"}.get(ndim, "")
+        layout = _LAYOUTS.get(ndim, "")
         raise ShapeError(f"{name} must have {ndim} axes{layout}; got shape {x.shape}")
     return x
 

@@ -1,5 +1,6 @@
 """Batch normalisation as functions of arrays."""
 
+from math import prod
 from typing import NamedTuple
 
 import numpy as np
@@ -83,6 +84,7 @@ def batch_norm_backward(dy: np.ndarray, done: BatchNormPass) -> tuple[np.ndarray
 
 
 def scale_shift(x: np.ndarray, scale: np.ndarray, shift: np.ndarray, *, relu: bool = False) -> np.ndarray:
-    """`y = scale x + shift`, channel by channel; x `(N, C, H, W)`, the others `(C,)`. `relu` gives `max(y, 0)`."""
+    """`y = scale x + shift`, channel by channel; x `(N, C, ...)`, the others `(C,)`. `relu` gives `max(y, 0)`."""
     constants = np.zeros(len(scale)), np.ones(len(scale))
-    return batch_norm(x, scale, shift, *constants, eps=0.0, relu=relu)[0]
+    images = x.reshape(*x.shape[:2], 1, prod(x.shape[2:]))
+    return batch_norm(images, scale, shift, *constants, eps=0.0, relu=relu)[0].reshape(x.shape)

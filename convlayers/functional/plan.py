@@ -8,6 +8,9 @@ Every algorithm is a module of `algorithms/` with the same five functions:
     backward_input(dy, w, problem)              dx
     backward_weight(dy, x, problem)             dw
 
+Problems are those of images; convolutions of sequences and volumes become such (`algorithms/ranks.py`), and a transposed
+convolution is one with the roles of the passes swapped.
+
 `algorithm="auto"` takes the one that costs least. The thread count plays no part, since it must not change the bits, and
 neither does the batch, but for the weight gradient: what a model says of an image does not depend on its neighbours.
 """
@@ -19,20 +22,21 @@ from typing import NamedTuple
 
 from .. import kernels
 from ..errors import ConfigError, ConvlayersError, ShapeError, located
-from ..shapes import IntOrSequence, Padding, conv_groups, frozen, positive, window
+from ..shapes import IntOrSequence, Padding, conv_groups, frozen, positive, transposed_window, window
 from .algorithms import direct, einsum, fft, winograd
 from .algorithms.problem import DIRECTIONS, MACHINES, Problem
+from .algorithms.ranks import Unrolled, Viewed, in_two_axes
 
 ALGORITHMS = ("auto", "direct", "winograd", "fft", "einsum")
 _MODULES: dict[str, ModuleType] = {"direct": direct, "winograd": winograd, "fft": fft, "einsum": einsum}
 
 
 class Plan(NamedTuple):
-    """A convolution with every default resolved, and the algorithm that computes it."""
+    """A convolution with every default resolved, and the algorithm that computes it; `run` has the last three functions."""
 
     problem: Problem
     algorithm: str
-    run: ModuleType
+    run: ModuleType | Viewed | Unrolled
     costs: dict[str, float]
     refusals: dict[str, str]
 
@@ -45,8 +49,15 @@ def check_algorithm(algorithm: str) -> str:
 
 
 def _problem(direction: str, x: tuple, w: tuple, options: tuple, dtype: str) -> Problem:
-    stride, padding, dilation, groups = options
+    stride, padding, dilation, groups, output_padding = options
     positive(groups, "groups")
+    if output_padding is not None:
+        if x[1] != w[0]:
+            raise ShapeError(f"weight {w} is for {w[0]} input channels; x has {x[1]}")
+        conv_groups(x[1], w[1] * groups, groups)
+        how = {"stride": stride, "padding": padding, "output_padding": output_padding, "dilation": dilation}
+        size, win, _ = transposed_window(x[2:], w[2:], **how)
+        return Problem(direction, (x[0], w[1] * groups, *size), w, win, groups, dtype)
     if conv_groups(x[1], w[0], groups) != w[1]:
         raise ShapeError(f"weight {w} is for {w[1] * groups} input channels in {groups} group(s); x has {x[1]}")
     win = window(x[2:], w[2:], stride=stride, dilation=dilation, padding=padding)
@@ -54,32 +65,37 @@ def _problem(direction: str, x: tuple, w: tuple, options: tuple, dtype: str) -> 
 
 
 def _choose(problem: Problem, algorithm: str, isa: str) -> Plan:
-    refusals = {name: why for name, module in _MODULES.items() if (why := module.refuses(problem))}
+    flat, adapter = in_two_axes(problem)
+    refusals = {name: why for name, module in _MODULES.items() if (why := module.refuses(flat))}
     machine = MACHINES[isa]
-    costs = {name: module.cost(problem.typical, machine) for name, module in _MODULES.items() if name not in refusals}
+    costs = {name: module.cost(flat.typical, machine) for name, module in _MODULES.items() if name not in refusals}
     if algorithm in refusals:
         able = ", ".join(name for name in _MODULES if name not in refusals)
         raise ConfigError(f"algorithm {algorithm!r} {refusals[algorithm]}; {able} can")
     chosen = min(costs, key=costs.__getitem__) if algorithm == "auto" else algorithm
-    return Plan(problem, chosen, _MODULES[chosen], costs, refusals)
+    run = _MODULES[chosen]
+    return Plan(problem, chosen, adapter(run, flat) if adapter else run, costs, refusals)
 
 
 @lru_cache(maxsize=4096, typed=True)
 def _cached(
     direction: str, x: tuple, w: tuple, stride: IntOrSequence, padding: Padding, dilation: IntOrSequence, groups: int,
-    algorithm: str, dtype: str, isa: str,
+    output_padding: IntOrSequence | None, algorithm: str, dtype: str, isa: str,
 ) -> Plan:  # fmt: skip
     """Planning takes about 50 us; a network asks the same again at every step."""
-    problem = _problem(direction, x, w, (stride, padding, dilation, groups), dtype)
+    problem = _problem(direction, x, w, (stride, padding, dilation, groups, output_padding), dtype)
     return _choose(problem, check_algorithm(algorithm), isa)
 
 
-def plan_conv2d(
+def plan_conv(
     direction: str, x: tuple[int, ...], w: tuple[int, ...], dtype: str, *, stride: IntOrSequence = 1, padding: Padding = 0,
-    dilation: IntOrSequence = 1, groups: int = 1, algorithm: str = "auto",
+    dilation: IntOrSequence = 1, groups: int = 1, output_padding: IntOrSequence | None = None, algorithm: str = "auto",
 ) -> Plan:  # fmt: skip
-    """The plan for one direction of the convolution of x with w; errors name `conv2d`."""
-    arguments = (stride, padding, dilation, groups, algorithm, dtype, kernels.isa())
+    """The plan for one direction of the convolution of x with w, along one, two or three axes; errors name it.
+
+    With `output_padding`, of the convolution whose input gradient is the transposed convolution of x with w.
+    """
+    arguments = (stride, padding, dilation, groups, output_padding, algorithm, dtype, kernels.isa())
     try:
         # Lists, as JSON has them, cannot be looked up; tuples can.
         for hashable in (tuple, frozen):
@@ -91,7 +107,7 @@ def plan_conv2d(
                 continue
         return _cached.__wrapped__(direction, x, w, *arguments)
     except ConvlayersError as error:
-        raise located(error, "conv2d") from None
+        raise located(error, f"conv{len(x) - 2}d" if output_padding is None else f"conv_transpose{len(x) - 2}d") from None
 
 
 def explain_conv2d(
@@ -100,13 +116,15 @@ def explain_conv2d(
 ) -> str:  # fmt: skip
     """What `conv2d` would choose for forward, input gradient and weight gradient, and why, as text.
 
+    The shapes may be those of `conv1d` and `conv3d` as well.
+
     A line for each direction, with every algorithm's estimate in microseconds on one thread, cheapest first, and the reason
     where one cannot be used. Forward and input gradient are planned as for 8 images, whatever the batch. The estimates are
     of a model (docs/performance.md): good for order, not for the clock.
     """
     lines = []
     for direction in DIRECTIONS:
-        plan = plan_conv2d(
+        plan = plan_conv(
             direction, tuple(x_shape), tuple(w_shape), dtype,
             stride=stride, padding=padding, dilation=dilation, groups=groups, algorithm=algorithm,
         )  # fmt: skip

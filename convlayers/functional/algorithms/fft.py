@@ -101,7 +101,9 @@ class Grid(NamedTuple):
 
 
 def fast_length(n: int) -> int:
-    """The smallest even number of at least `n` without a prime factor over 11: what NumPy transforms fast."""
+    """The smallest even number of at least `n` without a prime factor over 11: what NumPy transforms fast; and 1 for 1."""
+    if n == 1:
+        return 1
     length = n + n % 2
     while not _is_smooth(length):
         length += 2
@@ -163,7 +165,8 @@ def _forward_transform(planes: np.ndarray, grid: Grid, layout: Layout) -> np.nda
         placed[..., outside[axis - 1]] = pixels
         # "ortho", both ways: where the scale is the integer 1, NumPy 2.4 computes float32 in long double, eight times slower.
         transform = np.fft.rfft if axis == layout.axes[-1] else np.fft.fft
-        planes = np.moveaxis(transform(placed, norm="ortho"), -1, axis)
+        spectra = placed if transform is np.fft.fft and placed.shape[-1] == 1 else transform(placed, norm="ortho")
+        planes = np.moveaxis(spectra, -1, axis)
     return planes
 
 
@@ -171,7 +174,7 @@ def _inverse_transform(planes: np.ndarray, grid: Grid, layout: Layout) -> np.nda
     """The first axis first, and what is not wanted dropped at once."""
     _, outside = grid.places(layout.span)
     for axis in layout.axes[:-1]:
-        pixels = np.fft.ifft(planes, axis=axis, norm="ortho")
+        pixels = np.fft.ifft(planes, axis=axis, norm="ortho") if planes.shape[axis] > 1 else planes
         planes = np.moveaxis(np.moveaxis(pixels, axis, -1)[..., outside[axis - 1]], -1, axis)
     return np.fft.irfft(planes, layout.lengths[-1], norm="ortho")[..., outside[-1]]
 

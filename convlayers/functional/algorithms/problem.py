@@ -1,5 +1,6 @@
 """What an algorithm is told: one direction of one convolution, and the machine."""
 
+from functools import cached_property
 from math import prod
 from typing import NamedTuple
 
@@ -10,9 +11,7 @@ FORWARD, INPUT_GRADIENT, WEIGHT_GRADIENT = DIRECTIONS = ("forward", "input gradi
 _TYPICAL_BATCH = 8
 
 
-class Problem(NamedTuple):
-    """x `(N, C, H, W)`, w `(M, C/groups, R, S)`; `win.output` is `(P, Q)`."""
-
+class _Fields(NamedTuple):
     direction: str
     x: tuple[int, ...]
     w: tuple[int, ...]
@@ -20,17 +19,21 @@ class Problem(NamedTuple):
     groups: int
     dtype: str
 
-    @property
+
+class Problem(_Fields):
+    """x `(N, C, H, W)`, w `(M, C/groups, R, S)`; `win.output` is `(P, Q)`. What follows from these is computed once."""
+
+    @cached_property
     def y(self) -> tuple[int, ...]:
         """The output's shape."""
         return (self.x[0], self.w[0], *self.win.output)
 
-    @property
+    @cached_property
     def work(self) -> int:
         """Multiply-adds by the definition, padding included."""
         return self.x[0] * prod(self.win.output) * prod(self.w)
 
-    @property
+    @cached_property
     def typical(self) -> "Problem":
         """What the cost models see: an image's result is the same to the bit in every batch, so its batch plays no part.
 
@@ -38,7 +41,7 @@ class Problem(NamedTuple):
         """
         return self if self.direction == WEIGHT_GRADIENT else self._replace(x=(_TYPICAL_BATCH, *self.x[1:]))
 
-    @property
+    @cached_property
     def depthwise(self) -> bool:
         """Whether every channel is convolved with filters of its own."""
         return self.w[1] == 1 and self.groups > 1

@@ -1,0 +1,169 @@
+"""Convolutions along one and three axes by those along two, so that every algorithm serves them.
+
+A sequence is an image of one row, and neighbouring axes of a volume along which nothing slides are one axis: the same arrays
+seen otherwise (`Viewed`). For other volumes, the taps along the depth are written out as channels (`Unrolled`):
+
+    columns[n p, c t, h, w] = x[n, c, p s + t d - pad, h, w]        y[n, m, p] = conv2d(columns[n p], w[m, c t])
+
+Both keep the contract of an algorithm (see `convlayers.functional.plan`), for problems of their own rank.
+"""
+
+from collections.abc import Iterator
+from itertools import product
+from math import prod
+from types import ModuleType
+from typing import NamedTuple
+
+import numpy as np
+
+from ...kernels import memory
+from ...shapes import Window
+from .problem import Problem
+
+# Bytes of columns held at once: few enough to be in a cache when they are read, and enough for one call of an algorithm.
+_SLAB = 4 * 2**20
+
+
+class Viewed(NamedTuple):
+    """An algorithm, and the 2-d problem whose arrays are views of the problem's."""
+
+    algorithm: ModuleType
+    flat: Problem
+
+    def forward(self, x: np.ndarray, w: np.ndarray, bias: np.ndarray | None, problem: Problem, relu: bool) -> np.ndarray:
+        """y, or max(y, 0)."""
+        flat = self.flat
+        return self.algorithm.forward(x.reshape(flat.x), w.reshape(flat.w), bias, flat, relu).reshape(problem.y)
+
+    def backward_input(self, dy: np.ndarray, w: np.ndarray, problem: Problem) -> np.ndarray:
+        """dx."""
+        flat = self.flat
+        return self.algorithm.backward_input(dy.reshape(flat.y), w.reshape(flat.w), flat).reshape(problem.x)
+
+    def backward_weight(self, dy: np.ndarray, x: np.ndarray, problem: Problem) -> np.ndarray:
+        """dw."""
+        flat = self.flat
+        return self.algorithm.backward_weight(dy.reshape(flat.y), x.reshape(flat.x), flat).reshape(problem.w)
+
+
+class Unrolled(NamedTuple):
+    """An algorithm, and the 2-d problem of all columns; it is computed slab by slab, to bound the memory."""
+
+    algorithm: ModuleType
+    flat: Problem
+
+    def forward(self, x: np.ndarray, w: np.ndarray, bias: np.ndarray | None, problem: Problem, relu: bool) -> np.ndarray:
+        """y, or max(y, 0)."""
+        y = memory.empty(problem.y, x.dtype)
+        for slab in _slabs(problem, self.flat):
+            planes = self.algorithm.forward(slab.columns(x), w.reshape(self.flat.w), bias, slab.flat, relu)
+            y[slab.images, :, slab.depths] = slab.outputs(planes)
+        return y
+
+    def backward_input(self, dy: np.ndarray, w: np.ndarray, problem: Problem) -> np.ndarray:
+        """dx: every column goes back to where it was read."""
+        dx = memory.empty(problem.x, dy.dtype)
+        dx.fill(0)
+        for slab in _slabs(problem, self.flat):
+            slab.fold(self.algorithm.backward_input(slab.planes(dy), w.reshape(self.flat.w), slab.flat), dx)
+        return dx
+
+    def backward_weight(self, dy: np.ndarray, x: np.ndarray, problem: Problem) -> np.ndarray:
+        """dw."""
+        dw = memory.empty(self.flat.w, x.dtype)
+        dw.fill(0)
+        for slab in _slabs(problem, self.flat):
+            dw += self.algorithm.backward_weight(slab.planes(dy), slab.columns(x), slab.flat)
+        return dw.reshape(problem.w)
+
+
+class Slab(NamedTuple):
+    """Some images, some of their outputs along the depth, and the 2-d problem of these."""
+
+    problem: Problem
+    images: slice
+    depths: slice
+    flat: Problem
+
+    @property
+    def _counts(self) -> tuple[int, int]:
+        return self.images.stop - self.images.start, self.depths.stop - self.depths.start
+
+    @property
+    def _columns(self) -> tuple[int, ...]:
+        _, channels, _, *size = self.problem.x
+        return (*self._counts, channels, self.problem.w[2], *size)
+
+    def _taps(self) -> Iterator[tuple[int, slice, slice]]:
+        """Each tap along the depth, the outputs for which it reads no padding, and the depths of x that it reads."""
+        size, (before, _), (start, stop) = self.problem.x[2], self.problem.win.padding[0], (self.depths.start, self.depths.stop)
+        step, dilation = self.problem.win.stride[0], self.problem.win.dilation[0]
+        for tap in range(self.problem.w[2]):
+            first = tap * dilation - before
+            begin = min(max(start, -(first // step)), stop)
+            end = max(min(stop, -((first - size) // step)), begin)
+            yield tap, slice(begin - start, end - start), slice(begin * step + first, end * step + first, step)
+
+    def columns(self, x: np.ndarray) -> np.ndarray:
+        """What the outputs read, zeros where that is padding."""
+        columns = memory.empty(self._columns, x.dtype)
+        for tap, outputs, depths in self._taps():
+            columns[:, : outputs.start, :, tap] = 0
+            columns[:, outputs, :, tap] = x[self.images, :, depths].swapaxes(1, 2)
+            columns[:, outputs.stop :, :, tap] = 0
+        return columns.reshape(self.flat.x)
+
+    def fold(self, columns: np.ndarray, x: np.ndarray) -> None:
+        """The transpose of `columns`: adds each to where it was read."""
+        columns = columns.reshape(self._columns)
+        for tap, outputs, depths in self._taps():
+            x[self.images, :, depths] += columns[:, outputs, :, tap].swapaxes(1, 2)
+
+    def planes(self, y: np.ndarray) -> np.ndarray:
+        """The outputs as images."""
+        planes = memory.empty(self.flat.y, y.dtype)
+        self.outputs(planes)[...] = y[self.images, :, self.depths]
+        return planes
+
+    def outputs(self, planes: np.ndarray) -> np.ndarray:
+        """The transpose of `planes`, a view."""
+        return planes.reshape(*self._counts, *planes.shape[1:]).swapaxes(1, 2)
+
+
+def _slabs(problem: Problem, flat: Problem) -> Iterator[Slab]:
+    count, depths = problem.x[0], problem.win.output[0]
+    # By sizes alone, as the sum over slabs decides the bits of a weight gradient.
+    together = max(1, _SLAB // (max(prod(flat.x[1:]), prod(flat.y[1:])) * np.dtype(problem.dtype).itemsize))
+    for some, rows in product(_parts(count, together // depths), _parts(depths, together)):
+        size = (some.stop - some.start) * (rows.stop - rows.start)
+        yield Slab(problem, some, rows, flat._replace(x=(size, *flat.x[1:])))
+
+
+def _parts(count: int, most: int) -> list[slice]:
+    """`count` in equal parts of at most `most`, and of one at least."""
+    parts = -(-count // max(most, 1))
+    return [slice(i * count // parts, (i + 1) * count // parts) for i in range(parts)]
+
+
+def in_two_axes(problem: Problem) -> tuple[Problem, type[Viewed] | type[Unrolled] | None]:
+    """The 2-d problem for a problem along one, two or three axes, and what takes an algorithm from one to the other."""
+    x, w, win = problem.x, problem.w, problem.win
+    if len(win.kernel) == 2:
+        return problem, None
+    if len(win.kernel) == 1:
+        row = Window((1, *win.kernel), (1, *win.stride), (1, *win.dilation), ((0, 0), *win.padding), (1, *win.output))
+        return problem._replace(x=(*x[:2], 1, *x[2:]), w=(*w[:2], 1, *w[2:]), win=row), Viewed
+    still = [steps == (1, 1, (0, 0)) for steps in zip(win.kernel, win.stride, win.padding, strict=True)]
+    if still[1] and still[2]:
+        plane = _kept(win, slice(0, 2), (win.output[0], win.output[1] * win.output[2]))
+        return problem._replace(x=(*x[:3], x[3] * x[4]), w=w[:4], win=plane), Viewed
+    if still[0] and still[1]:
+        plane = _kept(win, slice(1, 3), (win.output[0] * win.output[1], win.output[2]))
+        return problem._replace(x=(*x[:2], x[2] * x[3], x[4]), w=(*w[:2], *w[3:]), win=plane), Viewed
+    plane = _kept(win, slice(1, 3), win.output[1:])
+    columns, filters = (x[0] * win.output[0], x[1] * w[2], *x[3:]), (w[0], w[1] * w[2], *w[3:])
+    return problem._replace(x=columns, w=filters, win=plane), Unrolled
+
+
+def _kept(win: Window, axes: slice, output: tuple[int, ...]) -> Window:
+    return Window(win.kernel[axes], win.stride[axes], win.dilation[axes], win.padding[axes], output)
