@@ -1,7 +1,5 @@
 """Dense layers, and the reshaping in front of them."""
 
-import math
-
 import numpy as np
 
 from .. import functional
@@ -9,6 +7,7 @@ from ..errors import ShapeError
 from ..layer import Layer, OnnxGraph, Shape
 from ..shapes import features, positive
 from ._checks import switch
+from .initializers import check_initializer, initial_parameters
 
 
 class Flatten(Layer):
@@ -32,24 +31,28 @@ class Flatten(Layer):
 class Dense(Layer):
     """`y = x @ weight.T + bias`; x `(N, in)`, `weight` `(out, in)`, `bias` `(out,)`, y `(N, out)`.
 
-    `dx = dy @ weight`, `dweight = dy.T @ x`, `dbias = sum_n dy`. Both parameters are drawn from the uniform distribution with
-    bound `1 / sqrt(in)`, as PyTorch's `Linear` does (He et al. 2015 with a = sqrt(5)).
+    `dx = dy @ weight`, `dweight = dy.T @ x`, `dbias = sum_n dy`. `init` says how the parameters are drawn
+    (`layers/initializers.py`), by default as PyTorch's `Linear` does.
     """
 
     fuses_relu = True
-    examples = (({"out_features": 5}, (7,)), ({"out_features": 33, "bias": False}, (18,)))
+    examples = (
+        ({"out_features": 5}, (7,)),
+        ({"out_features": 33, "bias": False}, (18,)),
+        ({"out_features": 4, "init": "orthogonal"}, (6,)),
+    )
 
-    def __init__(self, out_features: int, *, bias: bool = True) -> None:
+    def __init__(self, out_features: int, *, bias: bool = True, init: str = "default") -> None:
         self.out_features = positive(out_features, "out_features")
         self.bias = switch(bias, "bias")
+        self.init = check_initializer(init)
 
     def build(self, input_shape: Shape, rng: np.random.Generator) -> Shape:
         if len(input_shape) != 1:
             raise ShapeError(f"takes vectors (features,); got a sample of shape {tuple(input_shape)}; put Flatten before it")
-        bound = 1 / math.sqrt(max(input_shape[0], 1))
-        self.params["weight"] = rng.uniform(-bound, bound, (self.out_features, input_shape[0])).astype(np.float32)
-        if self.bias:
-            self.params["bias"] = rng.uniform(-bound, bound, self.out_features).astype(np.float32)
+        shape = self.out_features, input_shape[0]
+        biases = self.out_features if self.bias else None
+        self.params = initial_parameters(self.init, rng, shape, biases, fan_in=shape[1], fan_out=shape[0])
         return (self.out_features,)
 
     def forward(self, x, *, training, relu=False):
