@@ -7,9 +7,11 @@ if TYPE_CHECKING:
     from .adaptive_pooling import *
     from .avg_pooling import *
     from .conv import *
+    from .conv_transpose import *
     from .dense import *
     from .dropout import *
     from .global_pooling import *
+    from .initializers import *
     from .joins import *
     from .lp_pooling import *
     from .max_pooling import *

@@ -1,38 +1,27 @@
-"""Convolution."""
+"""Convolution along one, two and three axes."""
 
 import math
+from collections.abc import Callable
+from typing import Any, ClassVar
 
 import numpy as np
 
 from .. import functional
 from ..layer import Layer, OnnxGraph, Shape
 from ..shapes import IntOrSequence, Padding, conv_groups, per_axis, positive, window
-from ._checks import image_shape, switch
+from ._checks import sample_of_rank, switch
+from .initializers import check_initializer, initial_parameters
 
 
-class Conv2d(Layer):
-    """2-d convolution (cross-correlation, as in ONNX `Conv`).
+class _Conv(Layer):
+    """What convolutions of every rank share: all but the kernels."""
 
-    `y[n,m,p,q] = b[m] + sum_crs x[n,c, p s + r d - pad, q s + s' d - pad] w[m,c,r,s']`
-
-    x `(N, C, H, W)` to y `(N, M, P, Q)`, with `P = floor((H + pads - d (R - 1) - 1) / s) + 1`. `weight` `(M, C/groups, R, S)`
-    and `bias` `(M,)` are drawn from the uniform distribution with bound `1 / sqrt(fan_in)`, `fan_in = C/groups R S`: He et al.
-    2015 with a = sqrt(5), PyTorch's default.
-
-    `kernel_size`, `stride`, `dilation`: an int or one per axis. `padding`: an int, one per axis, a `(before, after)` pair
-    per axis, `"same"` (SAME_UPPER) or `"valid"`. `algorithm`: see `functional.conv2d`.
-    """
-
+    rank: ClassVar[int]
+    _convolve: ClassVar[Callable[..., np.ndarray]]
+    _backward_input: ClassVar[Callable[..., np.ndarray]]
+    _backward_weight: ClassVar[Callable[..., tuple[np.ndarray, np.ndarray]]]
     fuses_relu = True
     absorbs_affine = True
-    examples = (
-        ({"out_channels": 5, "kernel_size": 3}, (3, 7, 8)),
-        ({"out_channels": 4, "kernel_size": [2, 3], "stride": 2, "padding": [[1, 0], [2, 1]], "groups": 2}, (6, 9, 8)),
-        ({"out_channels": 3, "kernel_size": 3, "dilation": 2, "padding": "same", "bias": False}, (2, 8, 7)),
-        ({"out_channels": 6, "kernel_size": 3, "stride": 2, "padding": "same"}, (2, 9, 8)),
-        ({"out_channels": 17, "kernel_size": 1}, (4, 5, 5)),
-        ({"out_channels": 2, "kernel_size": 3, "algorithm": "einsum"}, (2, 6, 6)),
-    )
 
     def __init__(
         self,
@@ -45,16 +34,18 @@ class Conv2d(Layer):
         groups: int = 1,
         bias: bool = True,
         algorithm: str = "auto",
+        init: str = "default",
     ) -> None:
         self.out_channels = positive(out_channels, "out_channels")
         self.kernel_size, self.stride, self.padding, self.dilation = kernel_size, stride, padding, dilation
         self.groups = positive(groups, "groups")
         self.bias = switch(bias, "bias")
         self.algorithm = functional.check_algorithm(algorithm)
+        self.init = check_initializer(init)
         # Any window checks the arguments themselves; the input is not known yet.
-        window((1 << 30,) * 2, kernel_size, stride=stride, dilation=dilation, padding=padding)
+        window((1 << 30,) * self.rank, kernel_size, stride=stride, dilation=dilation, padding=padding)
 
-    def _options(self) -> dict:
+    def _options(self) -> dict[str, Any]:
         return {
             "stride": self.stride,
             "padding": self.padding,
@@ -64,14 +55,13 @@ class Conv2d(Layer):
         }
 
     def build(self, input_shape: Shape, rng: np.random.Generator) -> Shape:
-        channels, *size = image_shape(input_shape)
-        kernel = per_axis(self.kernel_size, 2, "kernel_size")
+        channels, *size = sample_of_rank(input_shape, self.rank)
+        kernel = per_axis(self.kernel_size, self.rank, "kernel_size")
         group = conv_groups(channels, self.out_channels, self.groups)
         win = window(size, kernel, stride=self.stride, dilation=self.dilation, padding=self.padding)
-        bound = 1 / math.sqrt(group * math.prod(kernel))
-        self.params["weight"] = rng.uniform(-bound, bound, (self.out_channels, group, *kernel)).astype(np.float32)
-        if self.bias:
-            self.params["bias"] = rng.uniform(-bound, bound, self.out_channels).astype(np.float32)
+        shape, biases, taps = (self.out_channels, group, *kernel), self.out_channels if self.bias else None, math.prod(kernel)
+        fans = {"fan_in": group * taps, "fan_out": self.out_channels // self.groups * taps}
+        self.params = initial_parameters(self.init, rng, shape, biases, **fans, groups=self.groups)
         return (self.out_channels, *win.output)
 
     def forward(self, x, *, training, affine=None, relu=False):
@@ -80,9 +70,10 @@ class Conv2d(Layer):
             scale, shift = affine
             if x.size // x.shape[1] < weight[0].size:
                 # The images have fewer pixels than a filter has weights: a pass over the output is the shorter one.
-                return functional.scale_shift(functional.conv2d(x, weight, bias, **options), scale, shift, relu=relu), x
-            weight, bias = weight * scale[:, None, None, None], shift if bias is None else bias * scale + shift
-        y = functional.conv2d(x, weight, bias, **options, relu=relu)
+                return functional.scale_shift(self._convolve(x, weight, bias, **options), scale, shift, relu=relu), x
+            weight = weight * scale.reshape(-1, *(1,) * (weight.ndim - 1))
+            bias = shift if bias is None else bias * scale + shift
+        y = self._convolve(x, weight, bias, **options, relu=relu)
         return y, (x, y if relu else None)
 
     def backward(self, dy, cache):
@@ -94,13 +85,12 @@ class Conv2d(Layer):
     def backward_input(self, dy, cache):
         x, y = cache
         dy = dy if y is None else functional.relu_backward(dy, y)
-        return functional.conv2d_backward_input(dy, self.params["weight"], x.shape, **self._options())
+        return self._backward_input(dy, self.params["weight"], x.shape, **self._options())
 
     def accumulate(self, dy, cache):
         x, y = cache
         dy = dy if y is None else functional.relu_backward(dy, y)
-        options = self._options()
-        dw, db = functional.conv2d_backward_weight(dy, x, self.params["weight"].shape, bias=self.bias, **options)
+        dw, db = self._backward_weight(dy, x, self.params["weight"].shape, bias=self.bias, **self._options())
         self.grads["weight"] += dw
         if self.bias:
             self.grads["bias"] += db
@@ -124,3 +114,83 @@ class Conv2d(Layer):
 
     def multiply_adds(self, input_shape: Shape, output_shape: Shape) -> int:
         return self.params["weight"].size * math.prod(output_shape[1:])
+
+
+class Conv1d(_Conv):
+    """1-d convolution (cross-correlation, as in ONNX `Conv`): `y[n,m,p] = b[m] + sum_cr x[n,c, p s + r d - pad] w[m,c,r]`.
+
+    x `(N, C, L)` to y `(N, M, P)`, with `P = floor((L + pads - d (K - 1) - 1) / s) + 1`; `weight` `(M, C/groups, K)`, `bias`
+    `(M,)`. Arguments, gradients and first values are those of `Conv2d`; long kernels, as in audio, go through FFTs.
+    """
+
+    rank = 1
+    _convolve = staticmethod(functional.conv1d)
+    _backward_input = staticmethod(functional.conv1d_backward_input)
+    _backward_weight = staticmethod(functional.conv1d_backward_weight)
+    examples = (
+        ({"out_channels": 5, "kernel_size": 3}, (3, 9)),
+        ({"out_channels": 4, "kernel_size": [4], "stride": 3, "padding": [[2, 1]], "groups": 2, "dilation": 2}, (6, 17)),
+        ({"out_channels": 6, "kernel_size": 5, "stride": 2, "padding": "same", "groups": 3, "bias": False}, (3, 1)),
+        ({"out_channels": 3, "kernel_size": 7, "padding": "valid", "algorithm": "fft", "init": "glorot_normal"}, (2, 21)),
+    )
+
+
+class Conv2d(_Conv):
+    """2-d convolution (cross-correlation, as in ONNX `Conv`).
+
+    `y[n,m,p,q] = b[m] + sum_crs x[n,c, p s + r d - pad, q s + s' d - pad] w[m,c,r,s']`
+
+    x `(N, C, H, W)` to y `(N, M, P, Q)`, with `P = floor((H + pads - d (R - 1) - 1) / s) + 1`; `weight` `(M, C/groups, R, S)`,
+    `bias` `(M,)`. Gradients follow from the same map of indices:
+
+    `dx[n,c, p s + r d - pad, ...] += dy[n,m,p,q] w[m,c,r,s']` (the transposed convolution, `ConvTranspose2d`),
+    `dw[m,c,r,s'] = sum_npq dy[n,m,p,q] x[n,c, p s + r d - pad, ...]`, `db[m] = sum_npq dy[n,m,p,q]`.
+
+    `kernel_size`, `stride`, `dilation`: an int or one per axis. `padding`: an int, one per axis, a `(before, after)` pair
+    per axis, `"same"` (SAME_UPPER) or `"valid"`. `algorithm`: see `functional.conv2d`. `init`: how the parameters are drawn
+    (`layers/initializers.py`), by default as PyTorch does.
+    """
+
+    rank = 2
+    _convolve = staticmethod(functional.conv2d)
+    _backward_input = staticmethod(functional.conv2d_backward_input)
+    _backward_weight = staticmethod(functional.conv2d_backward_weight)
+    examples = (
+        ({"out_channels": 5, "kernel_size": 3}, (3, 7, 8)),
+        ({"out_channels": 4, "kernel_size": [2, 3], "stride": 2, "padding": [[1, 0], [2, 1]], "groups": 2}, (6, 9, 8)),
+        ({"out_channels": 3, "kernel_size": 3, "dilation": 2, "padding": "same", "bias": False}, (2, 8, 7)),
+        ({"out_channels": 6, "kernel_size": 3, "stride": 2, "padding": "same"}, (2, 9, 8)),
+        ({"out_channels": 17, "kernel_size": 1}, (4, 5, 5)),
+        ({"out_channels": 2, "kernel_size": 3, "algorithm": "einsum", "init": "kaiming_normal"}, (2, 6, 6)),
+    )
+
+
+class Conv3d(_Conv):
+    """3-d convolution (cross-correlation, as in ONNX `Conv`), of volumes or of films.
+
+    `y[n,m,o,p,q] = b[m] + sum_ctrs x[n,c, o s + t d - pad, p s + r d - pad, q s + s' d - pad] w[m,c,t,r,s']`
+
+    x `(N, C, D, H, W)` to y `(N, M, O, P, Q)`, each size as in `Conv2d`; `weight` `(M, C/groups, T, R, S)`, `bias` `(M,)`.
+    Arguments, gradients and first values are those of `Conv2d`; an `algorithm` is that of the last two axes.
+    """
+
+    rank = 3
+    _convolve = staticmethod(functional.conv3d)
+    _backward_input = staticmethod(functional.conv3d_backward_input)
+    _backward_weight = staticmethod(functional.conv3d_backward_weight)
+    examples = (
+        ({"out_channels": 4, "kernel_size": 3, "padding": 1}, (2, 4, 5, 3)),
+        (
+            {
+                "out_channels": 4,
+                "kernel_size": [2, 1, 3],
+                "stride": [2, 1, 2],
+                "padding": [[1, 2], [0, 0], [2, 1]],
+                "groups": 2,
+            },
+            (2, 5, 3, 6),
+        ),
+        ({"out_channels": 3, "kernel_size": [3, 2, 2], "stride": 2, "padding": "same", "bias": False}, (3, 1, 1, 1)),
+        ({"out_channels": 3, "kernel_size": [3, 1, 1], "dilation": 2, "padding": "same", "init": "orthogonal"}, (2, 5, 2, 3)),
+        ({"out_channels": 2, "kernel_size": [1, 1, 2], "padding": "valid"}, (3, 2, 3, 4)),
+    )

@@ -1,0 +1,141 @@
+"""Transposed convolution."""
+
+import math
+from typing import Any
+
+import numpy as np
+
+from .. import functional
+from ..layer import Layer, OnnxGraph, Shape
+from ..shapes import IntOrSequence, Padding, Transposed, conv_groups, per_axis, positive, transposed_window
+from ._checks import sample_of_rank, switch
+from .initializers import check_initializer, initial_parameters
+
+
+class ConvTranspose2d(Layer):
+    """2-d transposed convolution, as in ONNX `ConvTranspose`: the gradient of `Conv2d` with respect to its input.
+
+    `y[n,m,h,w] = b[m] + sum x[n,c,p,q] w[c,m,r,s']` over all `h = p s + r d - pad`, `w = q s + s' d - pad`
+
+    x `(N, C, P, Q)` to y `(N, M, H, W)`, with `H = (P - 1) s + d (R - 1) + 1 - pads + output_padding`; `weight`
+    `(C, M/groups, R, S)`, `bias` `(M,)`. It enlarges by learned interpolation (Zeiler et al. 2010; Dumoulin and Visin 2016).
+
+    `dx[n,c,p,q] = sum_mrs dy[n,m, p s + r d - pad, ...] w[c,m,r,s']`, which is `Conv2d` of dy with the same weight,
+    `dw[c,m,r,s'] = sum_npq x[n,c,p,q] dy[n,m, p s + r d - pad, ...]`, `db[m] = sum_nhw dy[n,m,h,w]`.
+
+    `padding` takes pixels away from the output; `"same"` leaves `P s` of them (SAME_UPPER). `output_padding`, less than the
+    stride or the dilation, adds some behind. Otherwise arguments are those of `Conv2d`. PyTorch's default draws within
+    `1 / sqrt(M/groups R S)`; for a named `init`, an output is taken for a sum of `C/groups R S` products.
+    """
+
+    fuses_relu = True
+    absorbs_affine = True
+    examples = (
+        ({"out_channels": 5, "kernel_size": 2, "stride": 2}, (3, 4, 5)),
+        ({"out_channels": 4, "kernel_size": [2, 3], "stride": [3, 2], "padding": [[1, 0], [0, 2]], "groups": 2}, (6, 3, 4)),
+        ({"out_channels": 2, "kernel_size": 3, "stride": 2, "padding": 1, "output_padding": 1, "bias": False}, (2, 4, 3)),
+        ({"out_channels": 3, "kernel_size": [4, 1], "stride": [2, 3], "padding": "same", "init": "orthogonal"}, (2, 3, 2)),
+        ({"out_channels": 3, "kernel_size": 2, "dilation": [3, 1], "output_padding": [2, 0], "groups": 3}, (3, 1, 1)),
+        ({"out_channels": 4, "kernel_size": 3, "padding": 1, "algorithm": "winograd", "init": "glorot_uniform"}, (2, 5, 6)),
+    )
+
+    def __init__(
+        self,
+        out_channels: int,
+        kernel_size: IntOrSequence,
+        *,
+        stride: IntOrSequence = 1,
+        padding: Padding = 0,
+        output_padding: IntOrSequence = 0,
+        dilation: IntOrSequence = 1,
+        groups: int = 1,
+        bias: bool = True,
+        algorithm: str = "auto",
+        init: str = "default",
+    ) -> None:
+        self.out_channels = positive(out_channels, "out_channels")
+        self.kernel_size, self.stride, self.padding, self.dilation = kernel_size, stride, padding, dilation
+        self.output_padding = output_padding
+        self.groups = positive(groups, "groups")
+        self.bias = switch(bias, "bias")
+        self.algorithm = functional.check_algorithm(algorithm)
+        self.init = check_initializer(init)
+        # Any size checks the arguments themselves; the input is not known yet.
+        self._window((1 << 33,) * 2)
+
+    def _options(self) -> dict[str, Any]:
+        return {
+            "stride": self.stride,
+            "padding": self.padding,
+            "output_padding": self.output_padding,
+            "dilation": self.dilation,
+            "groups": self.groups,
+            "algorithm": self.algorithm,
+        }
+
+    def _window(self, size: Shape) -> Transposed:
+        how: dict[str, Any] = {"stride": self.stride, "padding": self.padding, "dilation": self.dilation}
+        return transposed_window(size, self.kernel_size, **how, output_padding=self.output_padding)
+
+    def build(self, input_shape: Shape, rng: np.random.Generator) -> Shape:
+        channels, *size = sample_of_rank(input_shape, 2)
+        kernel = per_axis(self.kernel_size, 2, "kernel_size")
+        group, taps = conv_groups(channels, self.out_channels, self.groups), math.prod(kernel)
+        output = self._window(tuple(size)).output
+        filters, biases = self.out_channels // self.groups, self.out_channels if self.bias else None
+        fans = {"fan_in": group * taps, "fan_out": filters * taps}
+        shape = (channels, filters, *kernel)
+        self.params = initial_parameters(self.init, rng, shape, biases, **fans, groups=self.groups)
+        return (self.out_channels, *output)
+
+    def forward(self, x, *, training, affine=None, relu=False):
+        weight, bias, options = self.params["weight"], self.params.get("bias"), self._options()
+        if affine is not None:
+            scale, shift = affine
+            shift = shift if bias is None else bias * scale + shift
+            return functional.scale_shift(functional.conv_transpose2d(x, weight, **options), scale, shift, relu=relu), x
+        y = functional.conv_transpose2d(x, weight, bias, **options, relu=relu)
+        return y, (x, y if relu else None)
+
+    def backward(self, dy, cache):
+        x, y = cache
+        dy = dy if y is None else functional.relu_backward(dy, y)
+        self.accumulate(dy, (x, None))
+        return self.backward_input(dy, (x, None))
+
+    def backward_input(self, dy, cache):
+        x, y = cache
+        dy = dy if y is None else functional.relu_backward(dy, y)
+        return functional.conv_transpose2d_backward_input(dy, self.params["weight"], x.shape, **self._options())
+
+    def accumulate(self, dy, cache):
+        x, y = cache
+        dy = dy if y is None else functional.relu_backward(dy, y)
+        weight, options = self.params["weight"], self._options()
+        dw, db = functional.conv_transpose2d_backward_weight(dy, x, weight.shape, bias=self.bias, **options)
+        self.grads["weight"] += dw
+        if self.bias:
+            self.grads["bias"] += db
+
+    def to_onnx(self, graph: OnnxGraph, *inputs: str) -> str:
+        # Numbers even for "same": runtimes and versions of the standard disagree on where the odd pixel goes.
+        _, win, extra = self._window(graph.shape(inputs[0])[1:])
+        x, zeros = inputs[0], [more // step for more, step in zip(extra, win.stride, strict=True)]
+        if any(zeros):
+            # onnxruntime refuses output padding of a stride or more, which dilation allows: so many zeros behind x give it.
+            x = graph.op("Pad", x, np.array([0] * 6 + zeros, np.int64))
+        return graph.op(
+            "ConvTranspose",
+            x,
+            self.params["weight"],
+            self.params.get("bias"),
+            kernel_shape=list(win.kernel),
+            strides=list(win.stride),
+            dilations=list(win.dilation),
+            group=self.groups,
+            pads=[before for before, _ in win.padding] + [after for _, after in win.padding],
+            output_padding=[more % step for more, step in zip(extra, win.stride, strict=True)],
+        )
+
+    def multiply_adds(self, input_shape: Shape, output_shape: Shape) -> int:
+        return self.params["weight"].size * math.prod(input_shape[1:])
