@@ -42,7 +42,7 @@ def test_arguments_out_of_range(make, error, message):
 @pytest.mark.parametrize(
     ("layer", "shape", "message"),
     [
-        (cl.Conv1d(8, 3), (4, 5, 5), r"takes sequences \(C, L\); got a sample of shape \(4, 5, 5\)"),
+        (cl.Conv1d(8, 3), (4, 5, 5), r"takes signals \(C, L\); got a sample of shape \(4, 5, 5\)"),
         (cl.Conv3d(8, 3), (4, 5, 5), r"takes volumes \(C, D, H, W\); got a sample of shape \(4, 5, 5\)"),
         (cl.Conv1d(8, 5), (1, 3), "kernel 5 does not fit the 3 input; pad it or use a smaller kernel"),
         (cl.Conv3d(8, 3), (1, 2, 3, 3), "kernel 3x3x3 does not fit the 2x3x3 input"),
@@ -93,7 +93,7 @@ def test_a_transposed_convolution_undoes_the_shape_of_a_convolution():
 def test_a_transposed_convolution_takes_over_normalization_and_relu(layer, shape):
     x = cl.Input(shape)
     model = cl.Model(x, cl.ReLU()(cl.BatchNorm2d()(layer(x))), seed=0)
-    assert len(model._tasks_of_inference) == 1
+    assert len(model.passes.tasks_of_inference) == 1
     images = np.random.default_rng(0).standard_normal((5, *shape), np.float32)
     for _ in range(3):
         model.forward(images)
