@@ -173,15 +173,22 @@ ALWAYS_INLINE void convlayers_load_fours(const real *src, const ptrdiff_t *place
 #endif
 }
 
-ALWAYS_INLINE void convlayers_store_fours(real *dst, const vf *v) {
+ALWAYS_INLINE void convlayers_store_fours(real *dst, const ptrdiff_t *place, int joined, const vf *v) {
 #if VL >= 4
     vf w[4] = {v[0], v[1], v[2], v[3]};
     EXCHANGE(w, 4, 1)
     EXCHANGE(w, 4, 2)
-    for (int i = 0; i < 4; i++) *(vf *)(dst + i * VL) = w[i];
+    for (int i = 0; i < 4; i++) {
+        real *quarter = dst + place[i * (VL / 4)];
+        if (joined || VL == 4)
+            *(vf *)quarter = w[i];
+        else
+            for (int t = 0; t < VL / 4; t++) memcpy(dst + place[i * (VL / 4) + t], (const real *)(w + i) + 4 * t, 4 * sizeof(real));
+    }
 #else
+    (void)joined;
     for (int i = 0; i < 4; i++)
-        for (int l = 0; l < VL; l++) dst[4 * l + i] = ((const real *)v)[i * VL + l];
+        for (int t = 0; t < VL; t++) dst[place[t] + i] = ((const real *)v)[i * VL + t];
 #endif
 }
 

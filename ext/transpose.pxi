@@ -8,7 +8,7 @@
 cdef extern from "vec.h" nogil:
     void transpose_square "convlayers_transpose_square"(vf* v)
     void load_fours "convlayers_load_fours"(const real* src, const Py_ssize_t* place, bint joined, vf* v)
-    void store_fours "convlayers_store_fours"(real* dst, const vf* v)
+    void store_fours "convlayers_store_fours"(real* dst, const Py_ssize_t* place, bint joined, const vf* v)
 
 
 cdef inline void transpose_vectors(

@@ -40,6 +40,7 @@ cdef struct Winograd:
     Py_ssize_t blocks
     Py_ssize_t splits           # parts of the filters, each a unit of work
     Py_ssize_t* step            # k * PANEL
+    Py_ssize_t* staged          # 4 t: where the tiles of a vector lie in rows of their own
     real* filters_in            # transformed: [group][value][tile of rows][channel][row]
     Py_ssize_t filter_values    # from one value to the next
     char* workspace
@@ -54,6 +55,8 @@ cdef struct Winograd:
 # What one thread works with.
 cdef struct Workspace:
     Py_ssize_t* place           # of each tile of a block in the copied lines
+    Py_ssize_t* target          # and in dst, for its first filter
+    bint* joined                # of each vector of tiles, in both
     real* copy                  # the lines of one channel, padded
     real* inputs                # transformed tiles: [value][panel][channel][PANEL]
     real* products              # [value][filter][tile]
@@ -64,6 +67,8 @@ cdef size_t place_workspace(Winograd* g, Workspace* space, size_t cursor) noexce
     """One thread's buffers, at `cursor`; the address behind them."""
     cdef Py_ssize_t values = g.size * g.size, lines = min(g.images * g.lines, g.block // g.across + 2)
     space.place = <Py_ssize_t*> take(&cursor, g.block * sizeof(Py_ssize_t))
+    space.target = <Py_ssize_t*> take(&cursor, g.block * sizeof(Py_ssize_t))
+    space.joined = <bint*> take(&cursor, g.block // VL * sizeof(bint))
     # Two rows of halo for each image that a block touches, and a vector to spare.
     space.copy = <real*> take(&cursor, ((lines * g.m + 2 * (lines // g.lines + 2)) * g.pitch + VL) * sizeof(real))
     space.inputs = <real*> take(&cursor, values * g.values_in * sizeof(real))
@@ -94,6 +99,7 @@ cdef void choose_winograd_blocks(Winograd* g, int threads) noexcept nogil:
 cdef size_t winograd_memory(Winograd* g, int threads, size_t cursor) noexcept nogil:
     cdef Workspace space
     g.step = <Py_ssize_t*> take(&cursor, g.channels * sizeof(Py_ssize_t))
+    g.staged = <Py_ssize_t*> take(&cursor, VL * sizeof(Py_ssize_t))
     g.filters_in = <real*> take(&cursor, g.groups * g.size * g.size * g.filter_values * sizeof(real))
     g.workspace_bytes = <Py_ssize_t> place_workspace(g, &space, 0)
     g.workspace = <char*> take(&cursor, threads * g.workspace_bytes)
@@ -151,28 +157,39 @@ cdef void transform_filters(
 # Tiles
 
 
-cdef inline void copy_row(
-    const real* src, const real* end, Py_ssize_t width, Py_ssize_t left, Py_ssize_t count, real* dst
-) noexcept nogil:
-    """dst[j] = src[j - left], zero outside 0 .. width: a row of an image, padded. Writes up to VL - 1 values behind it."""
-    cdef Py_ssize_t begin = min(count, max(0, left)), last = max(begin, min(count, width + left))
-    zero_run(dst, begin)
-    copy_run(src + begin - left, end, 1, dst + begin, last - begin)
-    zero_run(dst + last, count - last)
-
-
 cdef void copy_tile_lines(Winograd* g, const real* src, Py_ssize_t first, Py_ssize_t last, real* dst) noexcept nogil:
-    """The rows of one channel that the lines of tiles first .. last - 1 read, padded; those of an image once."""
-    cdef Py_ssize_t line = first, next, n, h, row
+    """The rows of one channel that the lines of tiles first .. last - 1 read, padded; those of an image once.
+
+    Writes up to VL - 1 values behind a row. Rows are copied in vectors that run over into the next one where that can be
+    done: bounded value by value, they took as long as their transforms.
+    """
+    cdef Py_ssize_t begin = min(g.pitch, max(0, g.left)), close = max(begin, min(g.pitch, g.width + g.left)), skip = begin - g.left
+    cdef Py_ssize_t line = first, next, n, h, row, j
+    cdef const real* at
+    cdef const real* safe = g.src_end
+    if begin > VL or g.pitch - close > VL or vectors_over(close - begin) * VL > g.images * g.image:
+        safe = NULL
+    else:
+        safe -= vectors_over(close - begin) * VL
     while line < last:
         n = line // g.lines
         next = min(last, (n + 1) * g.lines)
         h = line % g.lines * g.m - g.top
         for row in range((next - line) * g.m + 2):
-            if 0 <= h + row < g.height:
-                copy_row(src + n * g.image + (h + row) * g.width, g.src_end, g.width, g.left, g.pitch, dst)
-            else:
+            at = src + n * g.image + (h + row) * g.width + skip
+            if not 0 <= h + row < g.height:
                 zero_run(dst, g.pitch)
+            elif at <= safe:
+                store(dst, splat(0))
+                j = 0
+                while j < close - begin:
+                    store(dst + begin + j, load(at + j))
+                    j += VL
+                store(dst + close, splat(0))
+            else:
+                zero_run(dst, begin)
+                copy_run(at, g.src_end, 1, dst + begin, close - begin)
+                zero_run(dst + close, g.pitch - close)
             dst += g.pitch
         line = next
 
@@ -189,13 +206,25 @@ cdef void prefetch_tile_lines(Winograd* g, const real* src, Py_ssize_t first, Py
         line = next
 
 
-cdef void place_block(Winograd* g, Py_ssize_t t0, Py_ssize_t t1, Py_ssize_t* place) noexcept nogil:
-    """Where each tile of a block begins in the copied lines; those behind the last are where the last one is."""
-    cdef Py_ssize_t t, line, first = t0 // g.across, images
+cdef bint is_joined(const Py_ssize_t* place) noexcept nogil:
+    """Whether each quarter of a vector's tiles lies in one piece: with m = 4, neighbours in one line."""
+    cdef Py_ssize_t t
+    for t in range(1, VL):
+        if t % max(1, VL // 4) != 0 and place[t] != place[t - 1] + 4:
+            return False
+    return VL >= 4
+
+
+cdef void place_block(Winograd* g, Py_ssize_t image_stride, Py_ssize_t t0, Py_ssize_t t1, Workspace* space) noexcept nogil:
+    """Where each tile of a block begins in the copied lines and in dst; those behind the last are where the last one is."""
+    cdef Py_ssize_t t, v, line, first = t0 // g.across, images
     for t in range(t0, t0 + vectors_over(t1 - t0) * VL):
         line = min(t, t1 - 1) // g.across
         images = line // g.lines - first // g.lines
-        place[t - t0] = ((line - first) * g.m + 2 * images) * g.pitch + min(t, t1 - 1) % g.across * g.m
+        space.place[t - t0] = ((line - first) * g.m + 2 * images) * g.pitch + min(t, t1 - 1) % g.across * g.m
+        space.target[t - t0] = line // g.lines * image_stride + (line % g.lines * g.q + min(t, t1 - 1) % g.across) * g.m
+    for v in range(vectors_over(t1 - t0)):
+        space.joined[v] = g.m == 4 and is_joined(space.place + v * VL)
 
 
 cdef inline void input_tiles "convlayers_winograd_input_tiles"(
@@ -217,22 +246,11 @@ cdef inline void input_tiles "convlayers_winograd_input_tiles"(
             store(dst + (i * size + j) * ldv, v[i])
 
 
-cdef bint is_joined(Winograd* g, const Py_ssize_t* place) noexcept nogil:
-    """Whether each quarter of a vector's tiles lies in one piece: with m = 4, neighbours in one line."""
-    cdef Py_ssize_t t
-    for t in range(1, VL):
-        if t % max(1, VL // 4) != 0 and (g.m != 4 or place[t] != place[t - 1] + 4):
-            return False
-    return VL >= 4
-
-
 cdef void transform_block(Winograd* g, const real* src, Py_ssize_t t0, Py_ssize_t t1, Workspace* space) noexcept nogil:
     """The tiles t0 .. t1 of all channels of one group: [value][panel][channel][PANEL]."""
     cdef Py_ssize_t c, v, vectors = vectors_over(t1 - t0)
     cdef const Py_ssize_t* place
-    cdef bint joined
     cdef real* dst
-    place_block(g, t0, t1, space.place)
     for c in range(g.channels):
         if c + 1 < g.channels:
             prefetch_tile_lines(g, src + (c + 1) * g.height * g.width, t0 // g.across, (t1 - 1) // g.across + 1)
@@ -240,10 +258,9 @@ cdef void transform_block(Winograd* g, const real* src, Py_ssize_t t0, Py_ssize_
         for v in range(vectors):
             dst = space.inputs + (v // 2 * g.channels + c) * PANEL + v % 2 * VL
             place = space.place + v * VL
-            joined = is_joined(g, place)
             if g.size == 4:
-                input_tiles(4, space.copy, g.pitch, place, joined, dst, g.values_in)
-            elif joined:
+                input_tiles(4, space.copy, g.pitch, place, False, dst, g.values_in)
+            elif space.joined[v]:
                 input_tiles(6, space.copy, g.pitch, place, True, dst, g.values_in)
             else:
                 input_tiles(6, space.copy, g.pitch, place, False, dst, g.values_in)
@@ -271,8 +288,10 @@ cdef void multiply_block(
                 run_tile(<int> args.lda, <int> min(2, vectors - v), &args)
 
 
-cdef void output_tiles(Winograd* g, const real* products, vf bias, real* outputs) noexcept nogil:
-    """A^T M A for VL tiles: rows of the tiles' outputs, [row][tile][4 values]; for m = 2 both rows in one piece of four."""
+cdef void output_tiles(
+    Winograd* g, const real* products, vf bias, real* dst, Py_ssize_t row, const Py_ssize_t* place, bint joined
+) noexcept nogil:
+    """A^T M A for VL tiles: rows of the tiles' outputs, `row` values apart; for m = 2 both rows in one piece of four."""
     cdef vf half[24]
     cdef vf y[16]
     cdef int i, j
@@ -286,7 +305,7 @@ cdef void output_tiles(Winograd* g, const real* products, vf bias, real* outputs
             for j in range(4):
                 y[j] = y[j] + bias
                 y[j] = vrelu(y[j]) if g.relu else y[j]
-            store_fours(outputs + i * g.row, y)
+            store_fours(dst + i * row, place, joined, y)
     else:
         for j in range(4):
             for i in range(4):
@@ -297,7 +316,7 @@ cdef void output_tiles(Winograd* g, const real* products, vf bias, real* outputs
         for j in range(4):
             y[j] = y[j] + bias
             y[j] = vrelu(y[j]) if g.relu else y[j]
-        store_fours(outputs, y)
+        store_fours(dst, place, joined, y)
 
 
 cdef void store_run(const real* src, Py_ssize_t count, real* dst) noexcept nogil:
@@ -359,20 +378,30 @@ cdef void run_winograd_unit(Winograd* g, Py_ssize_t unit, char* workspace) noexc
     cdef Py_ssize_t split = unit % g.splits, block = unit // g.splits % g.blocks, group = unit // g.splits // g.blocks
     cdef Py_ssize_t count = tile_count(g.filters), first = split * count // g.splits, last = (split + 1) * count // g.splits
     cdef Py_ssize_t t0 = block * g.block, t1 = min(g.tiles, t0 + g.block), m, v, area = g.p * g.q
+    cdef bint whole = g.m == 4 and g.p == 4 * g.lines and g.q == 4 * g.across
+    cdef real* dst
+    cdef const real* products
     cdef Workspace space
     cdef vf bias = splat(0)
     place_workspace(g, &space, <size_t> workspace)
+    place_block(g, g.groups * g.filters * area, t0, t1, &space)
     transform_block(g, g.src + group * g.channels * g.height * g.width, t0, t1, &space)
     multiply_block(g, g.filters_in + group * g.size * g.size * g.filter_values, vectors_over(t1 - t0), first, last,
                    space.inputs, space.products)
     for m in range(tile_start(first, g.filters), tile_start(last, g.filters)):
         if g.bias != NULL:
             bias = splat(g.bias[group * g.filters + m])
-        for v in range(vectors_over(t1 - t0)):
-            output_tiles(g, space.products + m * g.block + v * VL, bias, space.outputs + 4 * v * VL)
+        dst = g.dst + (group * g.filters + m) * area
         if m + 1 < tile_start(last, g.filters):
-            prefetch_outputs(g, g.dst + (group * g.filters + m + 1) * area, g.groups * g.filters * area, t0, t1)
-        store_tiles(g, space.outputs, g.groups * g.filters * area, t0, t1, g.dst + (group * g.filters + m) * area)
+            prefetch_outputs(g, dst + area, g.groups * g.filters * area, t0, t1)
+        for v in range(vectors_over(t1 - t0)):
+            products = space.products + m * g.block + v * VL
+            if whole:
+                output_tiles(g, products, bias, dst, g.q, space.target + v * VL, space.joined[v])
+            else:
+                output_tiles(g, products, bias, space.outputs + 4 * v * VL, g.row, g.staged, True)
+        if not whole:
+            store_tiles(g, space.outputs, g.groups * g.filters * area, t0, t1, dst)
 
 
 cdef winograd(
@@ -393,6 +422,8 @@ cdef winograd(
     with nogil:
         for u in range(g.channels):
             g.step[u] = u * PANEL
+        for u in range(VL):
+            g.staged[u] = 4 * u
         with parallel(num_threads=threads):
             for u in prange(g.groups * tile_count(g.filters), schedule="static"):
                 transform_filters(g, taps, end, row_stride, channel_stride, flipped, u)
