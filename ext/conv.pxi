@@ -7,8 +7,11 @@
 # the block, the mode or the thread: the same bits.
 
 # Bytes of the padded copy that one thread works on: it must stay in the second-level cache beside a panel of filters.
+# And of the panels that are packed together from planes that lie far apart: a few cache lines of each at a time.
 cdef enum:
     COPY_BYTES = 256 * 1024
+    PANELS_BYTES = 64 * 1024
+    MOST_PANELS = 8
 
 
 cdef struct Gather:
@@ -26,7 +29,8 @@ cdef struct Gather:
     const real* bias
     bint relu
     Mode mode
-    bint panels                 # whether a panel is packed for all taps before the tiles read it
+    Py_ssize_t panels           # how many are packed together for all taps before the tiles read them, 0 for none
+    Py_ssize_t panel            # values from one to the next
     Py_ssize_t block            # output rows of a block
     Py_ssize_t blocks
     Py_ssize_t splits           # parts of the filters, each a unit of work
@@ -65,9 +69,11 @@ cdef void choose_blocks(Gather* g, int threads) noexcept nogil:
     g.workspace_bytes = g.copy_bytes
     # In place, the taps of a 1 x 1 kernel lie a plane apart: each tile would fetch them anew, from sets of the cache that
     # planes of 4 KiB share.
-    g.panels = g.mode == PACKED or (g.mode == PLAIN and tile_count(g.filters) > 1)
-    if g.panels:
-        g.workspace_bytes += (g.depth * PANEL + PANEL) * <Py_ssize_t> sizeof(real)
+    g.panel = g.depth * PANEL + VL
+    g.panels = 1 if g.mode == PACKED else 0
+    if g.mode == PLAIN and tile_count(g.filters) > 1:
+        g.panels = max(1, min(MOST_PANELS, PANELS_BYTES // (g.panel * <Py_ssize_t> sizeof(real))))
+    g.workspace_bytes += g.panels * g.panel * <Py_ssize_t> sizeof(real)
     g.workspace_bytes = (g.workspace_bytes + 63) // 64 * 64
 
 
@@ -124,21 +130,23 @@ cdef void pack_filters(
                         k += 1
 
 
-cdef void pack_panel(Gather* g, Plan* plan, Py_ssize_t v, int vecs, const real* copy, real* panel) noexcept nogil:
-    """Two vectors of outputs for every tap, side by side.
+cdef void pack_panels(Gather* g, Plan* plan, Py_ssize_t first, Py_ssize_t last, const real* copy, real* panels) noexcept nogil:
+    """The vectors first .. last of outputs for every tap, two and two of them side by side.
 
     A run is copied as a whole vector; what it writes too much lies where the next run, or the next tap, writes later.
     """
-    cdef Py_ssize_t k, u, r
+    cdef Py_ssize_t k, v, r
+    cdef real* panel
     cdef Run* run
     for k in range(g.depth):
-        for u in range(vecs):
-            for r in range(plan.begin[v + u], plan.begin[v + u + 1]):
+        for v in range(first, last):
+            panel = panels + (v - first) // 2 * g.panel + k * PANEL + v % 2 * VL
+            for r in range(plan.begin[v], plan.begin[v + 1]):
                 run = plan.runs + r
-                store(panel + k * PANEL + u * VL + run.lane, load(copy + g.place[k] + run.src))
+                store(panel + run.lane, load(copy + g.place[k] + run.src))
             if g.mode == PLAIN:
-                # The next panel's values; planes lie too far apart for the processor to see them coming.
-                prefetch_line(copy + g.place[k] + plan.src[v + u] + PANEL, 0)
+                # The next panels' values; planes lie too far apart for the processor to see them coming.
+                prefetch_line(copy + g.place[k] + plan.src[v] + g.panels * PANEL, 0)
 
 
 cdef void scatter(Plan* plan, Py_ssize_t v, const real* values, real* dst, Py_ssize_t stride) noexcept nogil:
@@ -194,7 +202,7 @@ cdef void run_unit(Gather* g, Py_ssize_t unit, char* workspace) noexcept nogil:
     cdef Py_ssize_t split = unit % g.splits, block, group, image, tiles = tile_count(g.filters), v, begin
     cdef const real* src
     cdef real* copy = <real*> workspace
-    cdef real* panel = <real*> (workspace + g.copy_bytes)
+    cdef real* panels = <real*> (workspace + g.copy_bytes)
     cdef real* dst
     cdef Plan* plan
     cdef Tile t
@@ -212,10 +220,11 @@ cdef void run_unit(Gather* g, Py_ssize_t unit, char* workspace) noexcept nogil:
     t.depth = g.depth
     t.accumulate, t.relu = False, g.relu
     for v in range(0, plan.vectors, 2):
-        if g.panels:
-            pack_panel(g, plan, v, <int> min(2, plan.vectors - v), src, panel)
-            t.b0 = panel
-            t.b1 = panel + VL
+        if g.panels > 0:
+            if v // 2 % g.panels == 0:
+                pack_panels(g, plan, v, min(v + 2 * g.panels, plan.vectors), src, panels)
+            t.b0 = panels + v // 2 % g.panels * g.panel
+            t.b1 = t.b0 + VL
             t.step = g.packed
         else:
             t.b0 = src + plan.src[v]
