@@ -63,7 +63,7 @@ def extensions():
                 define_macros=macros + ([("CONVLAYERS_DOUBLE", None)] if dtype == "float64" else []),
                 extra_compile_args=COMMON + flags,
                 extra_link_args=LINK,
-                depends=["ext/vec.h", "ext/shuffle.h", "ext/bodies.h"],
+                depends=["ext/vec.h", "ext/elementary.h", "ext/activations.h", "ext/shuffle.h", "ext/bodies.h"],
             )
 
 

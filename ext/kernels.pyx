@@ -36,6 +36,8 @@ include "depthwise_copy.pxi"
 include "depthwise.pxi"
 include "depthwise_weight.pxi"
 include "pointwise.pxi"
+include "activations.pxi"
+include "softmax.pxi"
 include "loss.pxi"
 include "update.pxi"
 

@@ -6,6 +6,7 @@ objects are an `ArrayTypeError`. Images are `(N, C, H, W)`.
 """
 
 from ._arrays import as_array
+from .activations import activation, activation_backward, prelu, prelu_backward, softmax, softmax_backward
 from .batchnorm import BatchNormPass, batch_norm, batch_norm_backward, scale_shift
 from .conv import (
     conv1d,
@@ -32,18 +33,7 @@ from .dropout import dropout_factors
 from .join import concat, multiply, multiply_backward, split
 from .loss import cross_entropy
 from .plan import ALGORITHMS, check_algorithm, explain_conv2d
-from .pointwise import (
-    add,
-    column_sums,
-    relu,
-    relu_backward,
-    sigmoid,
-    sigmoid_backward,
-    softmax,
-    softmax_backward,
-    tanh,
-    tanh_backward,
-)
+from .pointwise import add, column_sums, relu, relu_backward
 from .pool import (
     adaptive_avg_pool,
     adaptive_avg_pool_backward,
@@ -80,6 +70,8 @@ __all__ = [
     "ALGORITHMS",
     "PAD_MODES",
     "BatchNormPass",
+    "activation",
+    "activation_backward",
     "adam",
     "adaptive_avg_pool",
     "adaptive_avg_pool_backward",
@@ -140,20 +132,18 @@ __all__ = [
     "pad_backward",
     "permute",
     "pool_counts",
+    "prelu",
+    "prelu_backward",
     "relu",
     "relu_backward",
     "rmsprop",
     "scale_shift",
     "sgd",
-    "sigmoid",
-    "sigmoid_backward",
     "softmax",
     "softmax_backward",
     "split",
     "stochastic_pool",
     "stochastic_pool_backward",
-    "tanh",
-    "tanh_backward",
     "upsample",
     "upsample_backward",
 ]

@@ -29,61 +29,6 @@ def relu_backward(dy: np.ndarray, y: np.ndarray) -> np.ndarray:
     return dx
 
 
-def sigmoid(x: np.ndarray) -> np.ndarray:
-    """`1 / (1 + e^-x)`, any shape; through tanh, which does not overflow."""
-    x = as_array(x, "sigmoid: x")
-    y = np.multiply(x, 0.5, out=memory.empty(x.shape, x.dtype))
-    np.tanh(y, out=y)
-    y *= 0.5
-    y += 0.5
-    return y
-
-
-def sigmoid_backward(dy: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """`dy y (1 - y)`, from the output `y` of `sigmoid`."""
-    y = as_array(y, "sigmoid: y")
-    dy = check_gradient(dy, y.shape, "sigmoid", y.dtype)
-    dx = np.subtract(1, y, out=memory.empty(y.shape, y.dtype))
-    dx *= y
-    dx *= dy
-    return dx
-
-
-def tanh(x: np.ndarray) -> np.ndarray:
-    """The hyperbolic tangent, any shape."""
-    x = as_array(x, "tanh: x")
-    return np.tanh(x, out=memory.empty(x.shape, x.dtype))
-
-
-def tanh_backward(dy: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """`dy (1 - y^2)`, from the output `y` of `tanh`."""
-    y = as_array(y, "tanh: y")
-    dy = check_gradient(dy, y.shape, "tanh", y.dtype)
-    dx = np.multiply(y, y, out=memory.empty(y.shape, y.dtype))
-    np.subtract(1, dx, out=dx)
-    dx *= dy
-    return dx
-
-
-def softmax(x: np.ndarray, axis: int) -> np.ndarray:
-    """`e^(x_i - max x) / sum_j e^(x_j - max x)` along an axis."""
-    x = as_array(x, "softmax: x")
-    y = np.subtract(x, x.max(axis=axis, keepdims=True), out=memory.empty(x.shape, x.dtype))
-    np.exp(y, out=y)
-    y /= y.sum(axis=axis, keepdims=True)
-    return y
-
-
-def softmax_backward(dy: np.ndarray, y: np.ndarray, axis: int) -> np.ndarray:
-    """`y (dy - sum_j dy_j y_j)`, from the output `y` of `softmax`."""
-    y = as_array(y, "softmax: y")
-    dy = check_gradient(dy, y.shape, "softmax", y.dtype)
-    dx = np.multiply(dy, y, out=memory.empty(y.shape, y.dtype))
-    np.subtract(dy, dx.sum(axis=axis, keepdims=True), out=dx)
-    dx *= y
-    return dx
-
-
 def add(arrays: Sequence[np.ndarray]) -> np.ndarray:
     """The sum of two or more arrays of one shape, added in order."""
     total = as_array(arrays[0], "add: input 0")

@@ -18,5 +18,7 @@ if TYPE_CHECKING:
     from .mixed_pooling import *
     from .normalization import *
     from .reshape import *
+    from .smooth_activations import *
+    from .softmax import *
     from .stochastic_pooling import *
     from .upsample import *

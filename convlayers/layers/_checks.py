@@ -1,5 +1,6 @@
 """Checks that several layers share."""
 
+import math
 from collections.abc import Callable, Iterable, Sequence
 from numbers import Real
 from typing import Any
@@ -9,13 +10,13 @@ import numpy as np
 from ..errors import ArrayTypeError, ConfigError, ShapeError
 from ..layer import Shape
 
-_SAMPLES = {1: "signals (C, L)", 2: "images (C, H, W)", 3: "volumes (C, D, H, W)"}
+_SAMPLES = {0: "vectors (C,)", 1: "signals (C, L)", 2: "images (C, H, W)", 3: "volumes (C, D, H, W)"}
 
 
-def sample_of_rank(shape: Shape, rank: int) -> Shape:
-    """`shape` if it is that of a sample with channels and `rank` spatial axes."""
-    if len(shape) != rank + 1:
-        raise ShapeError(f"takes {_SAMPLES[rank]}; got a sample of shape {tuple(shape)}")
+def sample_of_rank(shape: Shape, *ranks: int) -> Shape:
+    """`shape` if it is that of a sample with channels and as many spatial axes as one of `ranks` says."""
+    if len(shape) - 1 not in ranks:
+        raise ShapeError(f"takes {' or '.join(_SAMPLES[rank] for rank in ranks)}; got a sample of shape {tuple(shape)}")
     return shape
 
 
@@ -63,6 +64,11 @@ def number(value: float, name: str, rule: str, fits: Callable[[float], bool]) ->
     if isinstance(value, bool) or not isinstance(value, Real) or not fits(float(value)):
         raise ConfigError(f"{name} must be {rule}; got {value!r}")
     return value
+
+
+def finite(value: float, name: str) -> float:
+    """`value` if it is a finite real number."""
+    return number(value, name, "a finite number", math.isfinite)
 
 
 def integers(value: Sequence[int], name: str, rule: str, fits: Callable[[Sequence[int]], bool]) -> Sequence[int]:

@@ -107,8 +107,8 @@ def ordered(inputs: Sequence[Node], outputs: Sequence[Node]) -> list[Node]:
 
 
 def snake_case(name: str) -> str:
-    """`MaxPool2d` to `max_pool2d`, `ReLU` to `relu`."""
-    parted = re.sub(r"(?<=[a-z0-9])(?=[A-Z])(?!(?<=e)LU)", "_", name)
+    """`MaxPool2d` to `max_pool2d`, `ReLU` to `relu`, `SiLU` to `silu`."""
+    parted = re.sub(r"(?<=[a-z0-9])(?=[A-Z])(?!(?<=[ei])LU)", "_", name)
     return parted.lower()
 
 

@@ -4,6 +4,7 @@ Letters: `N C *size` the input, `M` filters of `*kernel` taps, `*output` the out
 serve any number of spatial axes; `win` is a `convlayers.shapes.Window`. Nothing here is optimised.
 """
 
+from .activations import ACTIVATIONS, activation, activation_backward, prelu, prelu_backward, softmax, softmax_backward
 from .batchnorm import batch_norm_backward, batch_norm_forward, moments
 from .conv import conv_backward_input, conv_backward_weight, conv_forward
 from .loss import cross_entropy
