@@ -13,7 +13,8 @@
 # A channel is cut into blocks that fit the first-level cache. The deviations of a block are taken from its own mean, in a
 # second pass over the cached block, and blocks are merged in double and in order (Chan, Golub and LeVeque 1983): the
 # variance keeps its digits for any mean, and the bits do not depend on the thread. One thread takes a whole channel through
-# all passes, since a channel mostly fits the second-level cache; with few channels, the threads share its blocks.
+# all passes, since a channel mostly fits the second-level cache; with few channels, the threads share its blocks. Planes of
+# one pixel, vectors (N, C), have passes of their own in batchnorm_vectors.pxi.
 
 cdef enum:
     NORM_BLOCK = 4096           # values: 16 KiB of float32
@@ -64,7 +65,7 @@ cdef void open_norm(
     Norm* g, const real[:, :, ::1] x, double[:, ::1] moments, real[:, ::1] affine, real[:, :, ::1] out, double eps
 ) noexcept nogil:
     g.images, g.channels, g.area, g.eps = x.shape[0], x.shape[1], x.shape[2], eps
-    g.together = max(1, NORM_BLOCK // g.area)
+    g.together = BLOCK_ROWS if g.area == 1 else max(1, NORM_BLOCK // g.area)
     g.pieces = (g.area + NORM_BLOCK - 1) // NORM_BLOCK
     g.blocks = (g.images + g.together - 1) // g.together * g.pieces
     g.x, g.out, g.mean, g.var = &x[0, 0, 0], &out[0, 0, 0], &moments[0, 0], &moments[1, 0]
@@ -209,11 +210,11 @@ cdef void merge_moments(Norm* g, Py_ssize_t c) noexcept nogil:
     g.var[c] = squares / count
 
 
-cdef void fill_affine(Norm* g, Py_ssize_t c) noexcept nogil:
-    cdef double scale = g.weight[c] / sqrt(g.var[c] + g.eps)
+cdef void fill_affine(Norm* g, Py_ssize_t c, double weight, double bias) noexcept nogil:
+    cdef double scale = weight / sqrt(g.var[c] + g.eps)
     g.center[c] = <real> g.mean[c]
     g.scale[c] = <real> scale
-    g.shift[c] = <real> (g.bias[c] - (g.mean[c] - g.center[c]) * scale)
+    g.shift[c] = <real> (bias - (g.mean[c] - g.center[c]) * scale)
 
 
 cdef void normalise_block(Norm* g, bint relu, Py_ssize_t c, Py_ssize_t block) noexcept nogil:
@@ -236,12 +237,15 @@ def batch_norm_forward(
     buffer = _scratch(2 * g.channels * g.blocks * <Py_ssize_t> sizeof(double))
     g.partial = <double*> &buffer[0]
     with nogil, parallel(num_threads=threads):
-        if training and g.channels >= 2 * threads:
+        if g.area == 1:
+            for u in prange((g.channels + STRIP - 1) // STRIP, schedule="static"):
+                strip_forward(&g, training, relu, u * STRIP)
+        elif training and g.channels >= 2 * threads:
             for c in prange(g.channels, schedule="static"):
                 for b in range(g.blocks):
                     block_moments(&g, c, b)
                 merge_moments(&g, c)
-                fill_affine(&g, c)
+                fill_affine(&g, c, g.weight[c], g.bias[c])
                 for b in range(g.blocks):
                     normalise_block(&g, relu, c, b)
         else:
@@ -251,7 +255,7 @@ def batch_norm_forward(
             for c in prange(g.channels, schedule="static"):
                 if training:
                     merge_moments(&g, c)
-                fill_affine(&g, c)
+                fill_affine(&g, c, g.weight[c], g.bias[c])
             # Neighbouring channels one after the other, as they lie in memory.
             for u in prange(g.channels * g.blocks, schedule="static"):
                 normalise_block(&g, relu, u % g.channels, u // g.channels)
@@ -264,21 +268,26 @@ cdef void block_gradients(Norm* g, bint relu, Py_ssize_t c, Py_ssize_t block) no
         sum_block(GRADIENTS, False, g, c, block, g.center[c], block_sums(g, c, block))
 
 
+cdef double fill_slope(Norm* g, Py_ssize_t c, double total, double product) noexcept nogil:
+    """What dx takes of total = sum g and product = sum g (x - center); the return value is sum g (x - mean) / sqrt(var + eps)."""
+    cdef double rest = g.mean[c] - g.center[c], m = <double> (g.images * g.area), slope
+    cdef double inverse = 1 / sqrt(g.var[c] + g.eps)
+    product = (product - rest * total) * inverse
+    slope = -g.scale[c] * product * inverse / m
+    g.slope[c] = <real> slope
+    g.offset[c] = <real> (-g.scale[c] * total / m - slope * rest)
+    return product
+
+
 cdef void merge_gradients(Norm* g, Py_ssize_t c) noexcept nogil:
     """dw and db, and what dx takes of them."""
-    cdef double total = 0, product = 0, rest = g.mean[c] - g.center[c], m = <double> (g.images * g.area), slope
-    cdef double inverse = 1 / sqrt(g.var[c] + g.eps)
+    cdef double total = 0, product = 0
     cdef Py_ssize_t block
     for block in range(g.blocks):
         total += block_sums(g, c, block)[0]
         product += block_sums(g, c, block)[1]
-    # Up to here the deviation was from the center; the mean lies `rest` beyond it.
-    product = (product - rest * total) * inverse
     g.db[c] = <real> total
-    g.dw[c] = <real> product
-    slope = -g.scale[c] * product * inverse / m
-    g.slope[c] = <real> slope
-    g.offset[c] = <real> (-g.scale[c] * total / m - slope * rest)
+    g.dw[c] = <real> fill_slope(g, c, total, product)
 
 
 cdef void spread_block(Norm* g, bint training, bint relu, Py_ssize_t c, Py_ssize_t block) noexcept nogil:
@@ -307,7 +316,10 @@ def batch_norm_backward(
     g.slope = <real*> (g.partial + 2 * channels * g.blocks)
     g.offset = g.slope + channels
     with nogil, parallel(num_threads=threads):
-        if channels >= 2 * threads:
+        if g.area == 1:
+            for u in prange((channels + STRIP - 1) // STRIP, schedule="static"):
+                strip_backward(&g, training, relu, u * STRIP)
+        elif channels >= 2 * threads:
             for c in prange(channels, schedule="static"):
                 for b in range(g.blocks):
                     block_gradients(&g, relu, c, b)

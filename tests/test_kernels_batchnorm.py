@@ -90,6 +90,22 @@ def test_planes_beside_the_edges_of_a_vector(isa, dtype):
         assert_fused((2, 3, 1, area), dtype)
 
 
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("shape", [(5, 7), (4, 3, 9), (2, 3, 2, 3, 4), (3, 2, 1, 1, 1)])
+def test_any_number_of_axes(shape, dtype):
+    check(shape, dtype)
+    assert_fused(shape, dtype)
+
+
+# Vectors have passes of their own: channels beside a strip, images beside a block of rows.
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("images", [5, 255, 256, 257, 600])
+@pytest.mark.parametrize("channels", [1, 31, 32, 33, 70])
+def test_vectors(images, channels, dtype):
+    check((images, channels), dtype, mean=3)
+    assert_fused((images, channels), dtype)
+
+
 # Planes beside a block, images beside it, and several pieces a plane; few channels share their blocks among the threads.
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize(
@@ -116,7 +132,7 @@ def test_channels_beside_the_edges_of_a_block(shape, dtype):
 @pytest.mark.parametrize("mean", [1e4, -3e5])
 def test_a_mean_far_larger_than_the_deviation(mean, dtype):
     """Mean 1e4 and deviation 1: the sum of squares alone would leave no digit of the variance in float32."""
-    for shape in ((8, 3, 32, 32), (2, 2, 5, 7)):
+    for shape in ((8, 3, 32, 32), (2, 2, 5, 7), (200, 5)):
         check(shape, dtype, 3, mean)
         x, dy, weight, bias, *_ = drawn(shape, dtype, 3, mean)
         y, done = functional.batch_norm(x, weight, bias)
@@ -183,8 +199,8 @@ def test_what_is_not_finite_stays_in_its_channel_and_stays_nan(odd, isa):
 
 def test_arguments_that_do_not_fit():
     x, one = np.ones((2, 3, 4, 4), np.float32), np.ones(3)
-    with pytest.raises(ShapeError, match=r"batch_norm: x must have 4 axes \(N, C, H, W\); got shape \(2, 3\)"):
-        functional.batch_norm(x[:, :, 0, 0], one, one)
+    with pytest.raises(ShapeError, match=r"batch_norm: x must have the axes \(N, C, \.\.\.\); got shape \(3,\)"):
+        functional.batch_norm(x[0, :, 0, 0], one, one)
     with pytest.raises(ShapeError, match=r"batch_norm: bias must have shape \(3,\), one value a channel; got \(2,\)"):
         functional.batch_norm(x, one, one[:2])
     with pytest.raises(ShapeError, match="batch_norm: var must have shape"):

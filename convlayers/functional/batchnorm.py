@@ -25,7 +25,7 @@ class BatchNormPass(NamedTuple):
 
 
 def _planes(x: np.ndarray) -> np.ndarray:
-    return x.reshape(*x.shape[:2], x.shape[2] * x.shape[3])
+    return x.reshape(*x.shape[:2], prod(x.shape[2:]))
 
 
 def _per_channel(value: object, name: str, channels: int, dtype: np.dtype) -> np.ndarray:
@@ -47,10 +47,12 @@ def batch_norm(
 ) -> tuple[np.ndarray, BatchNormPass]:
     """`y = (x - mean) / sqrt(var + eps) * weight + bias`, channel by channel, and what `batch_norm_backward` needs.
 
-    x `(N, C, H, W)`, the others `(C,)`. Without `mean` and `var`, those of x, as in training: then a channel needs two
+    x `(N, C, ...)`, the others `(C,)`. Without `mean` and `var`, those of x, as in training: then a channel needs two
     values at least. `relu` gives `max(y, 0)`, to the bit what `relu(y)` gives.
     """
-    x = as_array(x, "batch_norm: x", 4)
+    x = as_array(x, "batch_norm: x")
+    if x.ndim < 2:
+        raise ShapeError(f"batch_norm: x must have the axes (N, C, ...); got shape {x.shape}")
     channels = x.shape[1]
     weight, bias = (_per_channel(v, n, channels, x.dtype) for v, n in ((weight, "weight"), (bias, "bias")))
     training = mean is None or var is None
@@ -86,5 +88,4 @@ def batch_norm_backward(dy: np.ndarray, done: BatchNormPass) -> tuple[np.ndarray
 def scale_shift(x: np.ndarray, scale: np.ndarray, shift: np.ndarray, *, relu: bool = False) -> np.ndarray:
     """`y = scale x + shift`, channel by channel; x `(N, C, ...)`, the others `(C,)`. `relu` gives `max(y, 0)`."""
     constants = np.zeros(len(scale)), np.ones(len(scale))
-    images = x.reshape(*x.shape[:2], 1, prod(x.shape[2:]))
-    return batch_norm(images, scale, shift, *constants, eps=0.0, relu=relu)[0].reshape(x.shape)
+    return batch_norm(x, scale, shift, *constants, eps=0.0, relu=relu)[0]

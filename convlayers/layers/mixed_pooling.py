@@ -49,9 +49,7 @@ class MixedPool2d(_Pool):
         return super().build(input_shape, rng)
 
     def _mix(self) -> float:
-        return (
-            float(functional.activation("sigmoid", self.params["mix_logit"])[0]) if self.mix == "learned" else float(self.mix)
-        )
+        return float(functional.activation("sigmoid", self.params["mix_logit"])[0] if self.mix == "learned" else self.mix)
 
     def forward(self, x, *, training):
         win, mix = self._window(x.shape[2:]), self._mix()

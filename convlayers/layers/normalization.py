@@ -1,19 +1,20 @@
 """Normalization: activations brought to one mean and deviation."""
 
 import math
+from typing import ClassVar
 
 import numpy as np
 
 from .. import functional
 from ..layer import Layer, OnnxGraph, Shape
-from ._checks import image_shape, number
+from ._checks import number, sample_of_rank
 
 
-class BatchNorm2d(Layer):
-    """Batch normalization of images, channel by channel (Ioffe and Szegedy 2015).
+class _BatchNorm(Layer):
+    """Batch normalization, channel by channel (Ioffe and Szegedy 2015).
 
-    `y = (x - mean) / sqrt(var + eps) weight + bias`, x and y `(N, C, H, W)`, the others `(C,)`. In training, mean and variance
-    (over `m = N H W` values, divided by m) are those of the batch, and
+    `y = (x - mean) / sqrt(var + eps) weight + bias`, x and y `(N, C, ...)`, the others `(C,)`. In training, mean and variance
+    (over the `m` values of a channel in the batch, divided by m) are those of the batch, and
 
     `dbias = sum dy`, `dweight = sum dy u` with `u = (x - mean) / sqrt(var + eps)`,
     `dx = weight / sqrt(var + eps) (dy - dbias / m - u dweight / m)`.
@@ -26,15 +27,15 @@ class BatchNorm2d(Layer):
     `weight` starts at 1 and `bias` at 0, `running_mean` at 0 and `running_var` at 1; nothing is drawn.
     """
 
+    ranks: ClassVar[tuple[int, ...]]  # of the samples: numbers of spatial axes
     fuses_relu = True
-    examples = (({}, (3, 4, 5)), ({"eps": 0.01, "momentum": 0.5}, (17, 1, 1)), ({}, (2, 9, 3)))
 
     def __init__(self, *, eps: float = 1e-5, momentum: float = 0.1) -> None:
         self.eps = number(eps, "eps", "greater than 0 and finite", lambda v: 0 < v < math.inf)
         self.momentum = number(momentum, "momentum", "at least 0 and at most 1", lambda v: 0 <= v <= 1)
 
     def build(self, input_shape: Shape, rng: np.random.Generator) -> Shape:
-        channels, *_ = image_shape(input_shape)
+        channels, *_ = sample_of_rank(input_shape, *self.ranks)
         self.params = {"weight": np.ones(channels, np.float32), "bias": np.zeros(channels, np.float32)}
         self.buffers = {"running_mean": np.zeros(channels, np.float32), "running_var": np.ones(channels, np.float32)}
         return input_shape
@@ -81,3 +82,24 @@ class BatchNorm2d(Layer):
 
     def multiply_adds(self, input_shape: Shape, output_shape: Shape) -> int:
         return math.prod(output_shape)
+
+
+class BatchNorm1d(_BatchNorm):
+    """Batch normalization of vectors `(N, C)`, m = N, or of signals `(N, C, L)`, m = N L; the equations are `_BatchNorm`'s."""
+
+    ranks = (0, 1)
+    examples = (({}, (5,)), ({"eps": 0.01, "momentum": 0.5}, (33,)), ({}, (3, 67)), ({}, (2, 1)))
+
+
+class BatchNorm2d(_BatchNorm):
+    """Batch normalization of images `(N, C, H, W)`, m = N H W; the equations are `_BatchNorm`'s."""
+
+    ranks = (2,)
+    examples = (({}, (3, 4, 5)), ({"eps": 0.01, "momentum": 0.5}, (17, 1, 1)), ({}, (2, 9, 3)))
+
+
+class BatchNorm3d(_BatchNorm):
+    """Batch normalization of volumes `(N, C, D, H, W)`, m = N D H W; the equations are `_BatchNorm`'s."""
+
+    ranks = (3,)
+    examples = (({}, (3, 2, 3, 4)), ({"eps": 0.01, "momentum": 0.5}, (5, 1, 1, 1)), ({}, (2, 3, 1, 5)))
