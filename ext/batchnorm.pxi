@@ -269,7 +269,7 @@ cdef void block_gradients(Norm* g, bint relu, Py_ssize_t c, Py_ssize_t block) no
 
 
 cdef double fill_slope(Norm* g, Py_ssize_t c, double total, double product) noexcept nogil:
-    """What dx takes of total = sum g and product = sum g (x - center); the return value is sum g (x - mean) / sqrt(var + eps)."""
+    """What dx takes of total = sum g and product = sum g (x - center); returns sum g (x - mean) / sqrt(var + eps)."""
     cdef double rest = g.mean[c] - g.center[c], m = <double> (g.images * g.area), slope
     cdef double inverse = 1 / sqrt(g.var[c] + g.eps)
     product = (product - rest * total) * inverse

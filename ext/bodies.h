@@ -85,6 +85,13 @@ ALWAYS_INLINE void convlayers_dot_columns(int, int, struct convlayers_dot *);
 struct convlayers_norm;
 ALWAYS_INLINE void convlayers_sum_block(int, int, struct convlayers_norm *, ptrdiff_t, ptrdiff_t, real, double *);
 ALWAYS_INLINE void convlayers_write_block(int, int, struct convlayers_norm *, ptrdiff_t, ptrdiff_t);
+struct convlayers_groups;
+ALWAYS_INLINE void convlayers_span_sums(int, struct convlayers_groups *, ptrdiff_t, ptrdiff_t, ptrdiff_t, const real *,
+                                        double *);
+ALWAYS_INLINE void convlayers_write_span(int, int, struct convlayers_groups *, ptrdiff_t, ptrdiff_t, ptrdiff_t,
+                                         ptrdiff_t);
+ALWAYS_INLINE void convlayers_write_group(int, int, struct convlayers_groups *, ptrdiff_t);
+ALWAYS_INLINE void convlayers_group_sums(int, struct convlayers_groups *, ptrdiff_t, double *);
 ALWAYS_INLINE void convlayers_spectra_tile(int, int, struct convlayers_spectra *, const real *, const real *, ptrdiff_t, real *);
 ALWAYS_INLINE vf convlayers_every(int, const real *, ptrdiff_t);
 ALWAYS_INLINE void convlayers_combine_rows(int, ptrdiff_t, int, struct convlayers_pool *, const real *, const real *,

@@ -1,4 +1,4 @@
-"""BatchNorm2d: its running statistics, its state, and the errors that it names."""
+"""Normalization layers: running statistics, state, ONNX, and the errors that they name."""
 
 import threading
 
@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 import convlayers as cl
-from convlayers.errors import ConfigError, ShapeError
+from convlayers.errors import ArrayTypeError, ConfigError, ShapeError
+from convlayers.model.fusion import plan
 from convlayers.randomness import generator
 from convlayers.testing import assert_close
 
@@ -122,6 +123,76 @@ def test_arguments_out_of_range(config, message):
 def test_images_only(layer):
     with pytest.raises(ShapeError, match=r"takes images \(C, H, W\); got a sample of shape \(7,\)"):
         layer.build((7,), generator(0, "test"))
+
+
+@pytest.mark.parametrize(
+    ("layer", "shape", "message"),
+    [
+        (cl.BatchNorm1d(), (3, 4, 5), r"takes vectors \(C,\) or signals \(C, L\); got a sample of shape \(3, 4, 5\)"),
+        (cl.BatchNorm3d(), (3, 4, 5), r"takes volumes \(C, D, H, W\); got a sample of shape \(3, 4, 5\)"),
+        (cl.LayerNorm(3), (3, 4), r"axis 3 is outside a batch of samples of shape \(3, 4\)"),
+        (cl.LayerNorm(-1), (3, 1), "what is normalized needs two values at least, to have a variance; got 1"),
+        (cl.GroupNorm(4), (6, 5), r"groups 4 must divide the channels of a sample \(C, \.\.\.\); got \(6, 5\)"),
+        (cl.GroupNorm(6), (6,), "a group needs two values at least, to have a variance; got 1"),
+        (cl.InstanceNorm(), (6,), r"takes signals, images or volumes \(C, \.\.\.\); got a sample of shape \(6,\)"),
+        (cl.InstanceNorm(), (6, 1, 1), "a channel needs two values at least, to have a variance; got 1"),
+    ],
+)
+def test_samples_that_do_not_fit(layer, shape, message):
+    with pytest.raises(ShapeError, match=message):
+        layer.build(shape, generator(0, "test"))
+
+
+@pytest.mark.parametrize(
+    ("make", "error", "message"),
+    [
+        (lambda: cl.LayerNorm(0), ConfigError, "axis is an int other than 0, the batch; got 0"),
+        (lambda: cl.LayerNorm(eps=-1), ConfigError, "eps must be greater than 0 and finite; got -1"),
+        (lambda: cl.GroupNorm(0), ConfigError, "groups must be at least 1; got 0"),
+        (lambda: cl.GroupNorm(2.0), ArrayTypeError, r"groups is an int; got 2\.0"),
+        (lambda: cl.InstanceNorm(affine="no"), ArrayTypeError, "affine is True or False; got 'no'"),
+        (lambda: cl.InstanceNorm(eps=float("inf")), ConfigError, "eps must be greater than 0 and finite; got inf"),
+    ],
+)
+def test_other_arguments_out_of_range(make, error, message):
+    with pytest.raises(error, match=message):
+        make()
+
+
+def test_one_vector_has_no_variance():
+    layer = cl.BatchNorm1d()
+    layer.build((3,), generator(0, "test"))
+    with pytest.raises(ShapeError, match=r"a channel needs two values at least, to have a variance; x is \(1, 3\)"):
+        layer.forward(np.ones((1, 3), np.float32), training=True)
+
+
+@pytest.mark.parametrize(
+    ("layer", "shape", "parameters"),
+    [
+        (cl.LayerNorm(), (3, 4, 5), (3, 4, 5)),
+        (cl.LayerNorm(-1), (3, 4, 5), (5,)),
+        (cl.GroupNorm(3), (6, 4, 5), (6,)),
+        (cl.InstanceNorm(affine=True), (6, 5), (6,)),
+    ],
+)
+@pytest.mark.parametrize("opset", [13, 17])
+def test_parameters_keep_their_names_in_onnx(layer, shape, parameters, opset, tmp_path):
+    import onnx
+
+    model = cl.Sequential([("norm", type(layer)(**layer.config()))], input_shape=shape)
+    assert {key: value.shape for key, value in model.parameters().items()} == {
+        "norm.weight": parameters,
+        "norm.bias": parameters,
+    }
+    cl.export_onnx(model, tmp_path / "m.onnx", opset)
+    written = {value.name: tuple(value.dims) for value in onnx.load(tmp_path / "m.onnx").graph.initializer}
+    assert written.items() >= {"norm.weight": parameters, "norm.bias": parameters}.items()
+
+
+def test_batch_normalization_of_any_rank_takes_over_its_relu():
+    for norm, shape in ((cl.BatchNorm1d(), (5,)), (cl.BatchNorm1d(), (3, 4)), (cl.BatchNorm3d(), (3, 2, 2, 2))):
+        model = cl.Sequential([norm, cl.ReLU()], input_shape=shape)
+        assert [task.relu for task in plan(model.steps, model.outputs, affine=False)] == [True]
 
 
 def test_threads_infer_at_once():

@@ -30,6 +30,7 @@ from .conv_transpose import (
 )
 from .dense import linear, linear_backward_input, linear_backward_weight
 from .dropout import dropout_factors
+from .groupnorm import GroupNormPass, group_norm, group_norm_backward, layer_norm
 from .join import concat, multiply, multiply_backward, split
 from .loss import cross_entropy
 from .plan import ALGORITHMS, check_algorithm, explain_conv2d
@@ -70,6 +71,7 @@ __all__ = [
     "ALGORITHMS",
     "PAD_MODES",
     "BatchNormPass",
+    "GroupNormPass",
     "activation",
     "activation_backward",
     "adam",
@@ -115,7 +117,10 @@ __all__ = [
     "global_avg_pool_backward",
     "global_max_pool",
     "global_max_pool_backward",
+    "group_norm",
+    "group_norm_backward",
     "interpolation",
+    "layer_norm",
     "linear",
     "linear_backward_input",
     "linear_backward_weight",

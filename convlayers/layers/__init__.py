@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from .dense import *
     from .dropout import *
     from .global_pooling import *
+    from .group_normalization import *
     from .initializers import *
     from .joins import *
     from .lp_pooling import *

@@ -7,6 +7,7 @@ serve any number of spatial axes; `win` is a `convlayers.shapes.Window`. Nothing
 from .activations import ACTIVATIONS, activation, activation_backward, prelu, prelu_backward, softmax, softmax_backward
 from .batchnorm import batch_norm_backward, batch_norm_forward, moments
 from .conv import conv_backward_input, conv_backward_weight, conv_forward
+from .groupnorm import group_norm_backward, group_norm_forward, layer_norm_backward, layer_norm_forward
 from .loss import cross_entropy
 from .pointwise import add, column_sums, gemm, multiply, multiply_backward, relu_backward, relu_forward
 from .pool import (
