@@ -4,6 +4,8 @@
 #ifndef CONVLAYERS_ACTIVATIONS_H
 #define CONVLAYERS_ACTIVATIONS_H
 
+#include "vec.h"
+
 #define ACTIVATIONS(EACH) \
     EACH(clip) EACH(elu) EACH(gelu) EACH(gelu_tanh) EACH(hard_sigmoid) EACH(hard_swish) EACH(leaky_relu) \
     EACH(mish) EACH(sigmoid) EACH(silu) EACH(softplus) EACH(tanh)
@@ -136,5 +138,16 @@ static const char *const activation_names[] = {ACTIVATIONS(NAME) NULL};
 static void (*const activation_values[])(const real *, real *, ptrdiff_t, real, real) = {ACTIVATIONS(TO_VALUES)};
 static void (*const activation_gradients[])(const real *, const real *, real *, ptrdiff_t, real, real) = {
     ACTIVATIONS(TO_GRADIENTS)};
+
+#undef VALUE
+#undef GRADIENT
+#undef GELU_TANH
+#undef GELU_CUBIC
+#undef BLOCK
+#undef NAME
+#undef VALUES
+#undef GRADIENTS
+#undef TO_VALUES
+#undef TO_GRADIENTS
 
 #endif

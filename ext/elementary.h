@@ -11,7 +11,9 @@
 #define LEAST ((real)(SINGLE ? -87 : -708))
 
 ALWAYS_INLINE real magnitude(real x) { return SINGLE ? (real)fabsf((float)x) : (real)fabs(x); }
-ALWAYS_INLINE real with_sign(real x, real sign) { return SINGLE ? (real)copysignf((float)x, (float)sign) : (real)copysign(x, sign); }
+ALWAYS_INLINE real with_sign(real x, real sign) {
+    return SINGLE ? (real)copysignf((float)x, (float)sign) : (real)copysign(x, sign);
+}
 
 /* e^(x + rest) = power (1 + growth), for LEAST <= x <= 0 and a small rest; what is below counts as LEAST.
    x = k log 2 + r, |r| <= log(2) / 2; log 2 is split in two. The constant rounds to an integer as it is added: k then
