@@ -19,6 +19,8 @@ GNU += ["-fno-tree-loop-distribute-patterns"]
 # What is to be inlined says so. Guesses of the compiler's own made the modules an eighth larger and nothing faster.
 GNU += ["-fno-inline-functions", "-fno-inline-small-functions", "-fno-ipa-cp-clone", "-fno-asynchronous-unwind-tables"]
 COMMON = ["/O2", "/openmp"] if MSVC else GNU
+# float64 is for checking gradients: a quarter less code is worth more there than the last tenth of speed.
+SMALLER = [] if MSVC or SANITIZE else ["-O2", "-fpeel-loops"]
 LINK = [] if MSVC else ["-fopenmp", *(SANITIZE or ["-Wl,-s"])]
 
 # Instruction set: bytes of a vector, number of vector registers, compiler flags.
@@ -61,7 +63,7 @@ def extensions():
                 translated(name, "ext/kernels.pyx", f"{isa}_{dtype}").sources,
                 include_dirs=["ext"],
                 define_macros=macros + ([("CONVLAYERS_DOUBLE", None)] if dtype == "float64" else []),
-                extra_compile_args=COMMON + flags,
+                extra_compile_args=COMMON + (SMALLER if dtype == "float64" else []) + flags,
                 extra_link_args=LINK,
                 depends=["ext/vec.h", "ext/elementary.h", "ext/activations.h", "ext/shuffle.h", "ext/bodies.h"],
             )
@@ -79,7 +81,7 @@ def helpers():
     """The allocator, and the code that Cython shares among all modules."""
     for name, source in (("convlayers.kernels._memory", "ext/memory.pyx"), (UTILITY, "build/cython/utility/_utility.c")):
         extension = translated(name, source, "memory")
-        extension.extra_compile_args, extension.extra_link_args = SANITIZE or ["-g0"], SANITIZE or ["-Wl,-s"]
+        extension.extra_compile_args, extension.extra_link_args = SANITIZE or ["-Os", "-g0"], SANITIZE or ["-Wl,-s"]
         yield extension
 
 

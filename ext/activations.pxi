@@ -32,7 +32,7 @@ cdef dict _numbered_activations():
 ACTIVATIONS = _numbered_activations()
 
 
-def activation_forward(str name, const real[::1] x, real[::1] y, real a, real b, int threads):
+def activation_forward(str name, const real[::1] x, real[::1] y, real a, real b, int threads, /):
     """Fill y."""
     cdef Py_ssize_t u, n = x.shape[0]
     cdef int what = ACTIVATIONS[name]
@@ -40,7 +40,7 @@ def activation_forward(str name, const real[::1] x, real[::1] y, real a, real b,
         activation_values[what](&x[0] + u * CHUNK, &y[0] + u * CHUNK, min(CHUNK, n - u * CHUNK), a, b)
 
 
-def activation_backward(str name, const real[::1] dy, const real[::1] kept, real[::1] dx, real a, real b, int threads):
+def activation_backward(str name, const real[::1] dy, const real[::1] kept, real[::1] dx, real a, real b, int threads, /):
     """Fill dx from what the forward pass kept."""
     cdef Py_ssize_t u, n = dy.shape[0]
     cdef int what = ACTIVATIONS[name]
@@ -68,7 +68,7 @@ cdef double bent_sum(const real* dy, const real* x, Py_ssize_t count) noexcept n
     return total
 
 
-def prelu_forward(const real[:, ::1] x, const real[::1] w, real[:, ::1] y, int threads):
+def prelu_forward(const real[:, ::1] x, const real[::1] w, real[:, ::1] y, int threads, /):
     """Fill y; x (planes, A), plane p of channel p modulo the number of weights."""
     cdef Py_ssize_t p, channels = w.shape[0], area = x.shape[1]
     cdef int what = ACTIVATIONS["leaky_relu"]
@@ -77,7 +77,7 @@ def prelu_forward(const real[:, ::1] x, const real[::1] w, real[:, ::1] y, int t
 
 
 def prelu_backward(
-    const real[:, ::1] dy, const real[:, ::1] x, const real[::1] w, real[:, ::1] dx, double[::1] sums, int threads
+    const real[:, ::1] dy, const real[:, ::1] x, const real[::1] w, real[:, ::1] dx, double[::1] sums, int threads, /
 ):
     """Fill dx, and sums with each plane's share of dw."""
     cdef Py_ssize_t p, channels = w.shape[0], area = x.shape[1]

@@ -226,7 +226,7 @@ cdef void normalise_block(Norm* g, bint relu, Py_ssize_t c, Py_ssize_t block) no
 
 def batch_norm_forward(
     const real[:, :, ::1] x, const real[::1] weight, const real[::1] bias, double eps, double[:, ::1] moments,
-    real[:, ::1] affine, real[:, :, ::1] y, bint training, bint relu, int threads,
+    real[:, ::1] affine, real[:, :, ::1] y, bint training, bint relu, int threads, /,
 ):
     """Fill y and affine, from the moments given or, in training, from those of x, which are filled in."""
     cdef Norm g
@@ -303,7 +303,7 @@ cdef void spread_block(Norm* g, bint training, bint relu, Py_ssize_t c, Py_ssize
 
 def batch_norm_backward(
     const real[:, :, ::1] dy, const real[:, :, ::1] x, double[:, ::1] moments, real[:, ::1] affine, double eps,
-    real[:, :, ::1] dx, real[::1] dw, real[::1] db, bint training, bint relu, int threads,
+    real[:, :, ::1] dx, real[::1] dw, real[::1] db, bint training, bint relu, int threads, /,
 ):
     """Fill dx, dw and db; moments and affine are those that the forward pass left."""
     cdef Norm g

@@ -271,7 +271,7 @@ cdef inline bint is_plain(Py_ssize_t taps, Py_ssize_t strides, Py_ssize_t inputs
 def conv2d_forward(
     const real[:, :, :, ::1] x, const real[:, :, :, ::1] w, const real[::1] bias, real[:, :, :, ::1] y,
     int stride_h, int stride_w, int top, int left, int dilation_h, int dilation_w, int groups,
-    bint relu, int threads,
+    bint relu, int threads, /,
 ):
     """Fill y with the convolution of x and w, plus the bias unless it is empty, rectified if `relu`."""
     cdef Gather g
@@ -292,7 +292,7 @@ def conv2d_forward(
 
 def conv2d_backward_input(
     const real[:, :, :, ::1] dy, const real[:, :, :, ::1] w, real[:, :, :, ::1] dx,
-    int stride_h, int stride_w, int top, int left, int dilation_h, int dilation_w, int groups, int threads,
+    int stride_h, int stride_w, int top, int left, int dilation_h, int dilation_w, int groups, int threads, /,
 ):
     """Fill dx with the gradient with respect to the input: a gather from dy for each sub-grid of dx."""
     cdef Gather g

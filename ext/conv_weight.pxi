@@ -244,7 +244,7 @@ cdef void add_shards(Weight* g, Py_ssize_t filter, real* dw) noexcept nogil:
 
 def conv2d_backward_weight(
     const real[:, :, :, ::1] dy, const real[:, :, :, ::1] x, real[:, :, :, ::1] dw,
-    int stride_h, int stride_w, int top, int left, int dilation_h, int dilation_w, int groups, int threads,
+    int stride_h, int stride_w, int top, int left, int dilation_h, int dilation_w, int groups, int threads, /,
 ):
     """Fill dw with the gradient with respect to the filters."""
     cdef Weight g

@@ -129,7 +129,7 @@ cdef void run_few_unit(FewTaps* g, Py_ssize_t unit, char* workspace) noexcept no
 
 def conv2d_backward_weight_few(
     const real[:, :, :, ::1] dy, const real[:, :, :, ::1] x, real[:, :, :, ::1] dw,
-    int top, int left, int dilation_h, int dilation_w, int groups, int threads,
+    int top, int left, int dilation_h, int dilation_w, int groups, int threads, /,
 ):
     """Fill dw with the gradient with respect to the filters; strides are 1."""
     cdef FewTaps g

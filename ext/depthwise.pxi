@@ -143,7 +143,7 @@ cdef run_depthwise(Depthwise* g, int threads):
 
 def depthwise_forward(
     const real[:, :, :, ::1] x, const real[:, :, :, ::1] w, const real[::1] bias, real[:, :, :, ::1] y,
-    int stride_h, int stride_w, int top, int left, int dilation_h, int dilation_w, bint relu, int threads,
+    int stride_h, int stride_w, int top, int left, int dilation_h, int dilation_w, bint relu, int threads, /,
 ):
     """Fill y with each channel of x convolved with its filters in w, plus the bias unless empty, rectified if `relu`."""
     cdef Depthwise g
@@ -160,7 +160,7 @@ def depthwise_forward(
 
 def depthwise_backward_input(
     const real[:, :, :, ::1] dy, const real[:, :, :, ::1] w, real[:, :, :, ::1] dx,
-    int stride_h, int stride_w, int top, int left, int dilation_h, int dilation_w, int threads,
+    int stride_h, int stride_w, int top, int left, int dilation_h, int dilation_w, int threads, /,
 ):
     """Fill dx with the gradient with respect to the input."""
     cdef Depthwise g

@@ -287,7 +287,7 @@ cdef size_t depthwise_weight_memory(DepthwiseWeight* d, int threads, size_t curs
 
 def depthwise_backward_weight(
     const real[:, :, :, ::1] dy, const real[:, :, :, ::1] x, real[:, :, :, ::1] dw,
-    int stride_h, int stride_w, int top, int left, int dilation_h, int dilation_w, int threads,
+    int stride_h, int stride_w, int top, int left, int dilation_h, int dilation_w, int threads, /,
 ):
     """Fill dw with the gradient with respect to the filters."""
     cdef DepthwiseWeight d

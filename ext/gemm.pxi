@@ -98,7 +98,7 @@ cdef void pack_a(const real* a, Gemm* g, Py_ssize_t t, bint transposed) noexcept
 
 def gemm(
     const real[:, ::1] a, const real[:, ::1] b, const real[::1] bias, real[:, ::1] c, bint transpose_a, bint transpose_b,
-    bint relu, int threads,
+    bint relu, int threads, /,
 ):
     """Fill c with op(a) op(b), plus the bias in every row unless it is empty, rectified if `relu`."""
     cdef Gemm g
@@ -161,7 +161,7 @@ cdef void run_rows_unit(RowProducts* g, Py_ssize_t unit, const real** rows) noex
 
 
 def gemm_rows(
-    const real[:, ::1] a, const real[:, ::1] b, const real[::1] bias, real[:, ::1] c, bint relu, int threads
+    const real[:, ::1] a, const real[:, ::1] b, const real[::1] bias, real[:, ::1] c, bint relu, int threads, /
 ):
     """Fill c with a b^T, plus the bias in every row unless it is empty, rectified if `relu`."""
     cdef RowProducts g

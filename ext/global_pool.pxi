@@ -20,14 +20,14 @@ cdef void plane_mean(const real* x, Py_ssize_t area, real* y) noexcept nogil:
     y[0] = <real> (lane_sum((sums[0] + sums[1]) + (sums[2] + sums[3])) / area)
 
 
-def global_avg_pool_forward(const real[:, ::1] x, real[::1] y, int threads):
+def global_avg_pool_forward(const real[:, ::1] x, real[::1] y, int threads, /):
     """Fill y with the means of the planes."""
     cdef Py_ssize_t u
     for u in prange(x.shape[0], schedule="static", nogil=True, num_threads=threads):
         plane_mean(&x[u, 0], x.shape[1], &y[u])
 
 
-def global_avg_pool_backward(const real[::1] dy, real[:, ::1] dx, int threads):
+def global_avg_pool_backward(const real[::1] dy, real[:, ::1] dx, int threads, /):
     """Fill dx: each dy over the plane's size, to every pixel."""
     cdef Py_ssize_t u, j, area = dx.shape[1]
     cdef real share

@@ -188,7 +188,7 @@ cdef void weight_strip(Groups* g, Py_ssize_t group, Py_ssize_t first) noexcept n
 
 def group_norm_forward(
     const real[:, :, ::1] x, const real[::1] weight, const real[::1] bias, double eps, Py_ssize_t area,
-    double[:, ::1] moments, real[:, ::1] affine, real[:, :, ::1] y, int threads,
+    double[:, ::1] moments, real[:, ::1] affine, real[:, :, ::1] y, int threads, /,
 ):
     """Fill y, moments and affine; x and y (1, R, P A)."""
     cdef Groups g
@@ -204,7 +204,7 @@ def group_norm_forward(
 
 def group_norm_backward(
     const real[:, :, ::1] dy, const real[:, :, ::1] x, const real[::1] weight, double eps, Py_ssize_t area,
-    double[:, ::1] moments, real[:, ::1] affine, real[:, :, ::1] dx, double[:, ::1] dw, double[:, ::1] db, int threads,
+    double[:, ::1] moments, real[:, ::1] affine, real[:, :, ::1] dx, double[:, ::1] dw, double[:, ::1] db, int threads, /,
 ):
     """Fill dx, and dw and db (samples, groups P), what each sample adds, or (1, groups P), the sums, where A is 1."""
     cdef Groups g

@@ -1,5 +1,5 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, initializedcheck=False, cdivision=True
-# cython: nonecheck=False, embedsignature=True
+# cython: nonecheck=False, embedsignature=True, binding=False
 """The compiled kernels for one instruction set and one data type; see vec.h for what tells the compilations apart.
 
 Shared by all of them: arrays are C-contiguous and of the sizes that `convlayers.functional` has checked; outputs are

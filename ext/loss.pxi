@@ -60,7 +60,7 @@ cdef double softmax_images(
     return value
 
 
-def cross_entropy(const real[:, :, ::1] z, const Py_ssize_t[:, ::1] labels, real[:, :, ::1] dz, int threads):
+def cross_entropy(const real[:, :, ::1] z, const Py_ssize_t[:, ::1] labels, real[:, :, ::1] dz, int threads, /):
     """Fill dz and return c. The first label that is no class raises an IndexError."""
     cdef Py_ssize_t n = labels.shape[0] * labels.shape[1], classes = z.shape[1], pixels = z.shape[2]
     cdef Py_ssize_t u, i, j, block, row, blocks

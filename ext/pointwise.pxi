@@ -29,28 +29,28 @@ cdef void add_values(const real* a, const real* b, real* y, Py_ssize_t count) no
         y[j] = a[j] + b[j]
 
 
-def relu_forward(const real[::1] x, real[::1] y, int threads):
+def relu_forward(const real[::1] x, real[::1] y, int threads, /):
     """Fill y."""
     cdef Py_ssize_t u, n = x.shape[0]
     for u in prange(chunks(n), schedule="static", nogil=True, num_threads=threads):
         relu_values(&x[0] + u * CHUNK, &y[0] + u * CHUNK, min(CHUNK, n - u * CHUNK))
 
 
-def relu_backward(const real[::1] dy, const real[::1] y, real[::1] dx, int threads):
+def relu_backward(const real[::1] dy, const real[::1] y, real[::1] dx, int threads, /):
     """Fill dx from the forward pass's output."""
     cdef Py_ssize_t u, n = dy.shape[0]
     for u in prange(chunks(n), schedule="static", nogil=True, num_threads=threads):
         relu_gradients(&dy[0] + u * CHUNK, &y[0] + u * CHUNK, &dx[0] + u * CHUNK, min(CHUNK, n - u * CHUNK))
 
 
-def add(const real[::1] a, const real[::1] b, real[::1] y, int threads):
+def add(const real[::1] a, const real[::1] b, real[::1] y, int threads, /):
     """Fill y, which may be a."""
     cdef Py_ssize_t u, n = a.shape[0]
     for u in prange(chunks(n), schedule="static", nogil=True, num_threads=threads):
         add_values(&a[0] + u * CHUNK, &b[0] + u * CHUNK, &y[0] + u * CHUNK, min(CHUNK, n - u * CHUNK))
 
 
-def column_sums(const real[:, ::1] x, real[::1] y):
+def column_sums(const real[:, ::1] x, real[::1] y, /):
     """Fill y with the sums of x over its rows, added in order."""
     cdef Py_ssize_t i, j
     memset(&y[0], 0, y.shape[0] * sizeof(real))

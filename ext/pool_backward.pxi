@@ -279,7 +279,7 @@ cdef void scatter_planes(
 
 def max_pool2d_backward(
     const real[:, :, ::1] dy, const index_t[:, :, ::1] index, real[:, :, ::1] dx, int kernel_h, int kernel_w,
-    int stride_h, int stride_w, int top, int left, int dilation_h, int dilation_w, int threads,
+    int stride_h, int stride_w, int top, int left, int dilation_h, int dilation_w, int threads, /,
 ):
     """Fill dx: each dy goes to the pixel that held its window's maximum."""
     cdef Pool g
@@ -307,7 +307,7 @@ def max_pool2d_backward(
 
 def avg_pool2d_backward(
     const real[:, :, ::1] dy, const real[:, ::1] counts, real[:, :, ::1] dx, int kernel_h, int kernel_w,
-    int stride_h, int stride_w, int top, int left, int threads,
+    int stride_h, int stride_w, int top, int left, int threads, /,
 ):
     """Fill dx: each dy over its count, to every pixel of its window."""
     cdef Pool g

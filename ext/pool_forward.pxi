@@ -228,7 +228,7 @@ cdef void average_batch(
 
 def max_pool2d_forward(
     const real[:, :, ::1] x, real[:, :, ::1] y, index_t[:, :, ::1] index, int kernel_h, int kernel_w,
-    int stride_h, int stride_w, int top, int left, int dilation_h, int dilation_w, int threads,
+    int stride_h, int stride_w, int top, int left, int dilation_h, int dilation_w, int threads, /,
 ):
     """Fill y with the maxima and index with the taps that hold them; an empty index is left alone."""
     cdef Pool g
@@ -249,7 +249,7 @@ def max_pool2d_forward(
 
 def avg_pool2d_forward(
     const real[:, :, ::1] x, const real[:, ::1] counts, real[:, :, ::1] y, int kernel_h, int kernel_w,
-    int stride_h, int stride_w, int top, int left, int threads,
+    int stride_h, int stride_w, int top, int left, int threads, /,
 ):
     """Fill y with the windows' sums over `counts` (P, Q)."""
     cdef Pool g

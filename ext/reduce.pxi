@@ -72,7 +72,7 @@ cdef real channel_sum(const real* x, Py_ssize_t images, Py_ssize_t stride, Py_ss
     return <real> total
 
 
-def channel_sums(const real[:, :, ::1] x, real[::1] sums, int threads):
+def channel_sums(const real[:, :, ::1] x, real[::1] sums, int threads, /):
     """Fill sums (C,) with those of x (N, C, area): the gradient of a convolution's bias."""
     cdef Py_ssize_t u, channels = x.shape[1], area = x.shape[2]
     for u in prange(channels, schedule="static", nogil=True, num_threads=threads):

@@ -104,7 +104,7 @@ cdef inline Py_ssize_t softmax_count(Py_ssize_t u, Py_ssize_t images, Py_ssize_t
     return min(COLUMNS, area - u % row * COLUMNS) if area > 1 else min(COLUMNS, images - u * COLUMNS)
 
 
-def softmax_forward(const real[:, :, ::1] z, real[:, :, ::1] y, bint logarithm, int threads):
+def softmax_forward(const real[:, :, ::1] z, real[:, :, ::1] y, bint logarithm, int threads, /):
     """Fill y."""
     cdef Py_ssize_t images = z.shape[0], classes = z.shape[1], area = z.shape[2], u, start, count
     cdef size_t share = buffer_bytes(classes * COLUMNS + VL)
@@ -119,7 +119,7 @@ def softmax_forward(const real[:, :, ::1] z, real[:, :, ::1] y, bint logarithm, 
 
 
 def softmax_backward(
-    const real[:, :, ::1] dy, const real[:, :, ::1] y, real[:, :, ::1] dz, bint logarithm, int threads
+    const real[:, :, ::1] dy, const real[:, :, ::1] y, real[:, :, ::1] dz, bint logarithm, int threads, /
 ):
     """Fill dz."""
     cdef Py_ssize_t images = y.shape[0], classes = y.shape[1], area = y.shape[2], u, start, count

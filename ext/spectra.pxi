@@ -148,7 +148,7 @@ cdef void multiply_run(Spectra* s, Py_ssize_t group, Py_ssize_t begin, Py_ssize_
 
 def multiply_spectra(
     const real[:, :, :, ::1] left, const real[:, :, :, ::1] right, real[:, :, :, ::1] out, bint conjugate, bint accumulate,
-    Py_ssize_t begin, Py_ssize_t end,
+    Py_ssize_t begin, Py_ssize_t end, /,
 ):
     """Fill frequencies begin .. end of out with the sum over the axis that left and right share; `accumulate` adds it.
 

@@ -32,7 +32,7 @@ cdef void sgd_values(
         p[j] = p[j] - lr * step
 
 
-def sgd(list parameters, double lr, double momentum, bint nesterov, double decay, int threads):
+def sgd(list parameters, double lr, double momentum, bint nesterov, double decay, int threads, /):
     """(p, g, velocity or None)."""
     cdef Py_ssize_t u, count
     cdef real* p
@@ -63,7 +63,7 @@ cdef void adam_values(
         p[j] = shrink * p[j] - rate * mean[j] / (<real> sqrt(square[j]) + eps)
 
 
-def adam(list parameters, double rate, double beta1, double beta2, double eps, double decay, double shrink, int threads):
+def adam(list parameters, double rate, double beta1, double beta2, double eps, double decay, double shrink, int threads, /):
     """(p, g, mean, mean of squares); `rate` and `eps` hold the corrections of the bias, p is first multiplied by `shrink`."""
     cdef Py_ssize_t u, count
     cdef real* p
@@ -106,7 +106,7 @@ cdef void rmsprop_values(
 
 
 def rmsprop(
-    list parameters, double lr, double alpha, double eps, double decay, bint centered, double momentum, int threads
+    list parameters, double lr, double alpha, double eps, double decay, bint centered, double momentum, int threads, /
 ):
     """(p, g, mean of squares, mean or None, velocity or None)."""
     cdef Py_ssize_t u, count

@@ -163,8 +163,8 @@ cdef void copy_tile_lines(Winograd* g, const real* src, Py_ssize_t first, Py_ssi
     Writes up to VL - 1 values behind a row. Rows are copied in vectors that run over into the next one where that can be
     done: bounded value by value, they took as long as their transforms.
     """
-    cdef Py_ssize_t begin = min(g.pitch, max(0, g.left)), close = max(begin, min(g.pitch, g.width + g.left)), skip = begin - g.left
-    cdef Py_ssize_t line = first, next, n, h, row, j
+    cdef Py_ssize_t begin = min(g.pitch, max(0, g.left)), close = max(begin, min(g.pitch, g.width + g.left))
+    cdef Py_ssize_t skip = begin - g.left, line = first, next, n, h, row, j
     cdef const real* at
     cdef const real* safe = g.src_end
     if begin > VL or g.pitch - close > VL or vectors_over(close - begin) * VL > g.images * g.image:
@@ -433,7 +433,7 @@ cdef winograd(
 
 def winograd_forward(
     const real[:, :, :, ::1] x, const real[:, :, :, ::1] w, const real[::1] bias, real[:, :, :, ::1] y,
-    int m, int top, int left, int groups, bint relu, int threads,
+    int m, int top, int left, int groups, bint relu, int threads, /,
 ):
     """Fill y with the convolution of x and w, plus the bias unless it is empty, rectified if `relu`."""
     cdef Winograd g
@@ -445,7 +445,7 @@ def winograd_forward(
 
 def winograd_backward_input(
     const real[:, :, :, ::1] dy, const real[:, :, :, ::1] w, real[:, :, :, ::1] dx,
-    int m, int top, int left, int groups, int threads,
+    int m, int top, int left, int groups, int threads, /,
 ):
     """Fill dx with the gradient with respect to the input: dy convolved with the flipped filters, padded by 2 - pad."""
     cdef Winograd g

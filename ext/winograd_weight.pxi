@@ -207,7 +207,7 @@ cdef void run_winograd_weight(WinogradWeight* g, int threads) noexcept nogil:
 
 def winograd_backward_weight(
     const real[:, :, :, ::1] dy, const real[:, :, :, ::1] x, real[:, :, :, ::1] dw,
-    int m, int top, int left, int groups, int threads,
+    int m, int top, int left, int groups, int threads, /,
 ):
     """Fill dw with the gradient with respect to the filters."""
     cdef WinogradWeight g
