@@ -16,8 +16,10 @@ SANITIZE = ["-fsanitize=address", "-fno-omit-frame-pointer", "-O1", "-g1"] if os
 GNU = [*(SANITIZE or ["-O3", "-g0"]), "-ffp-contract=fast", "-fno-math-errno", "-fno-trapping-math", "-fopenmp"]
 # Rows are short: a call of memset or memcpy in place of a loop over vectors takes longer than the loop.
 GNU += ["-fno-tree-loop-distribute-patterns"]
-# What is to be inlined says so. Guesses of the compiler's own made the modules an eighth larger and nothing faster.
+# What is to be inlined says so. Guesses of the compiler's own, and inlining Cython's references to arrays, made the modules a
+# quarter larger and nothing faster.
 GNU += ["-fno-inline-functions", "-fno-inline-small-functions", "-fno-ipa-cp-clone", "-fno-asynchronous-unwind-tables"]
+GNU += ["--param=max-inline-insns-single=20"] if sys.platform == "linux" else []
 COMMON = ["/O2", "/openmp"] if MSVC else GNU
 # float64 is for checking gradients: a quarter less code is worth more there than the last tenth of speed.
 SMALLER = [] if MSVC or SANITIZE else ["-O2", "-fpeel-loops"]

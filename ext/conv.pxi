@@ -315,7 +315,8 @@ def conv2d_backward_input(
     g.src, g.dst, g.bias = &dy[0, 0, 0, 0], &dx[0, 0, 0, 0], NULL
     g.relu = False
     if parted:
-        parts.planes, parts.height, parts.width, parts.stride = g.images * groups * g.filters, height, width, min(stride_h, height)
+        parts.planes, parts.height, parts.width = g.images * groups * g.filters, height, width
+        parts.stride = min(stride_h, height)
         parts.dst = g.dst
         take_parts(&parts, 0)
         buffer = _scratch(2 * parts.stride * parts.pitch * sizeof(real), 2)
