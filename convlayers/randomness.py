@@ -58,7 +58,8 @@ class NoDraws(np.random.Generator):
         super().__init__(np.random.Philox(0))
         self._left = limit
 
-    def _zeros(self, size: Any, dtype: Any = np.float64) -> np.ndarray:
+    def zeros(self, size: Any, dtype: Any = np.float64) -> np.ndarray:
+        """What every draw gives."""
         shape = (size,) if isinstance(size, int) else tuple(size or ())
         if self._left is not None:
             self._left -= prod(shape)
@@ -67,13 +68,13 @@ class NoDraws(np.random.Generator):
         return np.zeros(shape, dtype)
 
     def random(self, size=None, dtype=np.float64, out=None):  # type: ignore[no-untyped-def]
-        return self._zeros(size, dtype)
+        return self.zeros(size, dtype)
 
     def standard_normal(self, size=None, dtype=np.float64, out=None):  # type: ignore[no-untyped-def]
-        return self._zeros(size, dtype)
+        return self.zeros(size, dtype)
 
     def normal(self, loc=0.0, scale=1.0, size=None):  # type: ignore[no-untyped-def]
-        return self._zeros(size)
+        return self.zeros(size)
 
     def uniform(self, low=0.0, high=1.0, size=None):  # type: ignore[no-untyped-def]
-        return self._zeros(size)
+        return self.zeros(size)

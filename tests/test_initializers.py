@@ -1,12 +1,14 @@
 """First values of parameters: their distribution, their fans, and where the name stands."""
 
 import math
+import tracemalloc
 
 import numpy as np
 import pytest
 
 import convlayers as cl
 from convlayers.errors import ConfigError, FileFormatError
+from convlayers.layers.initializers import initial_parameters
 from convlayers.randomness import NoDraws, generator
 
 # A layer, a sample's shape, the products in an output's sum, and the sums that an input takes part in.
@@ -159,3 +161,25 @@ def test_configurations_without_the_name_mean_the_default():
 def test_a_file_cannot_ask_for_more_weights_than_it_holds(init):
     with pytest.raises(FileFormatError, match="more than the file holds"):
         cl.Dense(10**9, init=init).build((10**6,), NoDraws(limit=1000))
+
+
+@pytest.mark.parametrize("init", ["default", "kaiming_uniform", "kaiming_normal"])
+def test_many_values_are_those_of_one_draw_and_take_no_more_memory(init):
+    shape, fans, bound = (1500, 1000), {"fan_in": 1000, "fan_out": 1500}, math.sqrt((1 if init == "default" else 6) / 1000)
+    tracemalloc.start()
+    weight = initial_parameters(init, generator(0, "test"), shape, None, **fans)["weight"]
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    rng = generator(0, "test")
+    drawn = rng.normal(0.0, math.sqrt(2 / 1000), shape) if "normal" in init else rng.uniform(-bound, bound, shape)
+    np.testing.assert_array_equal(weight, drawn.astype(np.float32))
+    assert weight.nbytes <= peak < 1.5 * weight.nbytes
+
+
+@pytest.mark.parametrize("init", ["default", "kaiming_normal", "orthogonal"])
+def test_shapes_alone_take_zeros(init):
+    params = initial_parameters(init, NoDraws(), (3, 4), 3, fan_in=4, fan_out=3)
+    assert {name: (p.shape, p.dtype, p.any()) for name, p in params.items()} == {
+        "weight": ((3, 4), np.float32, False),
+        "bias": ((3,), np.float32, False),
+    }
