@@ -52,7 +52,15 @@ def test_default_for_larger_images(tmp_path):
 
 def test_unknown_model_lists_the_known(refused, toy_npz):
     error = refused(2, "train", toy_npz, "--model", "resnet1202")
-    assert "no model is called 'resnet1202'; there are digits-cnn, lenet5" in error
+    assert "no model is called 'resnet1202'; there are alexnet, digits-cnn, lenet5" in error
+
+
+@pytest.mark.parametrize(("name", "what"), [("unet", "each pixel of an image"), ("tcn", "each moment of a signal")])
+def test_what_does_not_classify_images_is_shown_and_not_trained(run, refused, toy_npz, name, what):
+    assert run("summary", name) == (0, getattr(cl.models, name)().summary() + "\n", "")
+    error = refused(2, "train", toy_npz, "--model", name)
+    assert f"{name} labels {what}, where one label an image is wanted; there are alexnet, " in error
+    assert f" {name}," not in error
 
 
 def test_model_that_does_not_fit(refused, toy_npz):

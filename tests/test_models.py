@@ -1,4 +1,7 @@
-"""The reference architectures: their sizes, against the same networks in PyTorch and by count, and that they learn."""
+"""The reference architectures: sizes, gradients, files, and the same bits for any thread count.
+
+Published figures are in `test_models_published.py`.
+"""
 
 import importlib
 import pkgutil
@@ -9,7 +12,7 @@ import pytest
 import convlayers as cl
 from convlayers import kernels
 from convlayers.cli.architectures import architectures
-from convlayers.errors import ShapeError
+from convlayers.errors import ArrayTypeError, ConfigError, ShapeError
 from convlayers.onnx.compare import lengths
 from convlayers.tolerance import tolerance
 
@@ -24,12 +27,32 @@ SIZES = {
 }
 
 
+# The larger ones, as small as they go: a sample's shape, and options.
+LARGE = {
+    "alexnet": ((3, 67, 63), {"hidden": 16}),
+    "mobilenet_v2": ((3, 17, 16), {}),
+    "resnet18": ((3, 17, 16), {}),
+    "resnet50": ((3, 33, 32), {}),
+    "squeezenet": ((3, 24, 21), {}),
+    "tcn": ((2, 20), {"filters": 6, "levels": 3, "kernel_size": 3}),
+    "unet": ((2, 16, 8), {"width": 6, "depth": 2}),
+    "vgg11": ((3, 32, 32), {"hidden": 16}),
+    "vgg16": ((3, 32, 33), {"hidden": 16, "batch_norm": True}),
+}
+NAMES = [*SIZES, *LARGE]
+
+
+def small(name, shape=(3, 8, 8), classes=4, **options):
+    shape, own = LARGE.get(name, (shape, {}))
+    return getattr(cl.models, name)(shape, classes, **own, **options)
+
+
 def count(model):
     return sum(p.size for p in model.parameters().values())
 
 
 def test_the_command_line_knows_them_all():
-    assert list(architectures()) == [name.replace("_", "-") for name in SIZES]
+    assert list(architectures()) == [name.replace("_", "-") for name in sorted(NAMES)]
 
 
 @pytest.mark.parametrize("name", SIZES)
@@ -95,29 +118,144 @@ def gradient(model, dtype):
     return np.concatenate([dx.ravel(), *(g.ravel() for g in model.gradients().values())])
 
 
-@pytest.mark.parametrize("name", SIZES)
+@pytest.mark.parametrize("name", NAMES)
 def test_gradients_against_float64(name, monkeypatch):
     """With tanh for ReLU: one that bends the other way after a rounding changes a deep network's gradient by a jump."""
     for info in pkgutil.iter_modules(cl.models.__path__, cl.models.__name__ + "."):
-        if hasattr(module := importlib.import_module(info.name), "ReLU"):
-            monkeypatch.setattr(module, "ReLU", cl.Tanh)
+        module = importlib.import_module(info.name)
+        for bent in {"ReLU", "Clip"} & vars(module).keys():
+            monkeypatch.setattr(module, bent, lambda *limits: cl.Tanh())
     shape = (1, 28, 28) if name == "lenet5" else (3, 16, 16)
-    narrow, wide = (gradient(getattr(cl.models, name)(shape), dtype) for dtype in ("float32", "float64"))
-    model = getattr(cl.models, name)(shape)
-    assert np.linalg.norm(narrow - wide) <= tolerance(np.float32, max(lengths(model))) * np.linalg.norm(wide)
+    narrow, wide = (gradient(small(name, shape, 10), dtype) for dtype in ("float32", "float64"))
+    assert np.linalg.norm(narrow - wide) <= tolerance(np.float32, max(lengths(small(name, shape)))) * np.linalg.norm(wide)
 
 
 @pytest.mark.parametrize("name", ["vgg_small", "mobilenet_small", "resnet20"])
 def test_training_is_the_same_to_the_bit_for_any_thread_count(name):
-    rng = np.random.default_rng(0)
-    x, t = rng.standard_normal((24, 3, 8, 8)).astype(np.float32), np.arange(24) % 4
+    history = trained_on_threads(name, epochs=3)
+    assert history["loss"][-1] < history["loss"][0]
+
+
+@pytest.mark.parametrize("name", LARGE)
+def test_training_large_ones_is_the_same_to_the_bit_for_any_thread_count(name):
+    trained_on_threads(name, epochs=1, images=6)
+
+
+def trained_on_threads(name, epochs, images=24):
     states = []
     for threads in (1, 2, 3):
+        model, rng = small(name), np.random.default_rng(0)
+        x = rng.standard_normal((images, *model.input_shape)).astype(np.float32)
         with kernels.using(threads=threads):
-            trainer = cl.Trainer(getattr(cl.models, name)((3, 8, 8), 4), optimizer=cl.SGD(0.01), seed=1)
-            history = trainer.fit((x, t), epochs=3, batch_size=8, progress=False)
-        states.append(trainer.model.state_dict())
-    assert history["loss"][-1] < history["loss"][0]
+            trainer = cl.Trainer(model, optimizer=cl.SGD(0.01), seed=1)
+            t = rng.integers(0, 4, (images, *model.output_shape[1:]))
+            history = trainer.fit((x, t), epochs=epochs, batch_size=images // 3, progress=False)
+        states.append(model.state_dict())
     for state in states[1:]:
         for key, value in states[0].items():
             assert state[key].tobytes() == value.tobytes(), key
+    return history
+
+
+@pytest.mark.parametrize("name", LARGE)
+def test_saved_and_exported(name, tmp_path):
+    model = small(name, seed=2)
+    x = np.random.default_rng(0).standard_normal((3, *model.input_shape)).astype(np.float32)
+    model.forward(x)  # running statistics that are not those of a fresh model
+    model.save(tmp_path / "model")
+    again = cl.load(tmp_path / "model")
+    assert again.to_config() == model.to_config()
+    assert again(x).tobytes() == model(x).tobytes()
+    report = cl.export_onnx(again, tmp_path / "model.onnx")
+    assert set(report.layers) == {name for name, _ in model.layers()}
+    assert report.errors["output"] <= report.tolerance
+    assert cl.verify_onnx(tmp_path / "model.onnx").errors.keys() == report.errors.keys()
+
+
+# What the arguments may be
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize(
+    ("arguments", "error", "message"),
+    [
+        ({"classes": 0}, ConfigError, "classes must be at least 1; got 0"),
+        ({"classes": 2.0}, ArrayTypeError, "classes is an int; got 2.0"),
+        ({"input_shape": 28}, ArrayTypeError, r"without the batch axis, such as \(3, 32, 32\); got 28"),
+        ({"input_shape": (3, 0, 3)}, ConfigError, r"must be at least 1; got \(3, 0, 3\)"),
+        (
+            {"input_shape": (3, 64, 64, 64)},
+            ShapeError,
+            r"Conv[12]d .*takes (images|signals) .*got a sample of shape \(3, 64, 64, 64\)",
+        ),
+        ({"input_shape": (64,)}, ShapeError, r"takes (images|signals) .*got a sample of shape \(64,\)"),
+        ({"seed": -1}, ConfigError, "seed must be at least 0; got -1"),
+    ],
+)
+def test_bad_arguments(name, arguments, error, message):
+    shape, options = LARGE.get(name, ((3, 16, 16), {}))
+    with pytest.raises(error, match=message):
+        getattr(cl.models, name)(**{"input_shape": shape, **options, **arguments})
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "error", "message"),
+    [
+        (
+            "alexnet",
+            {"input_shape": (3, 62, 80)},
+            ShapeError,
+            r'MaxPool2d "features/12": kernel 3x3 does not fit the 2x4 input',
+        ),
+        ("vgg11", {"input_shape": (3, 32, 31)}, ShapeError, r'MaxPool2d "features/20": kernel 2x2 does not fit the 2x1 input'),
+        ("vgg16", {"input_shape": (1, 8, 8)}, ShapeError, r'MaxPool2d "features/23": kernel 2x2 does not fit the 1x1 input'),
+        ("squeezenet", {"input_shape": (3, 20, 20)}, ShapeError, 'MaxPool2d "pool8": kernel 3x3 does not fit the 1x1 input'),
+        ("squeezenet", {"version": "1.2"}, ConfigError, r"version is one of 1\.0, 1\.1; got '1\.2'"),
+        ("unet", {"input_shape": (1, 40, 32)}, ShapeError, r"halves images 4 times, so .* multiples of 16; got \(1, 40, 32\)"),
+        ("unet", {"depth": 0}, ConfigError, "depth must be at least 1; got 0"),
+        ("unet", {"width": 0}, ConfigError, "width must be at least 1; got 0"),
+        ("tcn", {"levels": 0}, ConfigError, "levels must be at least 1; got 0"),
+        ("tcn", {"kernel_size": 1.5}, ArrayTypeError, r"kernel_size is an int; got 1\.5"),
+        ("resnet18", {"input_shape": (3, 224)}, ShapeError, r'Conv2d "stem/0": takes images \(C, H, W\); got .* \(3, 224\)'),
+        ("tcn", {"input_shape": (1, 28, 28)}, ShapeError, r'Conv1d "level0/0": takes signals \(C, L\)'),
+        ("mobilenet_v2", {"dropout": 1}, ConfigError, "p must be at least 0 and less than 1; got 1"),
+    ],
+)
+def test_bad_arguments_of_one(name, options, error, message):
+    with pytest.raises(error, match=message):
+        getattr(cl.models, name)(**options)
+
+
+# What the architectures promise
+
+
+@pytest.mark.parametrize("name", ["mobilenet_v2", "resnet18", "resnet20", "resnet50"])
+def test_images_of_one_pixel(name):
+    assert getattr(cl.models, name)((2, 1, 1), 3)(np.ones((2, 2, 1, 1), np.float32)).shape == (2, 3)
+
+
+def test_few_pixels_make_a_smaller_dense_layer():
+    for shape, values in (((3, 64, 63), 1), ((3, 222, 224), 5 * 6), ((3, 223, 400), 36)):
+        assert cl.models.alexnet(shape, 2, hidden=3).parameters()["classifier/3.weight"].shape == (3, 256 * values)
+    for shape, values in (((3, 33, 64), 2), ((3, 64, 320), 2 * 7)):
+        assert cl.models.vgg11(shape, 2, hidden=3).parameters()["classifier/2.weight"].shape == (3, 512 * values)
+
+
+def test_unet_takes_single_channels_and_keeps_the_size():
+    model = cl.models.unet((1, 6, 10), 1, width=3, depth=1, batch_norm=True, dropout=0.0)
+    assert model.output_shape == (1, 6, 10)
+    assert [name for name, layer in model.layers() if isinstance(layer, cl.Concat)] == ["up0/concat"]
+    assert model.value_shapes[model.value_names.index("up0/concat")] == (6, 6, 10)
+
+
+def test_tcn_sees_what_came_before_and_as_far_as_it_says():
+    model = cl.models.tcn((2, 60), 3, filters=4, levels=3, kernel_size=3, dropout=0.0)
+    x = np.random.default_rng(0).standard_normal((1, 2, 60)).astype(np.float32)
+    y, tape = model.forward(x, training=False)
+    dy = np.zeros_like(y)
+    dy[:, :, 40] = 1
+    seen = np.flatnonzero(model.backward(dy, tape).any(axis=(0, 1)))
+    field = 2 * (3 - 1) * (2**3 - 1)
+    assert (seen[0], seen[-1]) == (40 - field, 40)
+    x[:, :, 41:] += 1
+    np.testing.assert_array_equal(model(x)[:, :, :41], y[:, :, :41])

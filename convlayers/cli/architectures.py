@@ -13,11 +13,18 @@ from ..registry import create_layer
 
 # Side of the images up to which two 3x3 convolutions see enough.
 _SMALL = 16
+# What is no classifier of images, and what it is.
+_OTHERS = {"tcn": "labels each moment of a signal", "unet": "labels each pixel of an image"}
 
 
 def architectures() -> dict[str, Callable[..., Model]]:
     """The functions of `convlayers.models` by their names on the command line, such as `digits-cnn`."""
     return {name.replace("_", "-"): getattr(models, name) for name in sorted(models.__all__)}
+
+
+def classifiers() -> list[str]:
+    """The names of those that can be trained on labelled images."""
+    return [name for name in architectures() if name not in _OTHERS]
 
 
 def default_name(data: Dataset) -> str:
@@ -44,10 +51,12 @@ def create(name: str, data: Dataset, seed: int) -> Model:
 
 
 def _named(name: str, data: Dataset, seed: int) -> Model:
-    known = architectures()
-    function = known.get(name.replace("_", "-"))
+    known = f"{', '.join(classifiers())}, or a FILE.toml of layers"
+    if name in _OTHERS:
+        raise ConfigError(f"{name} {_OTHERS[name]}, where one label an image is wanted; there are {known}")
+    function = architectures().get(name.replace("_", "-"))
     if function is None:
-        raise ConfigError(f"no model is called {name!r}; there are {', '.join(known)}, or a FILE.toml of layers")
+        raise ConfigError(f"no model is called {name!r}; there are {known}")
     try:
         return function(data.input_shape, data.classes, seed=seed)
     except ShapeError as error:

@@ -64,7 +64,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def _train(commands: argparse._SubParsersAction) -> None:
-    from .architectures import architectures
+    from .architectures import classifiers
 
     train = commands.add_parser(
         "train", help="train a network", description="Train a network and say how it does on the test images."
@@ -73,7 +73,7 @@ def _train(commands: argparse._SubParsersAction) -> None:
     train.add_argument(
         "--model",
         metavar="NAME|FILE.toml",
-        help=f"{', '.join(architectures())}, or a file of layers; by default digits-cnn or lenet5, by size",
+        help=f"{', '.join(classifiers())}, or a file of layers; by default digits-cnn or lenet5, by size",
     )
     train.add_argument("--epochs", type=count, default=40, metavar="N", help="passes over the training images (default 40)")
     train.add_argument("--batch-size", type=count, default=64, metavar="N", help="images a step (default 64)")

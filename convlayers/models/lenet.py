@@ -7,6 +7,7 @@ from ..layers.conv import Conv2d
 from ..layers.dense import Dense, Flatten
 from ..layers.max_pooling import MaxPool2d
 from ..model import Sequential
+from ._blocks import scores
 
 
 def digits_cnn(input_shape: Sequence[int] = (1, 8, 8), classes: int = 10, *, seed: int = 0) -> Sequential:
@@ -22,7 +23,7 @@ def digits_cnn(input_shape: Sequence[int] = (1, 8, 8), classes: int = 10, *, see
             Flatten(),
             Dense(64),
             ReLU(),
-            Dense(classes),
+            scores(classes),
         ],
         input_shape=input_shape,
         seed=seed,
@@ -44,7 +45,7 @@ def lenet5(input_shape: Sequence[int] = (1, 28, 28), classes: int = 10, *, seed:
             ReLU(),
             Dense(84),
             ReLU(),
-            Dense(classes),
+            scores(classes),
         ],
         input_shape=input_shape,
         seed=seed,
@@ -63,7 +64,7 @@ def mnist_cnn(input_shape: Sequence[int] = (1, 28, 28), classes: int = 10, *, se
             Flatten(),
             Dense(128),
             ReLU(),
-            Dense(classes),
+            scores(classes),
         ],
         input_shape=input_shape,
         seed=seed,
