@@ -54,10 +54,11 @@ def test_types_and_licence_are_packaged():
     assert (ROOT / "LICENSE").read_text().startswith("MIT License")
 
 
-def test_sources_of_the_kernels_are_in_the_source_distribution():
+def test_sources_and_examples_are_in_the_source_distribution():
     patterns = (ROOT / "MANIFEST.in").read_text()
     for suffix in {path.suffix for path in (ROOT / "ext").iterdir() if path.is_file()}:
         assert f"ext/*{suffix}" in patterns
+    assert "recursive-include examples *.py" in patterns
 
 
 def test_run_time_dependencies():
@@ -141,7 +142,13 @@ GOOD = (
 def test_what_a_wheel_may_hold(dev, tmp_path):
     path = tmp_path / "a.whl"
     dev.check_wheel(wheel(path, *GOOD))
-    for odd in ("ext/conv.pxi", "convlayers/kernels/_wide_float32.so", "convlayers/kernels/kernels.c", "tests/test_a.py"):
+    for odd in (
+        "ext/conv.pxi",
+        "convlayers/kernels/_wide_float32.so",
+        "convlayers/kernels/kernels.c",
+        "tests/a.py",
+        "examples/a.py",
+    ):
         with pytest.raises(dev.ChoreError, match=f"should not hold {re.escape(odd)}"):
             dev.check_wheel(wheel(path, *GOOD, odd))
     for missing in GOOD[1:2] + GOOD[3:]:

@@ -81,6 +81,21 @@ def resnet50(net, x):
     return net.dense(x.mean((2, 3)), "classifier/2")
 
 
+def mobilenet_v2(net, x):
+    x, number = F.relu6(net.conv_norm(x, "stem", 0, stride=2)), 0
+    plan = [(1, 1, 1), (6, 2, 2), (6, 3, 2), (6, 4, 2), (6, 3, 1), (6, 3, 2), (6, 1, 1)]
+    for expansion, count, stride in plan:
+        for repeat in range(count):
+            number += 1
+            name, y, place = f"block{number}", x, 0
+            if expansion > 1:
+                y, place = F.relu6(net.conv_norm(x, name, 0)), 3
+            how = {"groups": y.shape[1], "stride": 1 if repeat else stride}
+            y = net.conv_norm(F.relu6(net.conv_norm(y, name, place, **how)), name, place + 3)
+            x = x + y if repeat else y
+    return net.dense(F.relu6(net.conv_norm(x, "classifier", 0)).mean((2, 3)), "classifier/6")
+
+
 def squeezenet(net, x):
     x, number = net.conv(x, "stem/0", stride=2).relu(), 1
     for count in (2, 2, 4):
@@ -123,6 +138,7 @@ CASES = [
     (vgg11, (3, 33, 32), {"hidden": 16, "batch_norm": True}),
     (resnet18, (3, 33, 18), {}),
     (resnet50, (3, 33, 18), {}),
+    (mobilenet_v2, (3, 33, 18), {}),
     (squeezenet, (3, 41, 36), {"version": "1.1"}),
     (unet, (2, 12, 8), {"width": 5, "depth": 2, "batch_norm": True}),
     (tcn, (2, 20), {"filters": 6, "levels": 3, "kernel_size": 3}),

@@ -193,7 +193,13 @@ def build(rest: list[str]) -> int:
 
 def lint(rest: list[str]) -> int:
     prepare("dev", test_kernels=True)
-    chores = (["ruff", "check", "."], ["ruff", "format", "--check", "."], ["cython-lint", "ext/"], ["mypy"])
+    chores = (
+        ["ruff", "check", "."],
+        ["ruff", "format", "--check", "."],
+        ["cython-lint", "ext/"],
+        ["mypy"],
+        ["mypy", "examples"],
+    )
     return max([show(executable(VENV, name), *arguments) for name, *arguments in chores])
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from ..layer import Layer, Node
-from ..layers.activations import ReLU
+from ..layers.activations import Clip
 from ..layers.dense import Flatten
 from ..layers.dropout import Dropout
 from ..layers.global_pooling import GlobalAvgPool2d
@@ -22,7 +22,7 @@ def mobilenet_small(input_shape: Sequence[int] = (3, 32, 32), classes: int = 10,
 
 
 def _conv_norm_relu6(filters: int, kernel_size: int = 3, *, stride: int = 1, groups: int = 1) -> list[Layer]:
-    return [*conv_norm(filters, kernel_size, stride=stride, groups=groups), ReLU()]
+    return [*conv_norm(filters, kernel_size, stride=stride, groups=groups), Clip(0, 6)]
 
 
 def _inverted_residual(x: Node, filters: int, stride: int, expansion: int, name: str) -> Node:
