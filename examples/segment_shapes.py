@@ -3,8 +3,8 @@
     python examples/segment_shapes.py
 
 Every pixel of an image gets one of four labels: background, circle, rectangle, triangle. The loss is cross-entropy over all
-pixels; the metric is the intersection over union, averaged over the classes that an image shows. Half a minute on two cores brings
-it to 0.95 on images that the network has not seen. `--picture FILE.png` needs Pillow and shows some of them.
+pixels; the metric is the intersection over union, averaged over the classes that an image shows. Half a minute on two cores
+brings it to 0.95 on images that the network has not seen. `--picture FILE.png` needs Pillow and shows some of them.
 """
 
 import argparse

@@ -66,10 +66,10 @@ def test_copy_signal_task():
 
 def test_segment_shapes(run, tmp_path):
     pytest.importorskip("PIL", reason="Pillow draws the picture: pip install convlayers[images]")
-    arguments = ["--images", 150, "--size", 32, "--epochs", 8, "--width", 6, "--picture", tmp_path / "found.png"]
+    arguments = ["--images", 400, "--size", 32, "--epochs", 12, "--width", 8, "--picture", tmp_path / "found.png"]
     iou, out = run("segment_shapes", *arguments)
     assert 0.5 < iou <= 1
-    assert out == f"intersection over union {iou:.3f} on 30 images\n"
+    assert out == f"intersection over union {iou:.3f} on 80 images\n"
     from PIL import Image
 
     assert Image.open(tmp_path / "found.png").size == (8 * 128, 3 * 128)
