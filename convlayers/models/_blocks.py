@@ -36,8 +36,8 @@ def averaged_scores(classes: int) -> list[Layer]:
 
 
 def averaged_to(x: Node, pixels: int) -> list[Layer]:
-    """The values of `pixels` x `pixels` averages behind `x`; where it has fewer pixels, of those: a dense layer that followed
-    copies would compute no more."""
+    """The values of `pixels` x `pixels` averages behind `x`, or of all its pixels along an axis that has fewer: PyTorch repeats
+    those, which lets a dense layer compute nothing more."""
     return [AdaptiveAvgPool2d([min(pixels, size) for size in x.shape[1:]]), Flatten()]
 
 
