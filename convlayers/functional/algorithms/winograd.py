@@ -11,11 +11,12 @@ import numpy as np
 from ... import kernels
 from ...kernels import memory
 from .._arrays import NO_BIAS, threads_for
-from .problem import INPUT_GRADIENT, MACHINES, Machine, Problem
+from .problem import INPUT_GRADIENT, MACHINES, WEIGHT_GRADIENT, Machine, Problem
 
 # Cycles to transform one vector, by m: of tiles for one channel, going in or coming out, and of filters; and to copy a row of
 # one channel, and the call. Measured on Zen 5.
 _TILE_CYCLES = {4: 280, 2: 200}
+_GRADIENT_TILE_CYCLES = {4: 480, 2: 270}  # for the weight gradient, copies included
 _FILTER_CYCLES = {4: 350, 2: 180}
 _ROW_CYCLES = 8
 _CALL_CYCLES = 16_000
@@ -36,10 +37,14 @@ def _cost(problem: Problem, machine: Machine, m: int) -> float:
     lines = -(-height // m)
     vectors = -(-problem.x[0] * lines * -(-width // m) // lanes)
     sums: float = (m + 2) ** 2 * vectors * lanes * filters * channels
-    # Starting a tile takes as long as four of its steps; one of fewer rows than 4 waits for its sums.
-    sums *= (1 + 4 / channels) * max(1, 4 * problem.groups / filters)
-    cycles = vectors * (problem.x[1] + filters) * _TILE_CYCLES[m] + filters * channels / lanes * _FILTER_CYCLES[m]
-    cycles += problem.x[0] * problem.x[1] * (lines * m + 2) * _ROW_CYCLES + _CALL_CYCLES
+    # Starting a tile takes as long as seven of its steps; one of fewer rows than 4 waits for its sums.
+    sums *= (1 + 7 / channels) * max(1, 4 * problem.groups / filters)
+    cycles = filters * channels / lanes * _FILTER_CYCLES[m] + _CALL_CYCLES
+    if problem.direction == WEIGHT_GRADIENT:
+        cycles += vectors * (problem.x[1] + filters) * _GRADIENT_TILE_CYCLES[m]
+    else:
+        cycles += vectors * (problem.x[1] + filters) * _TILE_CYCLES[m]
+        cycles += problem.x[0] * problem.x[1] * (lines * m + 2) * _ROW_CYCLES
     return 2e-3 * sums / machine.gflops_of(problem.dtype) + machine.microseconds(cycles)
 
 
