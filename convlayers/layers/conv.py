@@ -10,6 +10,7 @@ from .. import functional
 from ..layer import Layer, OnnxGraph, Shape
 from ..shapes import IntOrSequence, Padding, conv_groups, per_axis, positive, window
 from ._checks import sample_of_rank, switch
+from ._relu import before_relu
 from .initializers import check_initializer, initial_parameters
 
 
@@ -77,19 +78,16 @@ class _Conv(Layer):
         return y, (x, y if relu else None)
 
     def backward(self, dy, cache):
-        x, y = cache
-        dy = dy if y is None else functional.relu_backward(dy, y)
+        dy, x = before_relu(dy, cache)
         self.accumulate(dy, (x, None))
         return self.backward_input(dy, (x, None))
 
     def backward_input(self, dy, cache):
-        x, y = cache
-        dy = dy if y is None else functional.relu_backward(dy, y)
+        dy, x = before_relu(dy, cache)
         return self._backward_input(dy, self.params["weight"], x.shape, **self._options())
 
     def accumulate(self, dy, cache):
-        x, y = cache
-        dy = dy if y is None else functional.relu_backward(dy, y)
+        dy, x = before_relu(dy, cache)
         dw, db = self._backward_weight(dy, x, self.params["weight"].shape, bias=self.bias, **self._options())
         self.grads["weight"] += dw
         if self.bias:

@@ -9,6 +9,7 @@ from .. import functional
 from ..layer import Layer, OnnxGraph, Shape
 from ..shapes import IntOrSequence, Padding, Transposed, conv_groups, per_axis, positive, transposed_window
 from ._checks import sample_of_rank, switch
+from ._relu import before_relu
 from .initializers import check_initializer, initial_parameters
 
 
@@ -98,19 +99,16 @@ class ConvTranspose2d(Layer):
         return y, (x, y if relu else None)
 
     def backward(self, dy, cache):
-        x, y = cache
-        dy = dy if y is None else functional.relu_backward(dy, y)
+        dy, x = before_relu(dy, cache)
         self.accumulate(dy, (x, None))
         return self.backward_input(dy, (x, None))
 
     def backward_input(self, dy, cache):
-        x, y = cache
-        dy = dy if y is None else functional.relu_backward(dy, y)
+        dy, x = before_relu(dy, cache)
         return functional.conv_transpose2d_backward_input(dy, self.params["weight"], x.shape, **self._options())
 
     def accumulate(self, dy, cache):
-        x, y = cache
-        dy = dy if y is None else functional.relu_backward(dy, y)
+        dy, x = before_relu(dy, cache)
         weight, options = self.params["weight"], self._options()
         dw, db = functional.conv_transpose2d_backward_weight(dy, x, weight.shape, bias=self.bias, **options)
         self.grads["weight"] += dw

@@ -7,6 +7,7 @@ from ..errors import ShapeError
 from ..layer import Layer, OnnxGraph, Shape
 from ..shapes import features, positive
 from ._checks import switch
+from ._relu import before_relu
 from .initializers import check_initializer, initial_parameters
 
 
@@ -60,18 +61,17 @@ class Dense(Layer):
         return y, (x, y if relu else None)
 
     def backward(self, dy, cache):
-        x, y = cache
-        dy = dy if y is None else functional.relu_backward(dy, y)
+        dy, x = before_relu(dy, cache)
         self.accumulate(dy, (x, None))
         return self.backward_input(dy, (x, None))
 
     def backward_input(self, dy, cache):
-        _, y = cache
-        return functional.linear_backward_input(dy if y is None else functional.relu_backward(dy, y), self.params["weight"])
+        dy, _ = before_relu(dy, cache)
+        return functional.linear_backward_input(dy, self.params["weight"])
 
     def accumulate(self, dy, cache):
-        x, y = cache
-        dw, db = functional.linear_backward_weight(dy if y is None else functional.relu_backward(dy, y), x)
+        dy, x = before_relu(dy, cache)
+        dw, db = functional.linear_backward_weight(dy, x)
         self.grads["weight"] += dw
         if self.bias:
             self.grads["bias"] += db
