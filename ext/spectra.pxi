@@ -13,6 +13,7 @@ cdef extern from "vec.h":
 cdef enum:
     RUN_BYTES = 512 * 1024      # of the copies: half of a second-level cache
     MOST_VECTORS = 8            # of a run
+    MOST_COLUMNS = 4            # of a tile: SPECTRA_COLUMNS is this, or less where registers are few
 
 cdef struct Spectra "convlayers_spectra":
     Py_ssize_t rows
@@ -76,8 +77,10 @@ cdef inline void spectra_tile "convlayers_spectra_tile"(
     int rows, int columns, Spectra* s, const real* a, const real* b, Py_ssize_t count, real* out
 ) noexcept nogil:
     """out[i, j] of one vector of frequencies, of which `count` are there."""
-    cdef vf re[2][SPECTRA_COLUMNS]
-    cdef vf im[2][SPECTRA_COLUMNS]
+    # Room for every instance that `run_spectra_tile` writes down, also for those that few registers rule out: the compiler
+    # looks at their loops before it sees that nothing calls them, and takes an index beyond the array for a promise.
+    cdef vf re[2][MOST_COLUMNS]
+    cdef vf im[2][MOST_COLUMNS]
     cdef vf ar[2]
     cdef vf ai[2]
     cdef vf br, bi
