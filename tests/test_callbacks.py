@@ -8,7 +8,7 @@ import textwrap
 
 import numpy as np
 import pytest
-from training import FIT, At, bits, interrupt, small, straight, stripes
+from training import FIT, At, bits, interrupt, small, stop, straight, stripes
 
 import convlayers as cl
 from convlayers.errors import ConfigError
@@ -185,3 +185,30 @@ def test_learning_rate_schedule():
     assert rates == [0.1, 0.05, 0.1 / 3]
     with pytest.raises(ConfigError, match="epoch 0 got -1"):
         cl.Trainer(small(), callbacks=[LearningRateSchedule(lambda epoch: -1)]).fit(stripes(), progress=False)
+
+
+def test_a_learning_rate_schedule_may_reach_zero_where_the_run_ends():
+    asked = []
+
+    def cosine(epoch):
+        asked.append(epoch)
+        return 0.1 * (1 + np.cos(np.pi * epoch / 3)) / 2
+
+    trainer = cl.Trainer(small(), optimizer=cl.SGD(5.0), callbacks=[LearningRateSchedule(cosine)])
+    trainer.fit(stripes(), epochs=3, progress=False)
+    assert asked == [0, 1, 2]
+    assert trainer.optimizer.lr == pytest.approx(0.025)
+    with pytest.raises(ConfigError, match=r"epoch 3 got .*0\.0"):
+        trainer.fit(stripes(), epochs=1, progress=False)
+
+
+def test_a_learning_rate_schedule_goes_on_after_an_interruption(tmp_path):
+    schedule = LearningRateSchedule(lambda epoch: 0.1 / (1 + epoch))
+    first = cl.Trainer(small(), optimizer=cl.SGD(5.0), callbacks=[schedule, At(6, stop)], seed=3)
+    first.fit(stripes(), **FIT)
+    first.save(tmp_path / "run")
+    second = cl.Trainer.resume(tmp_path / "run", callbacks=[schedule])
+    second.fit(stripes(), **FIT)
+    whole = cl.Trainer(small(), optimizer=cl.SGD(5.0), callbacks=[schedule], seed=3)
+    whole.fit(stripes(), **FIT)
+    assert (second.epoch, bits(second)) == (3, bits(whole))

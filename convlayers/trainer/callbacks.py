@@ -119,7 +119,12 @@ class EarlyStopping(Callback):
 
 
 class LearningRateSchedule(Callback):
-    """Set the learning rate of each epoch: `lr = function(epoch)`, epochs counted from 0 over all fits."""
+    """Set the learning rate of each epoch: `lr = function(epoch)`, epochs counted from 0 over all fits.
+
+    The function is asked for the epochs that are trained and for no other, so it may reach 0 where the run ends:
+    `lambda epoch: lr * (1 + cos(pi * epoch / epochs)) / 2` (Loshchilov and Hutter 2017). Raises `ConfigError` for a rate that
+    is not greater than 0 and finite.
+    """
 
     def __init__(self, function: Callable[[int], float]) -> None:
         self.function = function
@@ -128,7 +133,8 @@ class LearningRateSchedule(Callback):
         self._set(trainer)
 
     def on_epoch_end(self, trainer: Trainer, logs: dict[str, float]) -> None:
-        self._set(trainer)
+        if trainer.position.run_start is not None:
+            self._set(trainer)
 
     def _set(self, trainer: Trainer) -> None:
         lr = self.function(trainer.epoch)
