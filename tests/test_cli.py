@@ -34,6 +34,10 @@ from convlayers.errors import ConfigError, FileAccessError
         (["train", "digits", "--new\nline"], "unrecognized arguments: --new line"),
         (["train", "digets"], "no data set is called 'digets'"),
         (["evaluate", "model.onnx"], "required: DATA"),
+        (["quantize", "model.onnx"], "required: DATA; see convlayers quantize --help"),
+        (["quantize", "m.onnx", "digits", "--max-drop", "2"], "argument --max-drop: must be a number from 0 to 1; got '2'"),
+        (["quantize", "m.onnx", "digits", "--max-drop", "nan"], "must be a number from 0 to 1; got 'nan'"),
+        (["quantize", "m.onnx", "digits", "--samples", "0"], "argument --samples"),
     ],
 )
 def test_wrong_calls(refused, arguments, words):
@@ -143,12 +147,12 @@ def test_model_that_does_not_classify(refused, toy_npz, tmp_path):
     assert "does not classify" in refused(1, "evaluate", "m.st", toy_npz)
 
 
-@pytest.mark.parametrize("command", ["evaluate", "export", "verify"])
+@pytest.mark.parametrize("command", ["evaluate", "export", "quantize", "verify"])
 @pytest.mark.parametrize("content", [None, b"", b"text", b"\x10\0\0\0\0\0\0\0{", bytes(100)])
 def test_files_that_are_no_models(refused, toy_npz, tmp_path, command, content):
     if content is not None:
         (tmp_path / "m").write_bytes(content)
-    more = {"evaluate": [toy_npz], "export": ["out.onnx"], "verify": []}[command]
+    more = {"evaluate": [toy_npz], "export": ["out.onnx"], "quantize": [toy_npz, "--output", "out.onnx"], "verify": []}[command]
     error = refused(1, command, "m", *more)
     assert ("cannot read m: No such file" if content is None else "m ") in error
     assert not (tmp_path / "out.onnx").exists()
@@ -167,3 +171,28 @@ def test_export_to_a_place_that_is_not(refused, train):
     assert "does not exist" in refused(1, "export", "m.st", "no/where.onnx")
     assert "opset" in refused(2, "export", "m.st", "m.onnx", "--opset", "3")
     assert not Path("m.onnx").exists()
+
+
+# Eight bits
+
+
+def test_quantize(run, train, toy_npz):
+    train("--epochs", "1", "--export", "m.onnx")
+    code, out, err = run("quantize", "m.onnx", toy_npz, "--samples", "20", "--max-drop", "1")
+    assert (code, err) == (0, "")
+    assert out.startswith("m.int8.onnx: m.onnx in int8, 4 of 4 convolutions and matrix products, calibrated on 20 samples;")
+    assert "On 10 samples: accuracy" in out
+    assert "run one by one in float" in run("verify", "m.int8.onnx")[1]
+    assert run("evaluate", "m.int8.onnx", toy_npz)[0] == 0
+    assert run("quantize", "m.onnx", toy_npz, "--output", "other.onnx", "--max-drop", "1")[0] == 0
+    assert Path("other.onnx").exists()
+
+
+def test_what_quantize_refuses(refused, train, toy_npz, toy_arrays, tmp_path):
+    train("--epochs", "1", "--save", "m.st", "--export", "m.onnx")
+    np.savez(tmp_path / "three.npz", **{k: v + 1 if v.ndim == 1 else v for k, v in toy_arrays.items()})
+    assert "m.onnx tells 2 classes (0, 1) apart" in refused(1, "quantize", "m.onnx", "three.npz")
+    assert "need 16 samples at least; got 5" in refused(1, "quantize", "m.onnx", toy_npz, "--samples", "5")
+    assert "m.st is not a whole ONNX file" in refused(1, "quantize", "m.st", toy_npz)
+    assert "m.onnx is the float one" in refused(2, "quantize", "m.onnx", toy_npz, "--output", "m.onnx")
+    assert not Path("m.int8.onnx").exists()

@@ -1,4 +1,4 @@
-"""The command line: `convlayers train`, `evaluate`, `export`, `verify`, `summary`, `graph`, `layers`.
+"""The command line: `convlayers train`, `evaluate`, `export`, `quantize`, `verify`, `summary`, `graph`, `layers`.
 
 Exit codes: 0 done, 1 the work failed, 2 the call is wrong, 130 interrupted. The reason stands in one line on standard
 error; a traceback is for people who write Python.

@@ -4,7 +4,7 @@ import argparse
 
 from .train import train
 
-__all__ = ["evaluate", "export", "graph", "layers", "summary", "train", "verify"]
+__all__ = ["evaluate", "export", "graph", "layers", "quantize", "summary", "train", "verify"]
 
 
 def evaluate(args: argparse.Namespace) -> None:
@@ -23,6 +23,18 @@ def export(args: argparse.Namespace) -> None:
     from .scoring import load_model
 
     print(export_onnx(load_model(args.model), args.target, args.opset))
+
+
+def quantize(args: argparse.Namespace) -> None:
+    """Write an ONNX file in int8: calibrated on training images, judged by the test images."""
+    from .. import datasets
+    from ..onnx import quantize_onnx
+    from .scoring import evenly_spaced, open_predictor
+
+    data = datasets.load(args.data)
+    open_predictor(args.model, data)  # refuses other samples and other classes
+    samples, judge = evenly_spaced(data.x_train, args.samples), (data.x_test, data.y_test)
+    print(quantize_onnx(args.model, samples, args.output, evaluation_data=judge, max_drop=args.max_drop))
 
 
 def verify(args: argparse.Namespace) -> None:

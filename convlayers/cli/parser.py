@@ -33,14 +33,26 @@ def seed(text: str) -> int:
     return _whole(text, 0)
 
 
+def _number(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        return math.nan
+
+
 def rate(text: str) -> float:
     """A finite number over 0."""
-    try:
-        value = float(text)
-    except ValueError:
-        value = math.nan
+    value = _number(text)
     if not (math.isfinite(value) and value > 0):
         raise argparse.ArgumentTypeError(f"must be a number over 0; got {text!r}")
+    return value
+
+
+def share(text: str) -> float:
+    """A number from 0 to 1."""
+    value = _number(text)
+    if not 0 <= value <= 1:
+        raise argparse.ArgumentTypeError(f"must be a number from 0 to 1; got {text!r}")
     return value
 
 
@@ -56,6 +68,7 @@ def parser() -> argparse.ArgumentParser:
     _train(commands)
     _evaluate(commands)
     _export(commands)
+    _quantize(commands)
     _verify(commands)
     _summary(commands)
     _graph(commands)
@@ -104,6 +117,23 @@ def _export(commands: argparse._SubParsersAction) -> None:
     export.add_argument("model", metavar="SAVED", help="a model that train --save or Model.save wrote")
     export.add_argument("target", metavar="MODEL.onnx", help="the file to write")
     export.add_argument("--opset", type=count, default=17, metavar="N", help="version of ONNX's operators (default 17)")
+
+
+def _quantize(commands: argparse._SubParsersAction) -> None:
+    quantize = commands.add_parser(
+        "quantize",
+        help="write an .onnx file in int8",
+        description="Write an .onnx file in int8, calibrated on training images, if test images lose little accuracy.",
+    )
+    quantize.add_argument("model", metavar="MODEL.onnx", help="the float file")
+    quantize.add_argument("data", metavar="DATA", help=DATA)
+    quantize.add_argument("--output", metavar="FILE", help="the file to write; by default MODEL.int8.onnx")
+    quantize.add_argument(
+        "--samples", type=count, default=256, metavar="N", help="training images to calibrate on, evenly spaced (default 256)"
+    )
+    quantize.add_argument(
+        "--max-drop", type=share, default=0.01, metavar="X", help="accuracy that may be lost, from 0 to 1 (default 0.01)"
+    )
 
 
 def _verify(commands: argparse._SubParsersAction) -> None:

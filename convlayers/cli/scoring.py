@@ -84,6 +84,12 @@ def _is_safetensors(path: str) -> bool:
         raise FileAccessError(f"cannot read {path}: {error.strerror or error}") from error
 
 
+def evenly_spaced(x: np.ndarray, count: int) -> np.ndarray:
+    """`count` samples from all over `x`, which may be sorted by classes; all of them where there are fewer."""
+    kept = min(count, len(x))
+    return x[np.arange(kept) * len(x) // kept]
+
+
 def score(predictor: Predictor, data: Dataset) -> Score:
     """Run the test images through a model and compare. Raises `DataError` for a label that the model cannot give."""
     from ..trainer import CrossEntropy

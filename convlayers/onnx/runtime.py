@@ -43,24 +43,29 @@ class OnnxModel:
 
         Raises `ShapeError` for samples of another shape, `ArrayTypeError` for an array that the file cannot take.
         """
+        parts = [self.run(feeds) for feeds in self.feeds(x, batch_size)]
+        outputs = [np.concatenate(part) for part in zip(*parts, strict=True)]
+        return outputs[0] if len(outputs) == 1 else outputs
+
+    def feeds(self, x: Any, batch_size: int = 256) -> list[dict[str, np.ndarray]]:
+        """x as `predict` takes it, checked, in batches as `run` takes them."""
         size = positive(batch_size, "batch_size")
         given = in_order(x, [spec.name for spec in self._inputs], f"{self.path} takes {len(self._inputs)} inputs")
-        arrays = [_fitting(value, spec) for value, spec in zip(given, self._inputs, strict=True)]
-        count = len(arrays[0])
-        if any(len(array) != count for array in arrays):
-            raise ShapeError(f"the inputs' batch sizes differ: {', '.join(str(len(array)) for array in arrays)}")
+        arrays = {spec.name: _fitting(value, spec) for value, spec in zip(given, self._inputs, strict=True)}
+        count, *others = map(len, arrays.values())
+        if any(other != count for other in others):
+            raise ShapeError(f"the inputs' batch sizes differ: {', '.join(str(len(array)) for array in arrays.values())}")
         fixed = next((spec.batch for spec in self._inputs if spec.batch is not None), None)
         if fixed is not None and (fixed == 0 or count % fixed):
             raise ShapeError(f"{self.path} takes batches of exactly {fixed}, so a multiple of that; got {count} samples")
         step = fixed or size
-        parts = [self._run([array[i : i + step] for array in arrays]) for i in range(0, max(count, 1), step)]
-        outputs = [np.concatenate(part) for part in zip(*parts, strict=True)]
-        return outputs[0] if len(outputs) == 1 else outputs
+        return [{name: array[i : i + step] for name, array in arrays.items()} for i in range(0, max(count, 1), step)]
 
-    def _run(self, arrays: list[np.ndarray]) -> list[np.ndarray]:
-        feeds = {spec.name: array for spec, array in zip(self._inputs, arrays, strict=True)}
+    def run(self, feeds: dict[str, np.ndarray]) -> list[np.ndarray]:
+        """Every output for one batch of `feeds`."""
         results = run(self._session, feeds, self.path)
-        if any(result.ndim == 0 or len(result) != len(arrays[0]) for result in results):
+        count = len(next(iter(feeds.values())))
+        if any(result.ndim == 0 or len(result) != count for result in results):
             raise ShapeError(f"{self.path} does not give one output a sample, so it cannot predict")
         return results
 

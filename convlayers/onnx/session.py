@@ -20,10 +20,11 @@ def one_line(error: BaseException) -> str:
     return text if len(text) <= 400 else text[:400] + " ..."
 
 
-def open_session(data: bytes, place: str, *, as_written: bool = False) -> Any:
+def open_session(data: bytes, place: str, *, as_written: bool = False, folded: str | None = None) -> Any:
     """An `onnxruntime.InferenceSession` for the bytes of a file, with as many threads as the kernels use.
 
-    `as_written` turns fusing off: every node runs by itself, and an error names it.
+    `as_written` turns fusing off: every node runs by itself, and an error names it. To `folded` the file is written with
+    its constants folded, functions inlined and batch normalization within convolutions, in standard operators still.
     """
     import onnxruntime
 
@@ -32,6 +33,9 @@ def open_session(data: bytes, place: str, *, as_written: bool = False) -> Any:
     options.intra_op_num_threads = get_num_threads()
     if as_written:
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    if folded is not None:
+        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
+        options.optimized_model_filepath = folded
     try:
         session = onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
         for entry in (*session.get_inputs(), *session.get_outputs()):

@@ -1,6 +1,7 @@
 """The check of an export, repeated on a file anywhere."""
 
 import math
+from collections.abc import Callable
 from os import PathLike, fspath
 from typing import Any
 
@@ -10,12 +11,14 @@ from ..errors import ExportError, ExportMismatchError, FileFormatError
 from ..randomness import generator
 from ..tolerance import largest_error, tolerance
 from . import record
-from .compare import BATCHES, relative_error, run_batches
+from .compare import BATCHES, relative_error, run_batches, scale_of
+from .int8 import STEPS, has_integer_operators, is_quantized, output_steps
 from .proto import read
 from .report import OnnxReport, make_report
 from .session import InputSpec, inputs_of, one_line, open_session, run, tensors
 
 _SEED = 0
+Evaluate = Callable[[dict[str, np.ndarray]], list[np.ndarray]]
 
 
 def verify_onnx(path: str | PathLike[str]) -> OnnxReport:
@@ -23,7 +26,9 @@ def verify_onnx(path: str | PathLike[str]) -> OnnxReport:
 
     A file of `export_onnx` is compared with what its model computed, which the file remembers together with the inputs
     and a fingerprint of each weight. A file of another program is compared with `onnx.reference.ReferenceEvaluator`, on
-    batches of 1, 2 and 7 random inputs if its batch axis is symbolic. `report.judge` says which of the two it was.
+    batches of 1, 2 and 7 random inputs if its batch axis is symbolic. A file in int8, of `quantize_onnx` or another program, is
+    compared in the same way with its own operators run one by one, in float: so a processor whose integer kernels lose
+    sums is found where the file is used. `report.judge` says which it was.
 
     Raises `FileAccessError`; `FileFormatError` for a file that is empty, truncated, corrupt or something else;
     `ExportError` for one that onnx.checker or onnxruntime refuses, that keeps weights in other files, or whose inputs have
@@ -37,7 +42,7 @@ def verify_onnx(path: str | PathLike[str]) -> OnnxReport:
     elif proto.producer_name == "convlayers":
         raise FileFormatError(f"{place} was written by convlayers, but its verification record is gone: truncated or changed")
     else:
-        found = _against_reference(data, proto, place)
+        found = against_reference(data, proto, place)
     return make_report(place, data, proto, **found)
 
 
@@ -67,22 +72,33 @@ def _judge(errors: dict[str, float], limit: float, place: str, judge: str) -> No
             )
 
 
-def _against_reference(data: bytes, proto: Any, place: str) -> dict[str, Any]:
-    """onnxruntime against the reference evaluator, each batch by itself."""
+def against_reference(data: bytes, proto: Any, place: str) -> dict[str, Any]:
+    """onnxruntime against another way to compute the file, batch by batch: what a report says of it."""
     session = open_session(data, place)
     specs = inputs_of(session, place)
     fixed = next((spec.batch for spec in specs if spec.batch is not None), None)
     batches = BATCHES if fixed is None else (fixed,)
     names = [output.name for output in session.get_outputs()]
-    errors = dict.fromkeys(names, 0.0)
+    judge, evaluate = _reference(data, proto, names, place)
+    errors, scales = dict.fromkeys(names, 0.0), dict.fromkeys(names, math.inf)
     for batch in batches:
         feeds = {spec.name: _drawn(spec, number, batch) for number, spec in enumerate(specs)}
-        actual, expected = run(session, feeds, place), _evaluated(proto, feeds, names, place)
-        for name, a, e in zip(names, actual, expected, strict=True):
+        for name, a, e in zip(names, run(session, feeds, place), evaluate(feeds), strict=True):
             errors[name] = max(errors[name], largest_error(a, e))
-    limit = tolerance(np.float32, _length(proto))
-    _judge(errors, limit, place, "onnx's reference evaluator")
-    return {"batches": batches, "judge": "onnx's reference evaluator", "errors": errors, "tolerance": limit}
+            scales[name] = min(scales[name], max(1.0, scale_of(e)))
+    steps = output_steps(proto)
+    limit = tolerance(np.float32, _length(proto)) + STEPS * max(steps[name] / scales[name] for name in names)
+    _judge(errors, limit, place, judge)
+    return {"batches": batches, "judge": judge, "errors": errors, "tolerance": limit}
+
+
+def _reference(data: bytes, proto: Any, names: list[str], place: str) -> tuple[str, Evaluate]:
+    """What to compare a file with, in words and as a function."""
+    if is_quantized(proto) and not has_integer_operators(proto):
+        # Fused, the operators and the steps around them are computed in integers; apart, each one in float.
+        session = open_session(data, place, as_written=True)
+        return "its operators run one by one in float", lambda feeds: run(session, feeds, place)
+    return "onnx's reference evaluator", lambda feeds: _evaluated(proto, feeds, names, place)
 
 
 def _drawn(spec: InputSpec, number: int, batch: int) -> np.ndarray:
