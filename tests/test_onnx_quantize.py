@@ -25,7 +25,7 @@ from convlayers.errors import (
     ShapeError,
 )
 from convlayers.onnx import OnnxModel, record
-from convlayers.onnx.int8 import STEPS, in_int8, is_quantized, output_steps
+from convlayers.onnx.int8 import in_int8, is_quantized, output_steps, steps_apart
 from convlayers.tolerance import tolerance
 
 
@@ -128,9 +128,8 @@ def test_verify_runs_a_file_in_int8_in_two_ways(model, digits):
     assert report == made.check
     assert report.judge == "its operators run one by one in float"
     assert report.batches == (1, 2, 7)
-    proto = onnx.load(made.path)
-    (step,) = output_steps(proto).values()
-    assert tolerance(np.float32) < report.tolerance <= tolerance(np.float32, 10_000) + STEPS * step
+    (apart,) = steps_apart(onnx.load(made.path)).values()
+    assert tolerance(np.float32) < report.tolerance <= tolerance(np.float32, 10_000) + apart
 
 
 def test_verify_finds_integer_kernels_that_lose_sums(model, digits, monkeypatch):
@@ -140,9 +139,9 @@ def test_verify_finds_integer_kernels_that_lose_sums(model, digits, monkeypatch)
     def saturated(self, *arguments):
         results = honest(self, *arguments)
         whole = self.get_session_options().graph_optimization_level == onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
-        return [np.minimum(y, y.max() - 3 * steps) for y in results] if whole else results
+        return [np.minimum(y, y.max() - 1.1 * apart) for y in results] if whole else results
 
-    (steps,) = output_steps(onnx.load(path)).values()
+    (apart,) = steps_apart(onnx.load(path)).values()
     monkeypatch.setattr(onnxruntime.InferenceSession, "run", saturated)
     with pytest.raises(ExportMismatchError, match='"output" of onnxruntime differs from its operators run one by one'):
         cl.verify_onnx(path)
@@ -412,7 +411,8 @@ def test_what_is_quantized(model, digits):
     float_file, int8 = onnx.load(model), onnx.load(cl.quantize_onnx(model, digits.x_train[:32]).path)
     assert (is_quantized(float_file), is_quantized(int8)) == (False, True)
     assert (in_int8(float_file), in_int8(int8)) == (0, 3)
-    assert output_steps(float_file) == {"output": 0}
+    assert output_steps(float_file) == steps_apart(float_file) == {"output": 0}
+    assert steps_apart(int8)["output"] == pytest.approx(output_steps(int8)["output"] * (2 + 3**0.5))
 
 
 def test_the_step_of_an_output_behind_float_operators(tmp_path):

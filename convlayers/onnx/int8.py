@@ -1,21 +1,22 @@
 """Files in eight bits: how they are told, and how far two computations of one may lie apart.
 
-In such a file a pair of QuantizeLinear and DequantizeLinear (QDQ) stands around every operator, which rounds each value to a
+In such a file a pair of QuantizeLinear and DequantizeLinear (QDQ) stands around every operator and rounds each value to a
 multiple of a step, `scale (round(x / scale) + zero_point)`. A runtime may compute the operator and the pairs around it at
-once, in integers. Both ways give the same sums but for a last rounding; yet a sum that lies in the middle between two
-steps then falls to one side here and to the other there, a whole step apart. Such sums are few, and a step of one value
-is averaged away in the sums behind it: the networks of `convlayers.models` differ by one step of their output at most. Two
-are allowed.
+once, in integers. Both ways give the same sums but for a last rounding; yet a sum in the middle between two steps falls to
+one side here and to the other there, a whole step apart, and the layers behind it carry that on.
 
-Kernels that lose sums differ by much more. The products of unsigned and signed bytes are added in pairs of 16 bits by x86
-processors before VNNI, and pairs that exceed them are cut off: with weights of the whole range -128 .. 127, 25 steps in a
-network of four layers.
+**The bound** is `2 + sqrt(n)` steps of the output behind n convolutions and products of matrices: each of them may be a step
+off, independently, so the squares add up as they do for roundings in float. Measured on 16 to 32 images: LeNet-5 0 steps; with
+untrained weights, which carry on the most, ResNet-20 and ResNet-50 2, MobileNetV2 4, U-Net 6 in one of 131,072 outputs.
+
+Kernels that lose sums differ by more. Processors of x86 before VNNI add the products of unsigned and signed bytes in pairs of
+16 bits and cut off what exceeds them: with weights of all eight bits a network of four layers was 25 steps off, MobileNetV2
+19, U-Net 29.
 """
 
+import math
 from typing import Any
 
-# That two computations of an output may lie apart.
-STEPS = 2
 # What multiplies by weights, and so is worth eight bits.
 WEIGHTED = {"Conv", "ConvTranspose", "Gemm", "MatMul"}
 _STEPS_AND_BACK = {"QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear"}
@@ -64,3 +65,9 @@ def output_steps(proto: Any) -> dict[str, float]:
         return largest
 
     return {output.name: step(output.name) for output in proto.graph.output}
+
+
+def steps_apart(proto: Any) -> dict[str, float]:
+    """For each output, how far two computations of it may lie apart because of steps; 0 in a float file."""
+    allowed = 2 + math.sqrt(len(weighted_nodes(proto)))
+    return {name: allowed * step for name, step in output_steps(proto).items()}

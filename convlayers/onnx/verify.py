@@ -12,7 +12,7 @@ from ..randomness import generator
 from ..tolerance import largest_error, tolerance
 from . import record
 from .compare import BATCHES, relative_error, run_batches, scale_of
-from .int8 import STEPS, has_integer_operators, is_quantized, output_steps
+from .int8 import has_integer_operators, is_quantized, steps_apart
 from .proto import read
 from .report import OnnxReport, make_report
 from .session import InputSpec, inputs_of, one_line, open_session, run, tensors
@@ -86,8 +86,8 @@ def against_reference(data: bytes, proto: Any, place: str) -> dict[str, Any]:
         for name, a, e in zip(names, run(session, feeds, place), evaluate(feeds), strict=True):
             errors[name] = max(errors[name], largest_error(a, e))
             scales[name] = min(scales[name], max(1.0, scale_of(e)))
-    steps = output_steps(proto)
-    limit = tolerance(np.float32, _length(proto)) + STEPS * max(steps[name] / scales[name] for name in names)
+    steps = steps_apart(proto)
+    limit = tolerance(np.float32, _length(proto)) + max(steps[name] / scales[name] for name in names)
     _judge(errors, limit, place, judge)
     return {"batches": batches, "judge": judge, "errors": errors, "tolerance": limit}
 
