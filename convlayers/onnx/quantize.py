@@ -10,9 +10,10 @@ from ..files import check_target, write_whole
 from .evaluation import BATCH, Evaluation, Feeds, check_finite, samples_in
 from .int8 import in_int8, is_quantized, weighted_nodes
 from .proto import check, read
+from .quantization_report import QuantizationReport
 from .quantizer import quantized
 from .record import KEY
-from .report import QuantizationReport, make_report
+from .report import make_report
 from .runtime import OnnxModel
 from .verify import against_reference
 
