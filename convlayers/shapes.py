@@ -269,6 +269,16 @@ def conv_groups(in_channels: int, out_channels: int, groups: int) -> int:
     return in_channels // groups
 
 
+def broadcast(shapes: Sequence[Sequence[int]]) -> tuple[int, ...]:
+    """The shape of samples that meet value by value: aligned at their last axes, an axis of size 1 meets any size."""
+    rank = max(map(len, shapes))
+    axes = list(zip(*((1,) * (rank - len(shape)) + tuple(shape) for shape in shapes), strict=True))
+    if any(len({*sizes} - {1}) > 1 for sizes in axes):
+        listed = ", ".join(str(tuple(shape)) for shape in shapes)
+        raise ShapeError(f"takes inputs along each axis, counted from the last, of one size or of size 1; got {listed}")
+    return tuple(map(max, axes))
+
+
 def features(shape: Sequence[int]) -> int:
     """How many values a sample of this shape holds."""
     return prod(shape)

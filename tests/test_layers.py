@@ -80,7 +80,7 @@ def test_arguments_out_of_range(make, error, message):
         (cl.Dense(3), (3, 4, 5), r"takes vectors \(features,\); got a sample of shape \(3, 4, 5\); put Flatten before it"),
         (cl.Softmax(2), (7,), r"axis 2 is outside a batch of samples of shape \(7,\)"),
         (cl.Add(), [(3, 4, 5)], "takes two inputs or more; got 1"),
-        (cl.Add(), [(3, 4, 5), (3, 4, 4)], r"takes inputs of one shape; got \(3, 4, 5\), \(3, 4, 4\)"),
+        (cl.Add(), [(3, 4, 5), (3, 4, 4)], r"of one size or of size 1; got \(3, 4, 5\), \(3, 4, 4\)"),
     ],
 )
 def test_inputs_that_do_not_fit(layer, shape, message):

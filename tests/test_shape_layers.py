@@ -60,7 +60,7 @@ def test_arguments_out_of_range(make, error, message):
         (cl.Dropout2d(), (7,), r"takes samples \(C, ...\) with a spatial axis or more; got a sample of shape \(7,\)"),
         (cl.Multiply(), [(3, 4, 5)], "takes two inputs or more; got 1"),
         (cl.Multiply(), [(3, 4, 5), (2, 1, 1)], r"of one size or of size 1; got \(3, 4, 5\), \(2, 1, 1\)"),
-        (cl.Multiply(), [(3, 4, 5), (3,)], r"takes inputs of one rank, .* got \(3, 4, 5\), \(3,\)"),
+        (cl.Multiply(), [(3, 4, 5), (3,)], r"counted from the last, of one size or .* got \(3, 4, 5\), \(3,\)"),
         (cl.Concat(), [(3, 4, 5)], "takes two inputs or more; got 1"),
         (cl.Concat(), [(3, 4, 5), (2, 4, 4)], r"apart from axis 1 of the batch; got \(3, 4, 5\), \(2, 4, 4\)"),
         (cl.Concat(-1), [(3, 4), (3, 4, 4)], r"apart from axis -1 of the batch; got \(3, 4\), \(3, 4, 4\)"),

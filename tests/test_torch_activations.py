@@ -30,11 +30,26 @@ def peers(rng):
         "silu": (cl.SiLU(), f.silu),
         "mish": (cl.Mish(), f.mish),
         "gelu": (cl.GELU(), f.gelu),
+        "abs": (cl.Abs(), torch().abs),
+        # PyTorch's own celu rounds alpha to float32 in its gradient.
+        "celu": (cl.CELU(alpha), lambda x: alpha * f.elu(x / alpha)),
+        "erf": (cl.Erf(), torch().erf),
+        "exp": (cl.Exp(), torch().exp),
+        "negative": (cl.Negative(), torch().neg),
+        "softsign": (cl.Softsign(), f.softsign),
+        "thresholded_relu": (cl.ThresholdedReLU(low), lambda x: f.threshold(x, low, 0)),
+        "add_constant": (cl.AddConstant(alpha), lambda x: x + alpha),
+        "multiply_constant": (cl.MultiplyConstant(low), lambda x: low * x),
+        "square": (cl.PowConstant(2), lambda x: x**2),
+        "cube": (cl.PowConstant(3), lambda x: x**3),
         "gelu_tanh": (cl.GELU("tanh"), lambda x: f.gelu(x, approximate="tanh")),
     }
 
 
-NAMES = "relu leaky_relu clip clip_above relu6 hard_sigmoid hard_swish sigmoid tanh elu selu softplus silu mish gelu gelu_tanh"
+NAMES = (
+    "relu leaky_relu clip clip_above relu6 hard_sigmoid hard_swish sigmoid tanh elu selu softplus silu mish gelu gelu_tanh "
+    "abs celu erf exp negative softsign thresholded_relu add_constant multiply_constant square cube"
+)
 
 
 @pytest.mark.parametrize("seed", _SEEDS)
@@ -49,6 +64,21 @@ def test_activation(name, seed):
         return (6 * draws.standard_normal(size)).astype(dtype)
 
     assert_agrees(layer, peer, [shape], length=1, seed=seed, inputs=inputs)
+
+
+@pytest.mark.parametrize("seed", _SEEDS)
+@pytest.mark.parametrize("name", ["log", "sqrt", "reciprocal", "power"])
+def test_functions_of_positive_values(name, seed):
+    rng = np.random.default_rng(seed)
+    exponent = float(rng.uniform(-3, 3))
+    layers = {"log": cl.Log(), "sqrt": cl.Sqrt(), "reciprocal": cl.Reciprocal(), "power": cl.PowConstant(exponent)}
+    peer = (lambda x: x**exponent) if name == "power" else getattr(torch(), name)
+    shape = tuple(rng.integers(1, 12, int(rng.integers(1, 5))).tolist())
+
+    def inputs(size, draws, dtype):
+        return draws.uniform(0.1, 6, size).astype(dtype)
+
+    assert_agrees(layers[name], peer, [shape], length=1, seed=seed, inputs=inputs)
 
 
 @pytest.mark.parametrize("seed", _SEEDS)

@@ -1,7 +1,7 @@
 """Joins, borders, upsampling and reshaping against PyTorch over random configurations."""
 
 from functools import reduce
-from operator import mul
+from operator import add, mul, sub, truediv
 
 import numpy as np
 import pytest
@@ -58,6 +58,34 @@ def test_multiply(seed):
     shapes = [tuple(np.where(rng.random(len(shape)) < 0.4, 1, shape).tolist()) for _ in range(int(rng.integers(2, 5)))]
     torch()
     assert_agrees(cl.Multiply(), lambda *x: reduce(mul, x), shapes, length=3 * int(np.prod(shape)), seed=seed)
+
+
+# Of two inputs, or of two and more: each layer with PyTorch's operator.
+BINARY = {"subtract": sub, "divide": truediv, "power": pow}
+MANY = {"add": add, "multiply": mul, "maximum": "maximum", "minimum": "minimum"}
+
+
+@SEEDS
+@pytest.mark.parametrize("name", [*BINARY, *MANY])
+def test_samples_of_unequal_ranks_broadcast(name, seed):
+    rng = np.random.default_rng(seed)
+    shape = sizes(rng, int(rng.integers(2, 4)), 1, 5)
+    count = 2 if name in BINARY else int(rng.integers(2, 5))
+    shapes = [
+        tuple(np.where(rng.random(len(shape)) < 0.4, 1, shape).tolist())[rng.integers(len(shape)) :] for _ in range(count)
+    ]
+    operator = {**BINARY, **MANY}[name]
+    operator = getattr(torch(), operator) if isinstance(operator, str) else operator
+
+    def peer(*tensors):
+        rank = max(t.ndim for t in tensors)
+        return reduce(operator, [t.reshape(len(t), *[1] * (rank - t.ndim), *t.shape[1:]) for t in tensors])
+
+    def inputs(size, draws, dtype):
+        """Away from 0, where quotients and powers have no gradient, and no two equal, where a maximum has two."""
+        return draws.uniform(0.5, 2, size).astype(dtype)
+
+    assert_agrees(cl.create_layer(name), peer, shapes, length=3 * int(np.prod(shape)), seed=seed, inputs=inputs)
 
 
 @SEEDS

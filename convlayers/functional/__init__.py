@@ -7,6 +7,7 @@ objects are an `ArrayTypeError`. Images are `(N, C, H, W)`.
 
 from ._arrays import as_array
 from .activations import activation, activation_backward, prelu, prelu_backward, softmax, softmax_backward
+from .arithmetic import arithmetic, arithmetic_backward, multiply, multiply_backward
 from .batchnorm import BatchNormPass, batch_norm, batch_norm_backward, scale_shift
 from .conv import (
     conv1d,
@@ -31,7 +32,7 @@ from .conv_transpose import (
 from .dense import linear, linear_backward_input, linear_backward_weight
 from .dropout import dropout_factors
 from .groupnorm import GroupNormPass, group_norm, group_norm_backward, layer_norm
-from .join import concat, multiply, multiply_backward, split
+from .join import concat, split
 from .loss import cross_entropy
 from .plan import ALGORITHMS, check_algorithm, explain_conv2d
 from .pointwise import add, column_sums, relu, relu_backward
@@ -63,7 +64,7 @@ from .pool import (
     stochastic_pool,
     stochastic_pool_backward,
 )
-from .rearrange import PAD_MODES, pad, pad_backward, permute
+from .rearrange import PAD_MODES, pad, pad_backward, permute, repeat, repeat_backward
 from .update import adam, rmsprop, sgd
 from .upsample import interpolation, upsample, upsample_backward
 
@@ -82,6 +83,8 @@ __all__ = [
     "adaptive_max_pool_backward",
     "adaptive_taps",
     "add",
+    "arithmetic",
+    "arithmetic_backward",
     "as_array",
     "avg_pool",
     "avg_pool2d",
@@ -141,6 +144,8 @@ __all__ = [
     "prelu_backward",
     "relu",
     "relu_backward",
+    "repeat",
+    "repeat_backward",
     "rmsprop",
     "scale_shift",
     "sgd",

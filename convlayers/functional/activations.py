@@ -1,4 +1,4 @@
-"""Activations beside ReLU as functions of arrays; ext/activations.pxi lists them with their formulas."""
+"""Activations beside ReLU as functions of arrays; ext/activations.pxi and elementary.py list them with their formulas."""
 
 import math
 from types import ModuleType
@@ -9,6 +9,7 @@ from .. import kernels
 from ..errors import ConfigError, ShapeError
 from ..kernels import memory
 from ._arrays import as_array, check_gradient, threads_for
+from .elementary import ELEMENTARY
 
 _VALUE_WORK = 16  # an exponential takes as long as about so many multiply-adds
 
@@ -17,6 +18,10 @@ def activation(name: str, x: np.ndarray, a: float = 0.0, b: float = 0.0) -> np.n
     """The activation called `name` of every value of x, any shape; `a` and `b` are its constants, where it has any."""
     x = as_array(x, f"{name}: x")
     y = memory.empty(x.shape, x.dtype)
+    if name in ELEMENTARY:
+        with np.errstate(all="ignore"):
+            ELEMENTARY[name].value(x, y, a)
+        return y
     kernel = _known(name, x.dtype).activation_forward
     if y.size:
         kernel(name, x.reshape(-1), y.reshape(-1), a, b, threads_for(_VALUE_WORK * x.size))
@@ -24,10 +29,17 @@ def activation(name: str, x: np.ndarray, a: float = 0.0, b: float = 0.0) -> np.n
 
 
 def activation_backward(name: str, dy: np.ndarray, kept: np.ndarray, a: float = 0.0, b: float = 0.0) -> np.ndarray:
-    """The gradient of `activation` with respect to x; `kept` is y for "sigmoid" and "tanh", x for the others."""
+    """The gradient of `activation` with respect to x.
+
+    `kept` is y for "exp", "reciprocal", "sigmoid", "sqrt" and "tanh", x for the others.
+    """
     kept = as_array(kept, f"{name}: x")
     dy = check_gradient(dy, kept.shape, name, kept.dtype)
     dx = memory.empty(kept.shape, kept.dtype)
+    if name in ELEMENTARY:
+        with np.errstate(all="ignore"):
+            ELEMENTARY[name].gradient(dy, kept, dx, a)
+        return dx
     kernel = _known(name, kept.dtype).activation_backward
     if dx.size:
         kernel(name, dy.reshape(-1), kept.reshape(-1), dx.reshape(-1), a, b, threads_for(_VALUE_WORK * dx.size))
@@ -37,7 +49,7 @@ def activation_backward(name: str, dy: np.ndarray, kept: np.ndarray, a: float = 
 def _known(name: str, dtype: np.dtype) -> ModuleType:
     compiled = kernels.compiled(dtype)
     if name not in compiled.ACTIVATIONS:
-        raise ConfigError(f"an activation is one of {', '.join(compiled.ACTIVATIONS)}; got {name!r}")
+        raise ConfigError(f"an activation is one of {', '.join(sorted([*compiled.ACTIVATIONS, *ELEMENTARY]))}; got {name!r}")
     return compiled
 
 

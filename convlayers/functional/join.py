@@ -1,4 +1,4 @@
-"""Several arrays made one: products and concatenations."""
+"""Several arrays one after the other, and one array in parts."""
 
 from collections.abc import Sequence
 
@@ -6,41 +6,12 @@ import numpy as np
 
 from ..errors import ShapeError
 from ..kernels import memory
-from ._arrays import as_array, check_gradient
+from ._arrays import as_array
 
 
 def _arrays(arrays: Sequence[np.ndarray], name: str) -> list[np.ndarray]:
     first = as_array(arrays[0], f"{name}: input 0")
     return [first, *(as_array(a, f"{name}: input {n}", first.ndim, first.dtype) for n, a in enumerate(arrays[1:], 1))]
-
-
-def multiply(arrays: Sequence[np.ndarray]) -> np.ndarray:
-    """The product of two or more arrays of one rank, in order; an axis of size 1 meets any size."""
-    first, *others = _arrays(arrays, "multiply")
-    try:
-        shape = np.broadcast_shapes(first.shape, *(a.shape for a in others))
-    except ValueError:
-        shapes = ", ".join(str(a.shape) for a in (first, *others))
-        raise ShapeError(f"multiply: along each axis inputs must have one size, or size 1; got {shapes}") from None
-    y = memory.empty(shape, first.dtype)
-    for array in others:
-        np.multiply(first, array, out=y)
-        first = y
-    return y
-
-
-def multiply_backward(dy: np.ndarray, arrays: Sequence[np.ndarray]) -> list[np.ndarray]:
-    """The gradients of `multiply`: for each input `dy` times the others, summed over the axes along which it was repeated."""
-    arrays = _arrays(arrays, "multiply")
-    dy = check_gradient(dy, np.broadcast_shapes(*(a.shape for a in arrays)), "multiply", arrays[0].dtype)
-    gradients = []
-    for number, array in enumerate(arrays):
-        dx = multiply([dy, *arrays[:number], *arrays[number + 1 :]])
-        repeated = tuple(axis for axis, (n, m) in enumerate(zip(array.shape, dy.shape, strict=True)) if n != m)
-        if repeated:
-            dx = np.sum(dx, axis=repeated, keepdims=True, out=memory.empty(array.shape, array.dtype))
-        gradients.append(dx)
-    return gradients
 
 
 def concat(arrays: Sequence[np.ndarray], axis: int) -> np.ndarray:

@@ -1,6 +1,7 @@
-"""Borders around images, and axes in another order."""
+"""Borders around images, axes in another order, and one sample many times."""
 
 from collections.abc import Iterator, Sequence
+from math import prod
 
 import numpy as np
 
@@ -8,6 +9,7 @@ from ..errors import ConfigError
 from ..kernels import memory
 from ..shapes import Pairs, padded
 from ._arrays import as_array, check_gradient
+from .pointwise import column_sums
 
 PAD_MODES = ("constant", "reflect", "replicate")
 
@@ -80,3 +82,16 @@ def permute(x: np.ndarray, axes: Sequence[int]) -> np.ndarray:
     y = memory.empty(tuple(x.shape[axis] for axis in axes), x.dtype)
     np.copyto(y, x.transpose(axes))
     return y
+
+
+def repeat(value: np.ndarray, count: int, dtype: np.dtype) -> np.ndarray:
+    """`value` as every sample of a batch of `count`, `(count, *value.shape)`."""
+    y = memory.empty((count, *value.shape), dtype)
+    y[...] = as_array(value, "repeat: value")
+    return y
+
+
+def repeat_backward(dy: np.ndarray) -> np.ndarray:
+    """The gradient of `repeat` with respect to its value: the sum over the batch."""
+    dy = as_array(dy, "repeat: dy")
+    return column_sums(dy.reshape(len(dy), prod(dy.shape[1:]))).reshape(dy.shape[1:])

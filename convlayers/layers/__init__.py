@@ -5,11 +5,13 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from .activations import *
     from .adaptive_pooling import *
+    from .arithmetic import *
     from .avg_pooling import *
     from .conv import *
     from .conv_transpose import *
     from .dense import *
     from .dropout import *
+    from .elementary import *
     from .global_pooling import *
     from .group_normalization import *
     from .initializers import *
@@ -18,6 +20,7 @@ if TYPE_CHECKING:
     from .max_pooling import *
     from .mixed_pooling import *
     from .normalization import *
+    from .parameter import *
     from .reshape import *
     from .smooth_activations import *
     from .softmax import *

@@ -38,6 +38,13 @@ def axes_of(value: Any) -> int:
     return max(len(value), 1) if isinstance(value, list | tuple) else 2
 
 
+def several(shapes: Sequence[Shape], count: int | None = None) -> list[Shape]:
+    """A join's `shapes` if they are as many as `count`, by default two or more."""
+    if len(shapes) != count if count else len(shapes) < 2:
+        raise ShapeError(f"takes {'two inputs or more' if count is None else f'{count} inputs'}; got {len(shapes)}")
+    return [tuple(shape) for shape in shapes]
+
+
 def batch_axis(axis: int) -> int:
     """`axis` if it is one of a batch and not the first."""
     if not isinstance(axis, int) or isinstance(axis, bool) or axis == 0:

@@ -1,6 +1,7 @@
 """The base of activations that compute each value on its own."""
 
-from typing import ClassVar
+from collections.abc import Sequence
+from typing import Any, ClassVar
 
 from .. import functional
 from ..layer import Layer
@@ -14,7 +15,7 @@ class _Elementwise(Layer):
 
     function: ClassVar[str]
     keeps_output: ClassVar[bool] = False
-    examples = (({}, (3, 4, 5)), ({}, (7,)), ({}, (2, 1, 67)))
+    examples: ClassVar[Sequence[tuple[dict[str, Any], Any]]] = (({}, (3, 4, 5)), ({}, (7,)), ({}, (2, 1, 67)))
 
     def constants(self) -> tuple[float, ...]:
         """What `function` takes beside x."""

@@ -4,10 +4,10 @@ from collections.abc import Sequence
 
 from ..layer import Layer, Node
 from ..layers.activations import Clip
+from ..layers.arithmetic import Add
 from ..layers.dense import Flatten
 from ..layers.dropout import Dropout
 from ..layers.global_pooling import GlobalAvgPool2d
-from ..layers.joins import Add
 from ..model import Input, Model, Sequential
 from ._blocks import averaged_scores, chain, conv_norm, conv_norm_relu, scores
 

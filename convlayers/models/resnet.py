@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 
 from ..layer import Layer, Node
 from ..layers.activations import ReLU
-from ..layers.joins import Add
+from ..layers.arithmetic import Add
 from ..layers.max_pooling import MaxPool2d
 from ..model import Input, Model
 from ._blocks import averaged_scores, chain, conv_norm, conv_norm_relu

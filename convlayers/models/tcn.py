@@ -4,9 +4,9 @@ from collections.abc import Sequence
 
 from ..layer import Layer, Node
 from ..layers.activations import ReLU
+from ..layers.arithmetic import Add
 from ..layers.conv import Conv1d
 from ..layers.dropout import Dropout2d
-from ..layers.joins import Add
 from ..model import Input, Model
 from ..shapes import positive
 from ._blocks import chain
