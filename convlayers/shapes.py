@@ -269,6 +269,13 @@ def conv_groups(in_channels: int, out_channels: int, groups: int) -> int:
     return in_channels // groups
 
 
+def sliced(size: int, start: int, end: int, step: int) -> range:
+    """What ONNX `Slice` takes of an axis: a negative start or end counts from behind, one beyond the axis stops at its edge."""
+    start, end = (n + size if n < 0 else n for n in (start, end))
+    low, high = (0, size) if step > 0 else (-1, size - 1)
+    return range(min(max(start, 0), high), min(max(end, low), high), step)
+
+
 def broadcast(shapes: Sequence[Sequence[int]]) -> tuple[int, ...]:
     """The shape of samples that meet value by value: aligned at their last axes, an axis of size 1 meets any size."""
     rank = max(map(len, shapes))

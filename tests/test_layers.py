@@ -77,7 +77,7 @@ def test_arguments_out_of_range(make, error, message):
         (cl.MaxPool2d(4), (1, 3, 3), "kernel 4x4 does not fit the 3x3 input"),
         (cl.MaxPool2d(2, padding=2), (1, 3, 3), "holds padding alone"),
         (cl.AvgPool2d(2), (7,), "takes images"),
-        (cl.Dense(3), (3, 4, 5), r"takes vectors \(features,\); got a sample of shape \(3, 4, 5\); put Flatten before it"),
+        (cl.Dense(3), (), r"takes vectors \(features,\), or rows of them; got a sample of shape \(\)"),
         (cl.Softmax(2), (7,), r"axis 2 is outside a batch of samples of shape \(7,\)"),
         (cl.Add(), [(3, 4, 5)], "takes two inputs or more; got 1"),
         (cl.Add(), [(3, 4, 5), (3, 4, 4)], r"of one size or of size 1; got \(3, 4, 5\), \(3, 4, 4\)"),

@@ -18,7 +18,7 @@ from convlayers.testing import assert_close
         ([("stem", cl.Conv2d(2, 5))], (1, 3, 3), ShapeError, r'^Conv2d "stem": kernel 5x5 does not fit the 3x3 input'),
         ([cl.Conv2d(4, 3, groups=2)], (3, 5, 5), ShapeError, r'^Conv2d "0": groups 2 must divide the 3 input channels'),
         ([cl.ReLU(), cl.MaxPool2d(4)], (1, 3, 3), ShapeError, r'^MaxPool2d "1": kernel 4x4 does not fit the 3x3 input'),
-        ([cl.Dense(3)], (1, 3, 3), ShapeError, r'^Dense "0": takes vectors .*put Flatten before it$'),
+        ([cl.Softmax(2)], (3,), ShapeError, r'^Softmax "0": axis 2 is outside a batch of samples of shape \(3,\)$'),
         ([cl.Add()], (3,), ShapeError, r'^Add "0": takes two inputs or more; got 1$'),
         ([cl.ReLU], (3,), ArrayTypeError, r"layer 0 of Sequential is .*ReLU.*, not a layer; call it: ReLU\(\)"),
         ([cl.ReLU(), "relu"], (3,), ArrayTypeError, "layer 1 of Sequential is 'relu', not a layer"),
@@ -58,7 +58,7 @@ def test_graph_construction_errors():
         cl.Model([x, np.ones(3)], y)
     with pytest.raises(ConfigError, match='two layers have the name "twin"'):
         cl.Model(x, cl.ReLU()(cl.ReLU()(x, name="twin"), name="twin"))
-    with pytest.raises(ShapeError, match=r'Add "sum": takes inputs of one shape; got \(3,\), \(4,\)'):
+    with pytest.raises(ShapeError, match=r'Add "sum": takes inputs along each axis, .* of size 1; got \(3,\), \(4,\)'):
         cl.Add()(x, cl.Dense(4)(x), name="sum")
 
 

@@ -100,6 +100,74 @@ def test_concat(seed):
 
 
 @SEEDS
+@pytest.mark.parametrize("kind", ["sum", "mean"])
+def test_reductions(kind, seed):
+    rng = np.random.default_rng(seed)
+    shape = sizes(rng, int(rng.integers(2, 5)))
+    axes = (rng.permutation(len(shape))[: int(rng.integers(1, len(shape)))] + 1).tolist()
+    layer, keep = {"sum": cl.ReduceSum, "mean": cl.ReduceMean}[kind], bool(seed % 2)
+    peer = getattr(torch(), kind)
+    assert_agrees(layer(axes, keep), lambda x: peer(x, axes, keepdim=keep), [shape], length=int(np.prod(shape)), seed=seed)
+
+
+@SEEDS
+def test_gather(seed):
+    rng = np.random.default_rng(seed)
+    shape = sizes(rng, int(rng.integers(1, 4)))
+    axis = int(rng.integers(1, len(shape) + 1))
+    size = shape[axis - 1]
+    indices = rng.integers(-size, size, sizes(rng, int(rng.integers(1, 3)), 1, 5))
+    flat = torch().from_numpy(indices.ravel() % size)
+
+    def peer(x):
+        return x.index_select(axis, flat).reshape(*x.shape[:axis], *indices.shape, *x.shape[axis + 1 :])
+
+    assert_agrees(cl.Gather(indices.tolist(), axis), peer, [shape], length=indices.size, seed=seed)
+
+
+@SEEDS
+def test_matmul(seed):
+    rng = np.random.default_rng(seed)
+    i, j, k = (int(n) for n in rng.integers(1, 24, 3))
+    stack = sizes(rng, int(rng.integers(0, 3)), 1, 4)
+    left, right = (np.where(rng.random(len(stack)) < 0.3, 1, stack).tolist() for _ in range(2))
+    shapes = [(*left, i, k), (*right[int(rng.integers(len(stack) + 1)) :], k, j)]
+
+    def peer(a, b):
+        return a @ b.reshape(len(b), *[1] * (a.ndim - b.ndim), *b.shape[1:])
+
+    torch()
+    assert_agrees(cl.MatMul(), peer, shapes, length=int(np.prod(stack)) * max(i, j, k), seed=seed)
+
+
+EQUATIONS = {
+    "nij,njk->nik": [(3, 4), (4, 5)],
+    "nij,nkj->nki": [(23, 14), (21, 14)],
+    "nhid,nhjd->nhij": [(2, 3, 4), (2, 5, 4)],
+    "ni,nj,nk->nkij": [(2,), (3,), (4,)],
+    "nij,nij->nij": [(3, 4), (3, 4)],
+    "nij,nij->ni": [(3, 4), (3, 4)],
+    "nij,nk->nj": [(3, 4), (5,)],
+    "niij->nji": [(3, 3, 4)],
+    "niji,nik->nk": [(3, 2, 3), (3, 4)],
+    "nijk->nkij": [(2, 3, 4)],
+    "nab,nbc,ncd->nda": [(2, 3), (3, 4), (4, 2)],
+}
+
+
+@pytest.mark.parametrize(("equation", "shapes"), EQUATIONS.items())
+def test_einsum(equation, shapes):
+    assert_agrees(cl.Einsum(equation), lambda *x: torch().einsum(equation, *x), shapes, length=200, seed=len(equation))
+
+
+@SEEDS
+def test_dense_takes_rows(seed):
+    rng = np.random.default_rng(seed)
+    shape, linear = sizes(rng, int(rng.integers(1, 5)), 1, 20), torch().nn.functional.linear
+    assert_agrees(cl.Dense(int(rng.integers(1, 20))), linear, [shape], length=3 * int(np.prod(shape)), seed=seed)
+
+
+@SEEDS
 def test_permute_and_reshape(seed):
     rng = np.random.default_rng(seed)
     shape = sizes(rng, int(rng.integers(1, 5)))

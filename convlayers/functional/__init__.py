@@ -64,7 +64,9 @@ from .pool import (
     stochastic_pool,
     stochastic_pool_backward,
 )
+from .products import einsum, einsum_backward, matmul, matmul_backward
 from .rearrange import PAD_MODES, pad, pad_backward, permute, repeat, repeat_backward
+from .select import gather, gather_backward, reduce_sum, reduce_sum_backward, select, select_backward
 from .update import adam, rmsprop, sgd
 from .upsample import interpolation, upsample, upsample_backward
 
@@ -113,9 +115,13 @@ __all__ = [
     "conv_transpose2d_backward_weight",
     "cross_entropy",
     "dropout_factors",
+    "einsum",
+    "einsum_backward",
     "expected_pool",
     "expected_pool_backward",
     "explain_conv2d",
+    "gather",
+    "gather_backward",
     "global_avg_pool",
     "global_avg_pool_backward",
     "global_max_pool",
@@ -129,6 +135,8 @@ __all__ = [
     "linear_backward_weight",
     "lp_pool",
     "lp_pool_backward",
+    "matmul",
+    "matmul_backward",
     "max_pool",
     "max_pool2d",
     "max_pool2d_backward",
@@ -142,12 +150,16 @@ __all__ = [
     "pool_counts",
     "prelu",
     "prelu_backward",
+    "reduce_sum",
+    "reduce_sum_backward",
     "relu",
     "relu_backward",
     "repeat",
     "repeat_backward",
     "rmsprop",
     "scale_shift",
+    "select",
+    "select_backward",
     "sgd",
     "softmax",
     "softmax_backward",

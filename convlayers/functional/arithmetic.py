@@ -13,7 +13,7 @@ from ..kernels import memory
 from ._arrays import as_array, check_gradient
 
 
-def _aligned(arrays: Sequence[np.ndarray], name: str) -> list[np.ndarray]:
+def aligned(arrays: Sequence[np.ndarray], name: str) -> list[np.ndarray]:
     """The arrays in the first one's data type, and all of one rank."""
     first = as_array(arrays[0], f"{name}: input 0")
     given = [first, *(as_array(a, f"{name}: input {n}", dtype=first.dtype) for n, a in enumerate(arrays[1:], 1))]
@@ -35,7 +35,7 @@ def arithmetic(name: str, arrays: Sequence[np.ndarray]) -> np.ndarray:
     Two arrays or more; the last takes the place of the second in what the others gave: `(a - b) - c`.
     """
     operation, _ = _known(name)
-    first, *others = arrays = _aligned(arrays, name)
+    first, *others = arrays = aligned(arrays, name)
     y = memory.empty(_met(arrays, name), first.dtype)
     with np.errstate(all="ignore"):
         for array in others:
@@ -52,17 +52,17 @@ def arithmetic_backward(name: str, dy: np.ndarray, arrays: Sequence[np.ndarray])
     """
     _, gradient = _known(name)
     shapes = [np.shape(a) for a in arrays]
-    arrays = _aligned(arrays, name)
+    arrays = aligned(arrays, name)
     dy = as_array(dy, f"{name}: dy", dtype=arrays[0].dtype)
     dy = check_gradient(dy, _met(arrays, name), name, dy.dtype)
     with np.errstate(all="ignore"):
         return [
-            _folded(gradient(number, dy, arrays), array.shape).reshape(shape)
+            folded(gradient(number, dy, arrays), array.shape).reshape(shape)
             for number, (array, shape) in enumerate(zip(arrays, shapes, strict=True))
         ]
 
 
-def _folded(dx: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+def folded(dx: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
     """`dx` summed over the axes along which an array of `shape` was repeated."""
     repeated = tuple(axis for axis, (n, m) in enumerate(zip(shape, dx.shape, strict=True)) if n != m)
     return np.sum(dx, axis=repeated, keepdims=True, out=memory.empty(shape, dx.dtype)) if repeated else dx

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from .elementary import *
     from .global_pooling import *
     from .group_normalization import *
+    from .indexing import *
     from .initializers import *
     from .joins import *
     from .lp_pooling import *
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
     from .mixed_pooling import *
     from .normalization import *
     from .parameter import *
+    from .products import *
+    from .reductions import *
     from .reshape import *
     from .smooth_activations import *
     from .softmax import *

@@ -59,6 +59,20 @@ def sample_axis(axis: int, shape: Shape) -> int:
     return axis - 1 if axis > 0 else axis + len(shape)
 
 
+def axes_behind_batch(axes: Sequence[int]) -> Sequence[int]:
+    """`axes` if they are axes of a batch, counted from 1, each once."""
+    return integers(axes, "axes", "a list of axes, each once, counted from 1; 0 is the batch", _are_axes)
+
+
+def _are_axes(axes: Sequence[int]) -> bool:
+    return min(axes) > 0 and len(set(axes)) == len(axes)
+
+
+def sample_axes(axes: Sequence[int], shape: Shape) -> list[int]:
+    """The axes of a sample of `shape` that are `axes` of a batch of them."""
+    return [sample_axis(int(axis), shape) for axis in axes]
+
+
 def choice(value: str, name: str, choices: Iterable[str]) -> str:
     """`value` if it is one of `choices`."""
     if value not in (known := tuple(choices)):

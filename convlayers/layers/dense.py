@@ -29,11 +29,17 @@ class Flatten(Layer):
         return graph.op("Flatten", *inputs, axis=1)
 
 
+def _rows(x: np.ndarray) -> np.ndarray:
+    """`(N, ..., features)` as a matrix."""
+    return x if x.ndim == 2 else x.reshape(features(x.shape[:-1]), x.shape[-1])
+
+
 class Dense(Layer):
     """`y = x @ weight.T + bias`; x `(N, in)`, `weight` `(out, in)`, `bias` `(out,)`, y `(N, out)`.
 
-    `dx = dy @ weight`, `dweight = dy.T @ x`, `dbias = sum_n dy`. `init` says how the parameters are drawn
-    (`layers/initializers.py`), by default as PyTorch's `Linear` does.
+    Samples of more axes are taken row by row, x `(N, ..., in)` to `(N, ..., out)`, as by PyTorch's `Linear`; for all values of
+    a sample at once, put `Flatten` before it. `dx = dy @ weight`, `dweight = dy.T @ x`, `dbias = sum_n dy`. `init` says how
+    the parameters are drawn (`layers/initializers.py`), by default as PyTorch's `Linear` does.
     """
 
     fuses_relu = True
@@ -41,6 +47,8 @@ class Dense(Layer):
         ({"out_features": 5}, (7,)),
         ({"out_features": 33, "bias": False}, (18,)),
         ({"out_features": 4, "init": "orthogonal"}, (6,)),
+        ({"out_features": 6}, (3, 2, 5)),
+        ({"out_features": 19, "bias": False}, (4, 7)),
     )
 
     def __init__(self, out_features: int, *, bias: bool = True, init: str = "default") -> None:
@@ -49,15 +57,16 @@ class Dense(Layer):
         self.init = check_initializer(init)
 
     def build(self, input_shape: Shape, rng: np.random.Generator) -> Shape:
-        if len(input_shape) != 1:
-            raise ShapeError(f"takes vectors (features,); got a sample of shape {tuple(input_shape)}; put Flatten before it")
-        shape = self.out_features, input_shape[0]
+        if not input_shape:
+            raise ShapeError("takes vectors (features,), or rows of them; got a sample of shape ()")
+        shape = self.out_features, input_shape[-1]
         biases = self.out_features if self.bias else None
         self.params = initial_parameters(self.init, rng, shape, biases, fan_in=shape[1], fan_out=shape[0])
-        return (self.out_features,)
+        return (*input_shape[:-1], self.out_features)
 
     def forward(self, x, *, training, relu=False):
-        y = functional.linear(x, self.params["weight"], self.params.get("bias"), relu=relu)
+        y = functional.linear(_rows(x), self.params["weight"], self.params.get("bias"), relu=relu)
+        y = y.reshape(*x.shape[:-1], self.out_features)
         return y, (x, y if relu else None)
 
     def backward(self, dy, cache):
@@ -66,18 +75,22 @@ class Dense(Layer):
         return self.backward_input(dy, (x, None))
 
     def backward_input(self, dy, cache):
-        dy, _ = before_relu(dy, cache)
-        return functional.linear_backward_input(dy, self.params["weight"])
+        dy, x = before_relu(dy, cache)
+        return functional.linear_backward_input(_rows(dy), self.params["weight"]).reshape(x.shape)
 
     def accumulate(self, dy, cache):
         dy, x = before_relu(dy, cache)
-        dw, db = functional.linear_backward_weight(dy, x)
+        dw, db = functional.linear_backward_weight(_rows(dy), _rows(x))
         self.grads["weight"] += dw
         if self.bias:
             self.grads["bias"] += db
 
     def to_onnx(self, graph: OnnxGraph, *inputs: str) -> str:
-        return graph.op("Gemm", *inputs, self.params["weight"], self.params.get("bias"), transB=1)
+        weight, bias = self.params["weight"], self.params.get("bias")
+        if len(graph.shape(inputs[0])) == 1:
+            return graph.op("Gemm", *inputs, weight, bias, transB=1)
+        y = graph.op("MatMul", *inputs, graph.op("Transpose", weight, perm=[1, 0]))
+        return y if bias is None else graph.op("Add", y, bias)
 
     def multiply_adds(self, input_shape: Shape, output_shape: Shape) -> int:
-        return self.params["weight"].size
+        return self.params["weight"].size * features(input_shape[:-1])
