@@ -133,7 +133,8 @@ def test_an_input_can_be_an_output():
         (lambda x: cl.ReLU(x), ArrayTypeError, "ReLU is a class; make a layer and call that on the node: ReLU(...)(x)"),
         (lambda x: cl.Conv2d(4, kernel_size=x), ArrayTypeError, "Conv2d is a class"),
         (lambda x: cl.Add()(x, cl.Dense(4)(x, name="fc"), name="sum"), ShapeError,
-         'Add "sum": takes inputs along each axis, counted from the last, of one size or of size 1; got (3,), (4,); it reads Input "x" (3,), Dense "fc" (4,)'),
+         'Add "sum": takes inputs along each axis, counted from the last, of one size or of size 1; got (3,), (4,); '
+         'it reads Input "x" (3,), Dense "fc" (4,)'),
         (lambda x: cl.Conv2d(2, 3)(x), ShapeError,
          'Conv2d: takes images .* got a sample of shape (3,); it reads Input "x" (3,)'),
         (lambda x: cl.Dense(2)(x, x), ShapeError, 'Dense: takes one input; got 2; it reads Input "x" (3,), Input "x" (3,)'),
