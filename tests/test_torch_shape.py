@@ -34,6 +34,32 @@ def test_upsample(seed, rank):
 
 
 @SEEDS
+@pytest.mark.parametrize("mode", ["bilinear", "bicubic"])
+def test_resize(seed, mode):
+    rng = np.random.default_rng(seed)
+    size, output = sizes(rng, 2, 2, 9), sizes(rng, 2, 2, 12)
+    interpolate, kind = torch().nn.functional.interpolate, {"bilinear": "linear", "bicubic": "cubic"}[mode]
+    rules = [("half_pixel", {"align_corners": False}), ("align_corners", {"align_corners": True})]
+    for rule, options in rules:
+        layer = cl.Resize(sizes=list(output), mode=kind, coordinate_transformation_mode=rule)
+        assert_agrees(layer, lambda x, o=options: interpolate(x, output, mode=mode, **o), [(2, *size)], length=144, seed=seed)
+    if mode == "bilinear":
+        # PyTorch's own cubic is another under antialias: a = -0.5.
+        layer = cl.Resize(sizes=list(output), antialias=True, exclude_outside=True)
+        peer = lambda x: interpolate(x, output, mode=mode, antialias=True)  # noqa: E731
+        assert_agrees(layer, peer, [(2, *size)], length=144, seed=seed)
+
+
+@SEEDS
+def test_lrn(seed):
+    rng = np.random.default_rng(seed)
+    shape, size = sizes(rng, int(rng.integers(2, 5))), 2 * int(rng.integers(0, 4)) + 1
+    alpha, beta, bias = (float(v) for v in rng.uniform([0.1, 0.3, 0.5], [2, 2, 2]))
+    peer = torch().nn.functional.local_response_norm
+    assert_agrees(cl.LRN(size, alpha, beta, bias), lambda x: peer(x, size, alpha, beta, bias), [shape], length=64, seed=seed)
+
+
+@SEEDS
 @RANKS
 def test_pad(seed, rank):
     rng = np.random.default_rng(seed)

@@ -34,6 +34,7 @@ from .dropout import dropout_factors
 from .groupnorm import GroupNormPass, group_norm, group_norm_backward, layer_norm
 from .join import concat, split
 from .loss import cross_entropy
+from .lrn import lrn, lrn_backward
 from .plan import ALGORITHMS, check_algorithm, explain_conv2d
 from .pointwise import add, column_sums, relu, relu_backward
 from .pool import (
@@ -66,15 +67,22 @@ from .pool import (
 )
 from .products import einsum, einsum_backward, matmul, matmul_backward
 from .rearrange import PAD_MODES, pad, pad_backward, permute, repeat, repeat_backward
+from .resample import Taps, border_taps, resample, resample_backward
+from .resize import NEAREST_MODES, RESIZE_MODES, TRANSFORMATIONS, Resampling, resize_taps
 from .select import gather, gather_backward, reduce_sum, reduce_sum_backward, select, select_backward
 from .update import adam, rmsprop, sgd
 from .upsample import interpolation, upsample, upsample_backward
 
 __all__ = [
     "ALGORITHMS",
+    "NEAREST_MODES",
     "PAD_MODES",
+    "RESIZE_MODES",
+    "TRANSFORMATIONS",
     "BatchNormPass",
     "GroupNormPass",
+    "Resampling",
+    "Taps",
     "activation",
     "activation_backward",
     "adam",
@@ -94,6 +102,7 @@ __all__ = [
     "avg_pool_backward",
     "batch_norm",
     "batch_norm_backward",
+    "border_taps",
     "check_algorithm",
     "column_sums",
     "concat",
@@ -135,6 +144,8 @@ __all__ = [
     "linear_backward_weight",
     "lp_pool",
     "lp_pool_backward",
+    "lrn",
+    "lrn_backward",
     "matmul",
     "matmul_backward",
     "max_pool",
@@ -156,6 +167,9 @@ __all__ = [
     "relu_backward",
     "repeat",
     "repeat_backward",
+    "resample",
+    "resample_backward",
+    "resize_taps",
     "rmsprop",
     "scale_shift",
     "select",

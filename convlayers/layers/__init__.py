@@ -18,13 +18,16 @@ if TYPE_CHECKING:
     from .initializers import *
     from .joins import *
     from .lp_pooling import *
+    from .lrn import *
     from .max_pooling import *
     from .mixed_pooling import *
     from .normalization import *
+    from .pad_axes import *
     from .parameter import *
     from .products import *
     from .reductions import *
     from .reshape import *
+    from .resize import *
     from .smooth_activations import *
     from .softmax import *
     from .stochastic_pooling import *

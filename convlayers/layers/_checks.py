@@ -100,6 +100,15 @@ def integers(value: Sequence[int], name: str, rule: str, fits: Callable[[Sequenc
     return value
 
 
+def numbers(value: Sequence[float], name: str, rule: str, fits: Callable[[float], bool]) -> Sequence[float]:
+    """`value` if it is a list of real numbers, one or more, each of which fits; `rule` says in words what does."""
+    if not isinstance(value, list | tuple) or not value:
+        raise ConfigError(f"{name} must be {rule}; got {value!r}")
+    for entry in value:
+        number(entry, f"an entry of {name}", f"one of {rule}", fits)
+    return value
+
+
 def switch(value: bool, name: str) -> bool:
     """`value` if it is True or False."""
     if not isinstance(value, bool | np.bool_):
