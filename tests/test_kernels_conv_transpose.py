@@ -22,16 +22,17 @@ def check_transposed(
     b = rng.standard_normal(filters).astype(dtype)
     output, win, _ = transposed_window(size, kernel, **options)
     dy = rng.standard_normal((images, filters, *output)).astype(dtype)
-    y = reference.conv_backward_input(x, w, dy.shape, win, groups) + b.astype(np.float64)[:, None, None]
+    y = reference.conv_backward_input(x, w, dy.shape, win, groups) + b.astype(np.float64).reshape(-1, *(1,) * len(size))
     dw, _ = reference.conv_backward_weight(x, dy, w.shape, win, groups)
-    dx, db = reference.conv_forward(dy, w, None, win, groups), dy.astype(np.float64).sum(axis=(0, 2, 3))
+    dx, db = reference.conv_forward(dy, w, None, win, groups), dy.astype(np.float64).sum(axis=(0, *range(2, dy.ndim)))
     taps, pixels, outputs = np.prod(kernel), images * np.prod(size), images * np.prod(output)
     lengths = [channels // groups * taps + 1] * 2 + [filters // groups * taps, pixels, outputs]
     options |= {"groups": groups, "algorithm": algorithm}
 
+    transpose, backward = (getattr(functional, f"conv_transpose{len(size)}d{way}") for way in ("", "_backward"))
+
     def compute():
-        forward = [functional.conv_transpose2d(x, w, b, **options, relu=relu) for relu in (False, True)]
-        return *forward, *functional.conv_transpose2d_backward(dy, x, w, **options)
+        return *(transpose(x, w, b, **options, relu=relu) for relu in (False, True)), *backward(dy, x, w, **options)
 
     what = f"x {x.shape}, w {w.shape}, {options}, seed {seed}"
     assert_kernel(compute, [y, np.maximum(y, 0), dx, dw, db], lengths, what, dtype)
@@ -75,6 +76,10 @@ TRANSPOSED = {
     "cropped by uneven padding": (2, 2, 3, (4, 5), (4, 3), {"stride": 2, "padding": ((3, 0), (1, 2))}),
     "depthwise": (2, 17, 17, (5, 9), (4, 4), {"stride": 2, "padding": 1, "groups": 17}),
     "two filters each": (2, 5, 10, (6, 7), (3, 3), {"padding": 1, "groups": 5}),
+    "a signal": (2, 4, 6, (9,), (4,), {"stride": 3, "padding": ((2, 1),), "groups": 2, "output_padding": 2}),
+    "a dilated signal": (2, 3, 2, (5,), (3,), {"dilation": 3, "output_padding": 1}),
+    "a volume": (2, 4, 6, (3, 2, 4), (2, 3, 2), {"stride": (2, 1, 2), "padding": (0, 1, 1), "groups": 2}),
+    "a dilated volume": (1, 2, 3, (2, 3, 2), (2, 2, 3), {"dilation": (3, 1, 2), "output_padding": (2, 0, 1)}),
     "by tiles": (2, 4, 5, (9, 7), (3, 3), {"padding": 1, "algorithm": "winograd"}),
     "by transforms": (2, 4, 5, (9, 7), (6, 5), {"stride": 2, "output_padding": 1, "algorithm": "fft"}),
 }

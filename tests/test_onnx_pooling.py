@@ -9,6 +9,7 @@ import convlayers as cl
 from convlayers.errors import ShapeError
 from convlayers.onnx import OnnxModel
 from convlayers.onnx.compare import relative_error
+from convlayers.onnx.session import newest_opset
 
 _KINDS = {
     "max_pool1d": 1,
@@ -16,16 +17,19 @@ _KINDS = {
     "min_pool2d": 2,
     "avg_pool1d": 1,
     "avg_pool3d": 3,
+    "lp_pool1d": 1,
     "lp_pool2d": 2,
+    "lp_pool3d": 3,
+    "avg_pool2d": 2,
     "mixed_pool2d": 2,
     "stochastic_pool2d": 2,
 }
 
 
-def _agree(layer, shape, rng, path):
+def _agree(layer, shape, rng, path, opset=17):
     """Export, which compares; then other inputs than those of the export, zeros among them."""
     model = around(layer, shape)
-    report = cl.export_onnx(model, path)
+    report = cl.export_onnx(model, path, opset)
     x = np.maximum(rng.standard_normal((3, *shape)), -0.5).astype(np.float32) + np.float32(0.5)
     error = relative_error(OnnxModel(path).predict(x), model(x))
     assert error <= report.tolerance, f"{layer!r} on {shape}: off by {error:.3g}"
@@ -35,7 +39,7 @@ def _configuration(kind, rank, rng):
     kernel, stride, dilation = ([int(v) for v in rng.integers(1, top, rank)] for top in (4, 4, 3))
     padding = "same" if rng.random() < 0.3 else [[int(v) for v in rng.integers(0, 3, 2)] for _ in range(rank)]
     config = {"kernel_size": kernel, "stride": stride, "padding": padding, "ceil_mode": bool(rng.random() < 0.5)}
-    if kind.startswith(("max", "min")):
+    if kind.startswith(("max", "min", "avg", "lp")):
         config["dilation"] = dilation
     if kind.startswith(("avg", "mixed")):
         config["count_include_pad"] = bool(rng.random() < 0.5)
@@ -46,8 +50,9 @@ def _configuration(kind, rank, rng):
     return config
 
 
+@pytest.mark.parametrize("opset", [17, newest_opset()])
 @pytest.mark.parametrize(("kind", "rank"), _KINDS.items())
-def test_random_windows(kind, rank, tmp_path):
+def test_random_windows(kind, rank, opset, tmp_path):
     rng, done = np.random.default_rng(7), 0
     while done < 15:
         config = _configuration(kind, rank, rng)
@@ -56,7 +61,7 @@ def test_random_windows(kind, rank, tmp_path):
             around(cl.create_layer(kind, **config), shape)
         except ShapeError:  # no window fits, or one holds padding alone
             continue
-        _agree(cl.create_layer(kind, **config), shape, rng, tmp_path / "m.onnx")
+        _agree(cl.create_layer(kind, **config), shape, rng, tmp_path / "m.onnx", opset)
         done += 1
 
 

@@ -63,22 +63,23 @@ def test_same_is_what_pytorch_calls_same_at_stride_1(rank):
         assert_agrees(_CONVS[rank](3, kernel, padding="same", dilation=dilation), peer, [shape], length=1000)
 
 
+@pytest.mark.parametrize("rank", [1, 2, 3])
 @pytest.mark.parametrize("seed", range(24))
-def test_conv_transpose2d(seed):
+def test_conv_transpose(seed, rank):
     torch()
     rng = np.random.default_rng(seed)
-    kernel, options, shape = drawn(rng, 2)
-    options["padding"] = rng.integers(0, 3, 2).tolist()
+    kernel, options, shape = drawn(rng, rank)
+    options["padding"] = rng.integers(0, 3, rank).tolist()
     options["output_padding"] = [
         int(rng.integers(max(pair))) for pair in zip(options["stride"], options["dilation"], strict=True)
     ]
-    layer = cl.ConvTranspose2d(2 * options["groups"], kernel, **options)
+    layer = getattr(cl, f"ConvTranspose{rank}d")(2 * options["groups"], kernel, **options)
 
     def peer(x, weight, bias=None):
         chosen = {key: value for key, value in options.items() if key != "bias"}
-        return torch().nn.functional.conv_transpose2d(x, weight, bias, **chosen)
+        return getattr(torch().nn.functional, f"conv_transpose{rank}d")(x, weight, bias, **chosen)
 
-    assert_agrees(layer, peer, [shape], length=3000, seed=seed)
+    assert_agrees(layer, peer, [shape], length=3000 * 8 ** (rank // 3), seed=seed)
 
 
 @pytest.mark.parametrize("seed", range(12))

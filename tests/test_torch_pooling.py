@@ -70,19 +70,45 @@ def test_min(seed):
     assert_agrees(cl.MinPool2d(**options), lambda x: -pool(-x, **options), [shape], length=9, seed=seed, inputs=few_values)
 
 
+@pytest.mark.parametrize("rank", _RANKS)
 @pytest.mark.parametrize("p", [1, 2, 3, 4.5])
 @pytest.mark.parametrize("seed", _SEEDS)
-def test_lp(p, seed):
+def test_lp(p, seed, rank):
     # PyTorch's own has no padding, no magnitude, and another sum where ceil_mode hangs over the edge.
-    shape, options = geometry(np.random.default_rng(seed), 2)
+    shape, options = geometry(np.random.default_rng(seed), rank)
     del options["ceil_mode"]
-    (top, left), pool = options["padding"], peer_of("lp_pool", 2)
+    ends, pool = [pad for pad in reversed(options["padding"]) for _ in range(2)], peer_of("lp_pool", rank)
 
     def peer(x):
-        padded = torch().nn.functional.pad(x.abs(), (left, left, top, top))
-        return pool(padded, p, options["kernel_size"], options["stride"])
+        sizes = [options[key] if rank > 1 else options[key][0] for key in ("kernel_size", "stride")]
+        return pool(torch().nn.functional.pad(x.abs(), ends), p, *sizes)
 
-    assert_agrees(cl.LpPool2d(p, **options), peer, [shape], length=100, seed=seed)
+    assert_agrees(layer_of("LpPool", rank)(p, **options), peer, [shape], length=300, seed=seed)
+
+
+@pytest.mark.parametrize("rank", _RANKS)
+@pytest.mark.parametrize("p", [1, 2, 3.5])
+def test_global_lp(p, rank):
+    def peer(x):
+        return torch().linalg.vector_norm(x, p, dim=tuple(range(2, rank + 2)), keepdim=True)
+
+    torch()
+    assert_agrees(layer_of("GlobalLpPool", rank)(p), peer, [(3, 4, 5, 2)[: rank + 1]], length=300)
+
+
+@pytest.mark.parametrize("rank", _RANKS)
+@pytest.mark.parametrize("seed", _SEEDS)
+def test_dilated_average_is_a_convolution(rank, seed):
+    shape, options = geometry(np.random.default_rng(seed), rank, dilation=True, smallest=6)
+    del options["ceil_mode"]
+    kernel, convolve = options["kernel_size"], peer_of("conv", rank)
+
+    def peer(x):
+        weight = torch().full((shape[0], 1, *kernel), 1 / np.prod(kernel), dtype=x.dtype)
+        return convolve(x, weight, None, options["stride"], options["padding"], options["dilation"], shape[0])
+
+    torch()
+    assert_agrees(layer_of("AvgPool", rank)(**options), peer, [shape], length=54, seed=seed)
 
 
 @pytest.mark.parametrize("p", [1, 2, 3])

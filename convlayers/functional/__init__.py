@@ -24,10 +24,18 @@ from .conv import (
     conv3d_backward_weight,
 )
 from .conv_transpose import (
+    conv_transpose1d,
+    conv_transpose1d_backward,
+    conv_transpose1d_backward_input,
+    conv_transpose1d_backward_weight,
     conv_transpose2d,
     conv_transpose2d_backward,
     conv_transpose2d_backward_input,
     conv_transpose2d_backward_weight,
+    conv_transpose3d,
+    conv_transpose3d_backward,
+    conv_transpose3d_backward_input,
+    conv_transpose3d_backward_weight,
 )
 from .dense import linear, linear_backward_input, linear_backward_weight
 from .dropout import dropout_factors
@@ -118,10 +126,18 @@ __all__ = [
     "conv3d_backward",
     "conv3d_backward_input",
     "conv3d_backward_weight",
+    "conv_transpose1d",
+    "conv_transpose1d_backward",
+    "conv_transpose1d_backward_input",
+    "conv_transpose1d_backward_weight",
     "conv_transpose2d",
     "conv_transpose2d_backward",
     "conv_transpose2d_backward_input",
     "conv_transpose2d_backward_weight",
+    "conv_transpose3d",
+    "conv_transpose3d_backward",
+    "conv_transpose3d_backward_input",
+    "conv_transpose3d_backward_weight",
     "cross_entropy",
     "dropout_factors",
     "einsum",

@@ -1,4 +1,4 @@
-"""Transposed convolution as functions of arrays: a convolution whose input gradient is the forward pass."""
+"""Transposed convolution along one, two and three axes: the forward pass is a convolution's gradient of its input."""
 
 from typing import Unpack
 
@@ -12,13 +12,110 @@ from .conv import ConvOptions, as_bias, as_shape, bias_gradient
 from .plan import plan_conv
 from .pointwise import relu as rectified
 
-_NAME = "conv_transpose2d"
-
 
 class ConvTransposeOptions(ConvOptions, total=False):
     """The keyword arguments of `conv_transpose2d`, with its defaults."""
 
     output_padding: IntOrSequence
+
+
+# Along `rank` axes.
+
+
+def _forward(
+    rank: int, x: np.ndarray, w: np.ndarray, b: np.ndarray | None, relu: bool, **options: Unpack[ConvTransposeOptions]
+) -> np.ndarray:
+    name = f"conv_transpose{rank}d"
+    x = as_array(x, f"{name}: x", rank + 2)
+    w = as_array(w, f"{name}: w", rank + 2, x.dtype)
+    plan = plan_conv(INPUT_GRADIENT, x.shape, w.shape, x.dtype.name, **options)
+    filters = plan.problem.x[1]
+    bias = as_bias(b, name, filters, x.dtype)
+    y = plan.run.backward_input(x, w, plan.problem)
+    if bias is not None:
+        return scale_shift(y, np.ones(filters, x.dtype), bias, relu=relu)
+    return rectified(y) if relu else y
+
+
+def _backward_input(
+    rank: int, dy: np.ndarray, w: np.ndarray, x_shape: tuple[int, ...], **options: Unpack[ConvTransposeOptions]
+) -> np.ndarray:
+    name = f"conv_transpose{rank}d"
+    dy = as_array(dy, f"{name}: dy", rank + 2)
+    w = as_array(w, f"{name}: w", rank + 2, dy.dtype)
+    options.setdefault("output_padding", 0)
+    shape = as_shape(x_shape, f"{name}: x_shape", rank + 2)
+    plan = plan_conv(FORWARD, shape, w.shape, dy.dtype.name, **options)
+    return plan.run.forward(check_gradient(dy, plan.problem.x, name, dy.dtype), w, None, plan.problem, False)
+
+
+def _backward_weight(
+    rank: int, dy: np.ndarray, x: np.ndarray, w_shape: tuple[int, ...], bias: bool, **options: Unpack[ConvTransposeOptions]
+) -> tuple[np.ndarray, np.ndarray]:
+    name = f"conv_transpose{rank}d"
+    x = as_array(x, f"{name}: x", rank + 2)
+    options.setdefault("output_padding", 0)
+    shape = as_shape(w_shape, f"{name}: w_shape", rank + 2)
+    plan = plan_conv(WEIGHT_GRADIENT, x.shape, shape, x.dtype.name, **options)
+    dy = check_gradient(dy, plan.problem.x, name, x.dtype)
+    return plan.run.backward_weight(x, dy, plan.problem), bias_gradient(dy) if bias else NO_BIAS[x.dtype]
+
+
+def _backward(
+    rank: int, dy: np.ndarray, x: np.ndarray, w: np.ndarray, **options: Unpack[ConvTransposeOptions]
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    name = f"conv_transpose{rank}d"
+    x = as_array(x, f"{name}: x", rank + 2)
+    w = as_array(w, f"{name}: w", rank + 2, x.dtype)
+    dw, db = _backward_weight(rank, dy, x, w.shape, True, **options)
+    return _backward_input(rank, as_array(dy, f"{name}: dy", rank + 2, x.dtype), w, x.shape, **options), dw, db
+
+
+# The public functions, in the order of the ranks; what is said of `conv_transpose2d` is meant for all.
+
+
+def conv_transpose1d(
+    x: np.ndarray,
+    w: np.ndarray,
+    b: np.ndarray | None = None,
+    *,
+    stride: IntOrSequence = 1,
+    padding: Padding = 0,
+    output_padding: IntOrSequence = 0,
+    dilation: IntOrSequence = 1,
+    groups: int = 1,
+    algorithm: str = "auto",
+    relu: bool = False,
+) -> np.ndarray:
+    """`y[n,m,h] = b[m] + sum x[n,c,p] w[c,m,r]` over `h = p s + r d - pad`; x `(N, C, P)`, w `(C, M/groups, R)`.
+
+    Returns `(N, M, H)`. See `conv_transpose2d`.
+    """
+    return _forward(
+        1, x, w, b, relu, stride=stride, padding=padding, output_padding=output_padding, dilation=dilation,
+        groups=groups, algorithm=algorithm,
+    )  # fmt: skip
+
+
+def conv_transpose1d_backward_input(
+    dy: np.ndarray, w: np.ndarray, x_shape: tuple[int, ...], **options: Unpack[ConvTransposeOptions]
+) -> np.ndarray:
+    """The gradient of `conv_transpose1d` with respect to an input of shape `x_shape`; dy `(N, M, H)`."""
+    return _backward_input(1, dy, w, x_shape, **options)
+
+
+def conv_transpose1d_backward_weight(
+    dy: np.ndarray, x: np.ndarray, w_shape: tuple[int, ...], *, bias: bool = True, **options: Unpack[ConvTransposeOptions]
+) -> tuple[np.ndarray, np.ndarray]:
+    """The gradients of `conv_transpose1d` with respect to weights of shape `w_shape` and to the bias: `(dw, db)`."""
+    return _backward_weight(1, dy, x, w_shape, bias, **options)
+
+
+def conv_transpose1d_backward(
+    dy: np.ndarray, x: np.ndarray, w: np.ndarray, **options: Unpack[ConvTransposeOptions]
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """All gradients of `conv_transpose1d`: `(dx, dw, db)`."""
+    return _backward(1, dy, x, w, **options)
 
 
 def conv_transpose2d(
@@ -39,30 +136,17 @@ def conv_transpose2d(
     x `(N, C, P, Q)`, w `(C, M/groups, R, S)`, b `(M,)`; returns `(N, M, H, W)`, of the size that `shapes.transposed_window`
     gives. `algorithm` and `relu` as in `conv2d`.
     """
-    x = as_array(x, f"{_NAME}: x", 4)
-    w = as_array(w, f"{_NAME}: w", 4, x.dtype)
-    plan = plan_conv(
-        INPUT_GRADIENT, x.shape, w.shape, x.dtype.name, stride=stride, padding=padding, output_padding=output_padding,
-        dilation=dilation, groups=groups, algorithm=algorithm,
+    return _forward(
+        2, x, w, b, relu, stride=stride, padding=padding, output_padding=output_padding, dilation=dilation,
+        groups=groups, algorithm=algorithm,
     )  # fmt: skip
-    filters = plan.problem.x[1]
-    bias = as_bias(b, _NAME, filters, x.dtype)
-    y = plan.run.backward_input(x, w, plan.problem)
-    if bias is not None:
-        return scale_shift(y, np.ones(filters, x.dtype), bias, relu=relu)
-    return rectified(y) if relu else y
 
 
 def conv_transpose2d_backward_input(
     dy: np.ndarray, w: np.ndarray, x_shape: tuple[int, ...], **options: Unpack[ConvTransposeOptions]
 ) -> np.ndarray:
     """The gradient with respect to an input of shape `x_shape`, `dx = conv2d(dy, w)`; dy `(N, M, H, W)`."""
-    dy = as_array(dy, f"{_NAME}: dy", 4)
-    w = as_array(w, f"{_NAME}: w", 4, dy.dtype)
-    options.setdefault("output_padding", 0)
-    shape = as_shape(x_shape, f"{_NAME}: x_shape", 4)
-    plan = plan_conv(FORWARD, shape, w.shape, dy.dtype.name, **options)
-    return plan.run.forward(check_gradient(dy, plan.problem.x, _NAME, dy.dtype), w, None, plan.problem, False)
+    return _backward_input(2, dy, w, x_shape, **options)
 
 
 def conv_transpose2d_backward_weight(
@@ -72,19 +156,55 @@ def conv_transpose2d_backward_weight(
 
     `dw[c,m,r,s] = sum x[n,c,p,q] dy[n,m,p s + r d - pad, ...]`; without `bias`, db is empty.
     """
-    x = as_array(x, f"{_NAME}: x", 4)
-    options.setdefault("output_padding", 0)
-    shape = as_shape(w_shape, f"{_NAME}: w_shape", 4)
-    plan = plan_conv(WEIGHT_GRADIENT, x.shape, shape, x.dtype.name, **options)
-    dy = check_gradient(dy, plan.problem.x, _NAME, x.dtype)
-    return plan.run.backward_weight(x, dy, plan.problem), bias_gradient(dy) if bias else NO_BIAS[x.dtype]
+    return _backward_weight(2, dy, x, w_shape, bias, **options)
 
 
 def conv_transpose2d_backward(
     dy: np.ndarray, x: np.ndarray, w: np.ndarray, **options: Unpack[ConvTransposeOptions]
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """All gradients of `conv_transpose2d`: `(dx, dw, db)`, in the shapes of x, w and the bias."""
-    x = as_array(x, f"{_NAME}: x", 4)
-    w = as_array(w, f"{_NAME}: w", 4, x.dtype)
-    dw, db = conv_transpose2d_backward_weight(dy, x, w.shape, **options)
-    return conv_transpose2d_backward_input(as_array(dy, f"{_NAME}: dy", 4, x.dtype), w, x.shape, **options), dw, db
+    return _backward(2, dy, x, w, **options)
+
+
+def conv_transpose3d(
+    x: np.ndarray,
+    w: np.ndarray,
+    b: np.ndarray | None = None,
+    *,
+    stride: IntOrSequence = 1,
+    padding: Padding = 0,
+    output_padding: IntOrSequence = 0,
+    dilation: IntOrSequence = 1,
+    groups: int = 1,
+    algorithm: str = "auto",
+    relu: bool = False,
+) -> np.ndarray:
+    """`y[n,m,g,h,w] = b[m] + sum x[n,c,o,p,q] w[c,m,t,r,s]` over `g = o s + t d - pad`, and h and w alike.
+
+    x `(N, C, O, P, Q)`, w `(C, M/groups, T, R, S)`; returns `(N, M, G, H, W)`. See `conv_transpose2d`.
+    """
+    return _forward(
+        3, x, w, b, relu, stride=stride, padding=padding, output_padding=output_padding, dilation=dilation,
+        groups=groups, algorithm=algorithm,
+    )  # fmt: skip
+
+
+def conv_transpose3d_backward_input(
+    dy: np.ndarray, w: np.ndarray, x_shape: tuple[int, ...], **options: Unpack[ConvTransposeOptions]
+) -> np.ndarray:
+    """The gradient of `conv_transpose3d` with respect to an input of shape `x_shape`; dy `(N, M, G, H, W)`."""
+    return _backward_input(3, dy, w, x_shape, **options)
+
+
+def conv_transpose3d_backward_weight(
+    dy: np.ndarray, x: np.ndarray, w_shape: tuple[int, ...], *, bias: bool = True, **options: Unpack[ConvTransposeOptions]
+) -> tuple[np.ndarray, np.ndarray]:
+    """The gradients of `conv_transpose3d` with respect to weights of shape `w_shape` and to the bias: `(dw, db)`."""
+    return _backward_weight(3, dy, x, w_shape, bias, **options)
+
+
+def conv_transpose3d_backward(
+    dy: np.ndarray, x: np.ndarray, w: np.ndarray, **options: Unpack[ConvTransposeOptions]
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """All gradients of `conv_transpose3d`: `(dx, dw, db)`."""
+    return _backward(3, dy, x, w, **options)

@@ -9,6 +9,8 @@ from ..layer import Layer, OnnxGraph, Shape
 from ..shapes import IntOrSequence, Padding, Window, check_pool, extents, features, window
 from ._checks import sample_of_rank, switch
 
+_SINCE_DILATIONS = 19  # the opset from which AveragePool has them
+
 
 class _Pool(Layer):
     """Base of poolings by a window over `rank` axes.
@@ -45,6 +47,22 @@ class _Pool(Layer):
         return (channels, *win.output)
 
 
+class _DilatedPool(_Pool):
+    """Base of poolings whose windows may have gaps: `dilation`, an int or one per axis, is the distance of their pixels."""
+
+    def __init__(
+        self,
+        kernel_size: IntOrSequence,
+        *,
+        stride: IntOrSequence | None = None,
+        padding: Padding = 0,
+        dilation: IntOrSequence = 1,
+        ceil_mode: bool = False,
+    ) -> None:
+        self.dilation = dilation
+        super().__init__(kernel_size, stride=stride, padding=padding, ceil_mode=ceil_mode)
+
+
 def _pads(size: Shape, win: Window) -> list[int]:
     """ONNX's pads: all befores, then all afters, with what `ceil_mode` adds behind written out.
 
@@ -65,18 +83,33 @@ def max_node(graph: OnnxGraph, x: str, size: Shape, win: Window) -> str:
     return graph.op("MaxPool", x, kernel_shape=kernel, strides=strides, dilations=dilations, pads=pads)
 
 
-def mean_node(graph: OnnxGraph, x: str, size: Shape, win: Window, count_include_pad: bool = True) -> str:
-    """The sum of each window over the kernel's taps, or over its real pixels alone."""
+def _convolved(graph: OnnxGraph, size: Shape, win: Window) -> bool:
+    """Whether a dilated window's sum is a convolution in the file: onnxruntime takes no padding as wide as the kernel here."""
+    wide = any(pad >= kernel for pad, kernel in zip(_pads(size, win), win.kernel * 2, strict=True))
+    return max(win.dilation) > 1 and (wide or graph.opset < _SINCE_DILATIONS)
+
+
+def mean_node(
+    graph: OnnxGraph, x: str, size: Shape, win: Window, count_include_pad: bool = True, channels: int | None = None
+) -> str:
+    """The sum of each window over the kernel's taps, or over its real pixels alone; a dilated window needs the `channels`."""
     shape: dict[str, Any] = {"kernel_shape": list(win.kernel), "strides": list(win.stride), "pads": _pads(size, win)}
+    if channels is not None and max(win.dilation) > 1:
+        shape["dilations"] = list(win.dilation)
+        if _convolved(graph, size, win):
+            weight = np.full((channels, 1, *win.kernel), 1 / features(win.kernel), np.float32)
+            return graph.op("Conv", x, weight, group=channels, **shape)
     return graph.op("AveragePool", x, count_include_pad=int(count_include_pad), **shape)
 
 
-def average_node(graph: OnnxGraph, x: str, size: Shape, win: Window, count_include_pad: bool) -> str:
+def average_node(graph: OnnxGraph, x: str, shape: Shape, win: Window, count_include_pad: bool) -> str:
     """The average of each window, as `functional.avg_pool` counts."""
-    y = mean_node(graph, x, size, win, count_include_pad)
+    channels, size = shape[0], shape[1:]
+    y = mean_node(graph, x, size, win, count_include_pad, channels)
     reach, declared = extents(size, win), win.padding
-    if not count_include_pad or all(after <= declared[axis][1] for axis, (_, after) in enumerate(reach)):
+    beyond = any(after > declared[axis][1] for axis, (_, after) in enumerate(reach))
+    if not _convolved(graph, size, win) and not (count_include_pad and beyond):
         return y
-    # The file's padding holds what ceil_mode reaches beyond the declared one, which must not count.
+    # The file's padding holds what ceil_mode reaches beyond the declared one, which must not count; a convolution counts all.
     counts = functional.pool_counts(size, win, count_include_pad)
     return graph.op("Mul", y, (features(win.kernel) / counts).astype(np.float32))

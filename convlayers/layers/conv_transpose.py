@@ -1,7 +1,8 @@
-"""Transposed convolution."""
+"""Transposed convolution along one, two and three axes."""
 
 import math
-from typing import Any
+from collections.abc import Callable
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -13,32 +14,15 @@ from ._relu import before_relu
 from .initializers import check_initializer, initial_parameters
 
 
-class ConvTranspose2d(Layer):
-    """2-d transposed convolution, as in ONNX `ConvTranspose`: the gradient of `Conv2d` with respect to its input.
+class _ConvTranspose(Layer):
+    """What transposed convolutions of every rank share: all but the kernels."""
 
-    `y[n,m,h,w] = b[m] + sum x[n,c,p,q] w[c,m,r,s']` over all `h = p s + r d - pad`, `w = q s + s' d - pad`
-
-    x `(N, C, P, Q)` to y `(N, M, H, W)`, with `H = (P - 1) s + d (R - 1) + 1 - pads + output_padding`; `weight`
-    `(C, M/groups, R, S)`, `bias` `(M,)`. It enlarges by learned interpolation (Zeiler et al. 2010; Dumoulin and Visin 2016).
-
-    `dx[n,c,p,q] = sum_mrs dy[n,m, p s + r d - pad, ...] w[c,m,r,s']`, which is `Conv2d` of dy with the same weight,
-    `dw[c,m,r,s'] = sum_npq x[n,c,p,q] dy[n,m, p s + r d - pad, ...]`, `db[m] = sum_nhw dy[n,m,h,w]`.
-
-    `padding` takes pixels away from the output; `"same"` leaves `P s` of them (SAME_UPPER). `output_padding`, less than the
-    stride or the dilation, adds some behind. Otherwise arguments are those of `Conv2d`. PyTorch's default draws within
-    `1 / sqrt(M/groups R S)`; for a named `init`, an output is taken for a sum of `C/groups R S` products.
-    """
-
+    rank: ClassVar[int]
+    _convolve: ClassVar[Callable[..., np.ndarray]]
+    _backward_input: ClassVar[Callable[..., np.ndarray]]
+    _backward_weight: ClassVar[Callable[..., tuple[np.ndarray, np.ndarray]]]
     fuses_relu = True
     absorbs_affine = True
-    examples = (
-        ({"out_channels": 5, "kernel_size": 2, "stride": 2}, (3, 4, 5)),
-        ({"out_channels": 4, "kernel_size": [2, 3], "stride": [3, 2], "padding": [[1, 0], [0, 2]], "groups": 2}, (6, 3, 4)),
-        ({"out_channels": 2, "kernel_size": 3, "stride": 2, "padding": 1, "output_padding": 1, "bias": False}, (2, 4, 3)),
-        ({"out_channels": 3, "kernel_size": [4, 1], "stride": [2, 3], "padding": "same", "init": "orthogonal"}, (2, 3, 2)),
-        ({"out_channels": 3, "kernel_size": 2, "dilation": [3, 1], "output_padding": [2, 0], "groups": 3}, (3, 1, 1)),
-        ({"out_channels": 4, "kernel_size": 3, "padding": 1, "algorithm": "winograd", "init": "glorot_uniform"}, (2, 5, 6)),
-    )
 
     def __init__(
         self,
@@ -62,7 +46,7 @@ class ConvTranspose2d(Layer):
         self.algorithm = functional.check_algorithm(algorithm)
         self.init = check_initializer(init)
         # Any size checks the arguments themselves; the input is not known yet.
-        self._window((1 << 33,) * 2)
+        self._window((1 << 33,) * self.rank)
 
     def _options(self) -> dict[str, Any]:
         return {
@@ -79,8 +63,8 @@ class ConvTranspose2d(Layer):
         return transposed_window(size, self.kernel_size, **how, output_padding=self.output_padding)
 
     def build(self, input_shape: Shape, rng: np.random.Generator) -> Shape:
-        channels, *size = sample_of_rank(input_shape, 2)
-        kernel = per_axis(self.kernel_size, 2, "kernel_size")
+        channels, *size = sample_of_rank(input_shape, self.rank)
+        kernel = per_axis(self.kernel_size, self.rank, "kernel_size")
         group, taps = conv_groups(channels, self.out_channels, self.groups), math.prod(kernel)
         output = self._window(tuple(size)).output
         filters, biases = self.out_channels // self.groups, self.out_channels if self.bias else None
@@ -94,8 +78,8 @@ class ConvTranspose2d(Layer):
         if affine is not None:
             scale, shift = affine
             shift = shift if bias is None else bias * scale + shift
-            return functional.scale_shift(functional.conv_transpose2d(x, weight, **options), scale, shift, relu=relu), x
-        y = functional.conv_transpose2d(x, weight, bias, **options, relu=relu)
+            return functional.scale_shift(self._convolve(x, weight, **options), scale, shift, relu=relu), x
+        y = self._convolve(x, weight, bias, **options, relu=relu)
         return y, (x, y if relu else None)
 
     def backward(self, dy, cache):
@@ -105,12 +89,12 @@ class ConvTranspose2d(Layer):
 
     def backward_input(self, dy, cache):
         dy, x = before_relu(dy, cache)
-        return functional.conv_transpose2d_backward_input(dy, self.params["weight"], x.shape, **self._options())
+        return self._backward_input(dy, self.params["weight"], x.shape, **self._options())
 
     def accumulate(self, dy, cache):
         dy, x = before_relu(dy, cache)
         weight, options = self.params["weight"], self._options()
-        dw, db = functional.conv_transpose2d_backward_weight(dy, x, weight.shape, bias=self.bias, **options)
+        dw, db = self._backward_weight(dy, x, weight.shape, bias=self.bias, **options)
         self.grads["weight"] += dw
         if self.bias:
             self.grads["bias"] += db
@@ -121,7 +105,7 @@ class ConvTranspose2d(Layer):
         x, zeros = inputs[0], [more // step for more, step in zip(extra, win.stride, strict=True)]
         if any(zeros):
             # onnxruntime refuses output padding of a stride or more, which dilation allows: so many zeros behind x give it.
-            x = graph.op("Pad", x, np.array([0] * 6 + zeros, np.int64))
+            x = graph.op("Pad", x, np.array([0] * (self.rank + 4) + zeros, np.int64))
         return graph.op(
             "ConvTranspose",
             x,
@@ -137,3 +121,71 @@ class ConvTranspose2d(Layer):
 
     def multiply_adds(self, input_shape: Shape, output_shape: Shape) -> int:
         return self.params["weight"].size * math.prod(input_shape[1:])
+
+
+class ConvTranspose1d(_ConvTranspose):
+    """1-d transposed convolution, x `(N, C, P)` to y `(N, M, H)` with `H = (P - 1) s + d (R - 1) + 1 - pads + output_padding`.
+
+    `y[n,m,h] = b[m] + sum x[n,c,p] w[c,m,r]` over all `h = p s + r d - pad`; `weight` `(C, M/groups, R)`, `bias` `(M,)`.
+    Arguments, gradients and first values are those of `ConvTranspose2d`.
+    """
+
+    rank = 1
+    _convolve = staticmethod(functional.conv_transpose1d)
+    _backward_input = staticmethod(functional.conv_transpose1d_backward_input)
+    _backward_weight = staticmethod(functional.conv_transpose1d_backward_weight)
+    examples = (
+        ({"out_channels": 5, "kernel_size": 2, "stride": 2}, (3, 5)),
+        ({"out_channels": 4, "kernel_size": [3], "stride": 2, "padding": [[1, 0]], "groups": 2, "output_padding": 1}, (6, 4)),
+        ({"out_channels": 2, "kernel_size": 4, "stride": 3, "padding": "same", "bias": False}, (2, 3)),
+        ({"out_channels": 3, "kernel_size": 2, "dilation": 3, "output_padding": 2, "groups": 3}, (3, 1)),
+    )
+
+
+class ConvTranspose2d(_ConvTranspose):
+    """2-d transposed convolution, as in ONNX `ConvTranspose`: the gradient of `Conv2d` with respect to its input.
+
+    `y[n,m,h,w] = b[m] + sum x[n,c,p,q] w[c,m,r,s']` over all `h = p s + r d - pad`, `w = q s + s' d - pad`
+
+    x `(N, C, P, Q)` to y `(N, M, H, W)`, with `H = (P - 1) s + d (R - 1) + 1 - pads + output_padding`; `weight`
+    `(C, M/groups, R, S)`, `bias` `(M,)`. It enlarges by learned interpolation (Zeiler et al. 2010; Dumoulin and Visin 2016).
+
+    `dx[n,c,p,q] = sum_mrs dy[n,m, p s + r d - pad, ...] w[c,m,r,s']`, which is `Conv2d` of dy with the same weight,
+    `dw[c,m,r,s'] = sum_npq x[n,c,p,q] dy[n,m, p s + r d - pad, ...]`, `db[m] = sum_nhw dy[n,m,h,w]`.
+
+    `padding` takes pixels away from the output; `"same"` leaves `P s` of them (SAME_UPPER). `output_padding`, less than the
+    stride or the dilation, adds some behind. Otherwise arguments are those of `Conv2d`. PyTorch's default draws within
+    `1 / sqrt(M/groups R S)`; for a named `init`, an output is taken for a sum of `C/groups R S` products.
+    """
+
+    rank = 2
+    _convolve = staticmethod(functional.conv_transpose2d)
+    _backward_input = staticmethod(functional.conv_transpose2d_backward_input)
+    _backward_weight = staticmethod(functional.conv_transpose2d_backward_weight)
+    examples = (
+        ({"out_channels": 5, "kernel_size": 2, "stride": 2}, (3, 4, 5)),
+        ({"out_channels": 4, "kernel_size": [2, 3], "stride": [3, 2], "padding": [[1, 0], [0, 2]], "groups": 2}, (6, 3, 4)),
+        ({"out_channels": 2, "kernel_size": 3, "stride": 2, "padding": 1, "output_padding": 1, "bias": False}, (2, 4, 3)),
+        ({"out_channels": 3, "kernel_size": [4, 1], "stride": [2, 3], "padding": "same", "init": "orthogonal"}, (2, 3, 2)),
+        ({"out_channels": 3, "kernel_size": 2, "dilation": [3, 1], "output_padding": [2, 0], "groups": 3}, (3, 1, 1)),
+        ({"out_channels": 4, "kernel_size": 3, "padding": 1, "algorithm": "winograd", "init": "glorot_uniform"}, (2, 5, 6)),
+    )
+
+
+class ConvTranspose3d(_ConvTranspose):
+    """3-d transposed convolution, x `(N, C, O, P, Q)` to y `(N, M, G, H, W)`, sizes as for `ConvTranspose2d`.
+
+    `y[n,m,g,h,w] = b[m] + sum x[n,c,o,p,q] w[c,m,t,r,s']` over all `g = o s + t d - pad`, h and w alike; `weight`
+    `(C, M/groups, T, R, S)`, `bias` `(M,)`. Arguments, gradients and first values are those of `ConvTranspose2d`.
+    """
+
+    rank = 3
+    _convolve = staticmethod(functional.conv_transpose3d)
+    _backward_input = staticmethod(functional.conv_transpose3d_backward_input)
+    _backward_weight = staticmethod(functional.conv_transpose3d_backward_weight)
+    examples = (
+        ({"out_channels": 3, "kernel_size": 2, "stride": 2}, (2, 2, 3, 2)),
+        ({"out_channels": 4, "kernel_size": [2, 3, 1], "stride": [1, 2, 3], "padding": [0, 1, 0], "groups": 2}, (4, 2, 3, 2)),
+        ({"out_channels": 2, "kernel_size": 3, "padding": "same", "stride": [2, 1, 2], "bias": False}, (2, 2, 2, 3)),
+        ({"out_channels": 2, "kernel_size": 2, "dilation": [2, 1, 3], "output_padding": [1, 0, 2]}, (1, 2, 2, 1)),
+    )

@@ -5,11 +5,10 @@ from typing import ClassVar
 
 from .. import functional
 from ..layer import OnnxGraph
-from ..shapes import IntOrSequence, Padding
-from ._pooling import _Pool, max_node
+from ._pooling import _DilatedPool, max_node
 
 
-class _MaxPool(_Pool):
+class _MaxPool(_DilatedPool):
     """Base of max poolings: `y[p] = max_r x[p s + r d - pad]`, with p and r over `rank` axes.
 
     `dx` is `dy` at the maximum's place; of equal values the first in row order gets it. Padding counts as minus infinity,
@@ -17,18 +16,6 @@ class _MaxPool(_Pool):
     """
 
     _pool: ClassVar[Callable] = staticmethod(functional.max_pool)
-
-    def __init__(
-        self,
-        kernel_size: IntOrSequence,
-        *,
-        stride: IntOrSequence | None = None,
-        padding: Padding = 0,
-        dilation: IntOrSequence = 1,
-        ceil_mode: bool = False,
-    ) -> None:
-        self.dilation = dilation
-        super().__init__(kernel_size, stride=stride, padding=padding, ceil_mode=ceil_mode)
 
     def forward(self, x, *, training):
         win = self._window(x.shape[2:])

@@ -75,5 +75,5 @@ class MixedPool2d(_Pool):
         else:
             mix, rest = np.array(self._mix(), np.float32), np.array(1 - self._mix(), np.float32)
         highest = graph.op("Mul", max_node(graph, x, size, win), mix)
-        average = graph.op("Mul", average_node(graph, x, size, win, self.count_include_pad), rest)
+        average = graph.op("Mul", average_node(graph, x, graph.shape(x), win, self.count_include_pad), rest)
         return graph.op("Add", highest, average)

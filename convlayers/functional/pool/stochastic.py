@@ -1,14 +1,12 @@
 """Stochastic pooling: one activation of each window, drawn with probability proportional to it."""
 
-from itertools import product
-
 import numpy as np
 
 from ...errors import DataError
 from ...kernels import memory
 from ...shapes import Window, check_pool, extents
 from .._arrays import as_array, check_gradient
-from .windows import max_pool_backward, sums, sums_backward
+from .windows import max_pool_backward, sums, sums_backward, taps
 
 
 def stochastic_pool(x: np.ndarray, win: Window, draws: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -27,8 +25,7 @@ def stochastic_pool(x: np.ndarray, win: Window, draws: np.ndarray) -> tuple[np.n
     padded = np.pad(x, ((0, 0), (0, 0), *extents(x.shape[2:], win)))
     with np.errstate(all="ignore"):  # the shares of a window without a finite total above 0 are NaN, and nothing is picked
         np.multiply(total, 0, out=y)
-        for tap, starts in enumerate(product(*map(range, win.kernel))):
-            where = (slice(a, a + (o - 1) * s + 1, s) for a, o, s in zip(starts, win.output, win.stride, strict=True))
+        for tap, where in enumerate(taps(win)):
             value = padded[:, :, *where]
             share = value / total
             picked = (share > 0) & (below <= draws)

@@ -2,10 +2,13 @@
 
 One axis is a row. Three are taken in two passes, over `(H, W)` of every slice and then over D, with the pixels of a slice in
 one row: each pass reads the array where it lies. The first maximum of the first slice that holds one is the first in
-`(d, h, w)` order, and a sum of sums is divided once, at the end.
+`(d, h, w)` order, and a sum of sums is divided once, at the end. Sums under a dilation, which the kernels have not, are added
+up tap by tap.
 """
 
+from collections.abc import Iterator
 from functools import lru_cache
+from itertools import product
 from math import prod
 from typing import cast
 
@@ -13,8 +16,9 @@ import numpy as np
 
 from ...errors import ShapeError
 from ...kernels import memory
-from ...shapes import Window, check_pool
+from ...shapes import Window, check_pool, extents
 from .._arrays import as_array, check_gradient
+from ..rearrange import pad, pad_backward
 from .plane import counts_of, max_pool2d, max_pool2d_backward, sums2d, sums2d_backward
 
 Index = tuple[np.ndarray, ...]  # of the maxima: for each pass, the tap that holds it
@@ -88,10 +92,36 @@ def _divisors(passes: list, counts: np.ndarray) -> list[np.ndarray]:
     return [*(_ones(part.output, counts.dtype) for _, part in before), counts.reshape(last.output)]
 
 
+def taps(win: Window) -> Iterator[tuple[slice, ...]]:
+    """For each tap of the window, in row order, the pixels that it meets of an image with its `extents`."""
+    for tap in product(*map(range, win.kernel)):
+        axes = zip(tap, win.stride, win.dilation, win.output, strict=True)
+        yield tuple(slice(r * d, r * d + (outputs - 1) * s + 1, s) for r, s, d, outputs in axes)
+
+
+def _dilated_sums(x: np.ndarray, win: Window, counts: np.ndarray) -> np.ndarray:
+    padded, y = pad(x, extents(x.shape[2:], win)), memory.empty(_output(x.shape, win), x.dtype)
+    y.fill(0)
+    for where in taps(win):
+        y += padded[:, :, *where]
+    y /= counts
+    return y
+
+
+def _dilated_sums_backward(dy: np.ndarray, x_shape: tuple[int, ...], win: Window, counts: np.ndarray) -> np.ndarray:
+    pairs, share = extents(tuple(x_shape[2:]), win), dy / counts
+    padded = np.zeros((*x_shape[:2], *(n + sum(pair) for n, pair in zip(x_shape[2:], pairs, strict=True))), dy.dtype)
+    for where in taps(win):
+        padded[:, :, *where] += share
+    return pad_backward(padded, x_shape, pairs)
+
+
 def sums(x: np.ndarray, win: Window, counts: np.ndarray | None = None) -> np.ndarray:
     """The sum of each window over its entry of `counts` `(*output)`, or itself; x fits the window."""
-    passes = _passes(x.shape, win)
     counts = _ones(win.output, x.dtype) if counts is None else counts
+    if max(win.dilation) > 1:
+        return _dilated_sums(x, win, counts)
+    passes = _passes(x.shape, win)
     y = x
     for (shape, part), divisors in zip(passes, _divisors(passes, counts), strict=True):
         y = sums2d(y.reshape(shape), part, divisors)
@@ -100,8 +130,10 @@ def sums(x: np.ndarray, win: Window, counts: np.ndarray | None = None) -> np.nda
 
 def sums_backward(dy: np.ndarray, x_shape: tuple[int, ...], win: Window, counts: np.ndarray | None = None) -> np.ndarray:
     """The gradient of `sums` with respect to its input of shape `x_shape`."""
-    passes = _passes(tuple(x_shape), win)
     counts = _ones(win.output, dy.dtype) if counts is None else counts
+    if max(win.dilation) > 1:
+        return _dilated_sums_backward(dy, x_shape, win, counts)
+    passes = _passes(tuple(x_shape), win)
     dx = dy
     for (shape, part), divisors in zip(reversed(passes), reversed(_divisors(passes, counts)), strict=True):
         dx = sums2d_backward(dx.reshape(_output(shape, part)), shape, part, divisors)

@@ -33,12 +33,10 @@ def max_pool_backward(dy: np.ndarray, index: np.ndarray, shape: tuple[int, ...],
 def pool_counts(size: tuple[int, ...], win: Window, count_include_pad: bool) -> np.ndarray:
     """The divisor of each average, `(*output)`: real pixels, and padding too under `count_include_pad`."""
     counts = np.ones((1,) * len(size))
-    for axis, (n, k, s, (before, after), output) in enumerate(
-        zip(size, win.kernel, win.stride, win.padding, win.output, strict=True)
-    ):
-        start = np.arange(output) * s - before
+    for axis, (n, k, s, d, (before, after), output) in enumerate(zip(size, *win, strict=True)):
+        taps = np.arange(output)[:, None] * s - before + np.arange(k) * d
         first, last = (-before, n + after) if count_include_pad else (0, n)
-        covered = np.minimum(start + k, last) - np.maximum(start, first)
+        covered = ((taps >= first) & (taps < last)).sum(axis=1)
         counts = counts * covered.reshape([-1 if a == axis else 1 for a in range(len(size))])
     return counts
 
