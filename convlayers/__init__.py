@@ -17,12 +17,13 @@ from .registry import available_layers, create_layer, register_layer
 if TYPE_CHECKING:
     from . import datasets, models, testing, trainer
     from .layers import *
-    from .onnx import export_onnx, quantize_onnx, verify_onnx
+    from .onnx import export_onnx, import_onnx, quantize_onnx, verify_onnx
     from .trainer import SGD, Adam, AdamW, Checkpoint, RMSprop, Trainer, losses
 
 _LAZY = {
     "export_onnx": "onnx",
     "quantize_onnx": "onnx",
+    "import_onnx": "onnx",
     "verify_onnx": "onnx",
     "Trainer": "trainer",
     "SGD": "trainer",

@@ -65,5 +65,9 @@ class ExportError(ConvlayersError, ValueError):
     """A model that cannot be written as ONNX, or an ONNX file that fails its checks."""
 
 
+class OnnxImportError(ConvlayersError, ValueError):
+    """A sound ONNX file that cannot become a model; the message lists every operator in the way."""
+
+
 class ExportMismatchError(ExportError):
     """onnxruntime and the model disagree; the message names the first layer whose output differs."""

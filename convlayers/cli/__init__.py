@@ -1,4 +1,5 @@
-"""The command line: `convlayers train`, `evaluate`, `export`, `quantize`, `verify`, `summary`, `graph`, `layers`.
+"""The command line: `convlayers train`, `evaluate`, `export`, `quantize`, `verify`, `import`, `summary`, `graph`, `layers`,
+`operators`.
 
 Exit codes: 0 done, 1 the work failed, 2 the call is wrong, 130 interrupted. The reason stands in one line on standard
 error; a traceback is for people who write Python.
@@ -48,7 +49,8 @@ def _run(argv: Sequence[str] | None) -> None:
     else:
         from . import commands
 
-        getattr(commands, args.command)(args)
+        # `import` is a word of Python's own.
+        getattr(commands, "import_" if args.command == "import" else args.command)(args)
     print(end="", flush=True)
 
 

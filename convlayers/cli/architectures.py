@@ -1,4 +1,4 @@
-"""The network to train: one of `convlayers.models` by name, or a TOML file of layers."""
+"""The network to train: one of `convlayers.models` by name, a TOML file of layers, or an ONNX file."""
 
 import tomllib
 from collections.abc import Callable
@@ -9,6 +9,7 @@ from ..datasets import Dataset
 from ..errors import ConfigError, ConvlayersError, FileFormatError, ShapeError, located
 from ..files import read_whole
 from ..model import Model, Sequential
+from ..onnx import import_onnx
 from ..registry import create_layer
 
 # Side of the images up to which two 3x3 convolutions see enough.
@@ -35,11 +36,14 @@ def default_name(data: Dataset) -> str:
 
 
 def create(name: str, data: Dataset, seed: int) -> Model:
-    """The model called `name`, or described by the file `name`, with fresh weights for this data.
+    """The model called `name` or described by the TOML file `name`, with fresh weights for this data; or that of an ONNX file.
 
     Raises `ConfigError` for an unknown name and `ShapeError` where the model does not fit the samples or the classes.
     """
-    model = _from_toml(name, data.input_shape, seed) if name.endswith(".toml") else _named(name, data, seed)
+    if name.endswith(".onnx"):
+        model = import_onnx(name)
+    else:
+        model = _from_toml(name, data.input_shape, seed) if name.endswith(".toml") else _named(name, data, seed)
     if model.input_shape != data.input_shape:
         raise ShapeError(f"{name} takes samples of shape {model.input_shape}; {data.name} has {data.input_shape}")
     if model.output_shape != (data.classes,):
@@ -51,7 +55,7 @@ def create(name: str, data: Dataset, seed: int) -> Model:
 
 
 def _named(name: str, data: Dataset, seed: int) -> Model:
-    known = f"{', '.join(classifiers())}, or a FILE.toml of layers"
+    known = f"{', '.join(classifiers())}, a FILE.toml of layers, or a FILE.onnx to go on with"
     if name in _OTHERS:
         raise ConfigError(f"{name} {_OTHERS[name]}, where one label an image is wanted; there are {known}")
     function = architectures().get(name.replace("_", "-"))

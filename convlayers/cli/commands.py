@@ -4,7 +4,7 @@ import argparse
 
 from .train import train
 
-__all__ = ["evaluate", "export", "graph", "layers", "quantize", "summary", "train", "verify"]
+__all__ = ["evaluate", "export", "graph", "import_", "layers", "operators", "quantize", "summary", "train", "verify"]
 
 
 def evaluate(args: argparse.Namespace) -> None:
@@ -44,6 +44,18 @@ def verify(args: argparse.Namespace) -> None:
     print(verify_onnx(args.model))
 
 
+def import_(args: argparse.Namespace) -> None:
+    """Write the network in an ONNX file as a saved model, and show it."""
+    from ..files import check_target
+    from ..onnx import import_onnx
+
+    check_target(args.target)
+    model = import_onnx(args.source, input_shape=args.input_shape, external_data=args.external_data)
+    model.save(args.target)
+    weights = sum(array.size for array in model.parameters().values())
+    print(f"{args.source}: {len(model.steps)} layers, {weights:,} parameters, saved as {args.target}")
+
+
 def summary(args: argparse.Namespace) -> None:
     """A model as a table."""
     from .scoring import find_model
@@ -60,6 +72,17 @@ def graph(args: argparse.Namespace) -> None:
         print(model.to_dot(), end="")
     else:
         model.save_graph(args.target)
+
+
+def operators(args: argparse.Namespace) -> None:
+    """A table of every ONNX operator that can be imported, the opsets since which it is read, and by whom."""
+    from ..onnx import available_handlers
+
+    for (domain, operator), entries in available_handlers().items():
+        owners = " and ".join(dict.fromkeys(entry.owner for entry in entries))
+        since = ", ".join(str(entry.since) for entry in entries)
+        name = f"{domain}.{operator}" if domain else operator
+        print(f"{name:<22}  {since:<8}  {owners}")
 
 
 def layers(args: argparse.Namespace) -> None:

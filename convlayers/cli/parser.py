@@ -56,6 +56,11 @@ def share(text: str) -> float:
     return value
 
 
+def shape(text: str) -> tuple[int, ...]:
+    """Whole numbers of at least 1 with commas between them."""
+    return tuple(count(part.strip()) for part in text.split(","))
+
+
 def parser() -> argparse.ArgumentParser:
     """The parser of every command; `command` in its result is the command's name."""
     from .. import __version__
@@ -70,9 +75,11 @@ def parser() -> argparse.ArgumentParser:
     _export(commands)
     _quantize(commands)
     _verify(commands)
+    _import(commands)
     _summary(commands)
     _graph(commands)
     commands.add_parser("layers", help="list every registered layer and the distribution it came from")
+    commands.add_parser("operators", help="list every ONNX operator that can be imported, and who reads it")
     return top
 
 
@@ -85,8 +92,8 @@ def _train(commands: argparse._SubParsersAction) -> None:
     train.add_argument("data", metavar="DATA", help=DATA)
     train.add_argument(
         "--model",
-        metavar="NAME|FILE.toml",
-        help=f"{', '.join(classifiers())}, or a file of layers; by default digits-cnn or lenet5, by size",
+        metavar="NAME|FILE.toml|FILE.onnx",
+        help=f"{', '.join(classifiers())}, layers or a network in a file; by default digits-cnn or lenet5, by size",
     )
     train.add_argument("--epochs", type=count, default=40, metavar="N", help="passes over the training images (default 40)")
     train.add_argument("--batch-size", type=count, default=64, metavar="N", help="images a step (default 64)")
@@ -114,7 +121,7 @@ def _evaluate(commands: argparse._SubParsersAction) -> None:
 
 def _export(commands: argparse._SubParsersAction) -> None:
     export = commands.add_parser("export", help="write a saved model as ONNX, verified with onnxruntime")
-    export.add_argument("model", metavar="SAVED", help="a model that train --save or Model.save wrote")
+    export.add_argument("model", metavar="SAVED", help="a model that train --save or Model.save wrote, or an .onnx file")
     export.add_argument("target", metavar="MODEL.onnx", help="the file to write")
     export.add_argument("--opset", type=count, default=17, metavar="N", help="version of ONNX's operators (default 17)")
 
@@ -141,7 +148,17 @@ def _verify(commands: argparse._SubParsersAction) -> None:
     verify.add_argument("model", metavar="MODEL.onnx", help="the file to check")
 
 
-_MODEL = "a saved model, or the name of one that train --model takes"
+def _import(commands: argparse._SubParsersAction) -> None:
+    take = commands.add_parser("import", help="make a model that can be trained of an .onnx file")
+    take.add_argument("source", metavar="MODEL.onnx", help="any convolutional network in ONNX")
+    take.add_argument("target", metavar="SAVED", help="the saved model to write, for export, summary and Python")
+    take.add_argument(
+        "--input-shape", metavar="C,H,W", type=shape, help="of one sample, where the file leaves it open, such as 3,224,224"
+    )
+    take.add_argument("--external-data", action="store_true", help="read weights in other files, below the file's own folder")
+
+
+_MODEL = "a saved model, an .onnx file, or the name of one that train --model takes"
 
 
 def _summary(commands: argparse._SubParsersAction) -> None:

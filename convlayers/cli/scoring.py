@@ -30,7 +30,11 @@ class Score(NamedTuple):
 
 
 def load_model(path: str) -> Model:
-    """A saved model, or the model within a checkpoint."""
+    """A saved model, the model within a checkpoint, or the network in an ONNX file; told apart by their content."""
+    if not _is_safetensors(path):
+        from ..onnx import import_onnx
+
+        return import_onnx(path)
     _, header = unpack(path)
     if "trainer" not in header:
         return load(path)
@@ -40,7 +44,7 @@ def load_model(path: str) -> Model:
 
 
 def find_model(name: str) -> Model:
-    """A saved model, or a new one by its name in `convlayers.models`, for images of its usual size."""
+    """The model in a file, or a new one by its name in `convlayers.models`, for images of its usual size."""
     from .architectures import architectures
 
     known = architectures().get(name.replace("_", "-"))

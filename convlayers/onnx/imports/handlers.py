@@ -1,0 +1,123 @@
+"""Which function turns an operator into layers: keyed by domain, operator and the opset since which it reads it so.
+
+A handler gets an `Op` and returns the value of its output, or a tuple of values for several:
+
+    @handler("LeakyRelu", since=1)
+    def leaky_relu(op: Op) -> Tensor:
+        return op.layer(LeakyReLU(op.get_float("alpha", 0.01)), op.tensor(0))
+
+A package brings handlers for operators of its own through the entry-point group `convlayers.onnx_import`; the name says domain,
+operator and opset of the domain, and the function is imported when a file first needs it:
+
+    [project.entry-points."convlayers.onnx_import"]
+    "com.example/Swish/1" = "my_package.onnx:swish"
+
+An operator has one owner at each opset: a second one is an error that names both.
+"""
+
+import sys
+from collections.abc import Callable
+from functools import lru_cache, partial
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from ...errors import PluginError, RegistryError
+
+if TYPE_CHECKING:
+    from importlib.metadata import EntryPoint
+
+    from .op import Op
+
+GROUP = "convlayers.onnx_import"
+FAMILIES = (
+    "activations",
+    "arithmetic",
+    "convolution",
+    "joining",
+    "linear",
+    "normalization",
+    "pooling",
+    "reduction",
+    "resizing",
+    "reshaping",
+    "selection",
+)
+Handler = Callable[["Op"], Any]
+
+
+class Entry(NamedTuple):
+    """One way to read an operator: `load` gives the handler, `owner` says where it is from."""
+
+    since: int
+    owner: str
+    load: Callable[[], Handler]
+
+
+_built_in: dict[tuple[str, str], list[Entry]] = {}
+
+
+def handler(op_type: str, since: int = 1, domain: str = "") -> Callable[[Handler], Handler]:
+    """A decorator: this function reads `op_type` of `domain` from opset `since` on, until a later one takes over."""
+
+    def register(function: Handler) -> Handler:
+        entries = _built_in.setdefault((domain, op_type), [])
+        if any(entry.since == since for entry in entries):
+            raise RegistryError(f"{op_type} of opset {since} has two handlers")
+        entries.append(Entry(since, "convlayers", lambda: function))
+        return function
+
+    return register
+
+
+def _loaded(point: "EntryPoint", owner: str) -> Handler:
+    try:
+        function = point.load()
+    except Exception as error:
+        reason = f"{type(error).__name__}: {error}"
+        raise PluginError(
+            f'the ONNX handler "{point.name}" of {owner} could not be imported from {point.value} ({reason})'
+        ) from error
+    if not callable(function):
+        raise RegistryError(f'the ONNX handler "{point.name}" of {owner}: {point.value} is not a function')
+    return function
+
+
+def _key(point: "EntryPoint", owner: str) -> tuple[str, str, int]:
+    domain, _, rest = point.name.rpartition("/")[0].rpartition("/")
+    since = point.name.rpartition("/")[2]
+    if not rest or not since.isdecimal():
+        raise RegistryError(
+            f'the ONNX handler "{point.name}" of {owner} must be named domain/Operator/opset, such as com.example/Swish/1'
+        )
+    return "" if domain == "ai.onnx" else domain, rest, int(since)
+
+
+@lru_cache(maxsize=4)
+def _all(path: tuple[str, ...]) -> dict[tuple[str, str], list[Entry]]:
+    from importlib.metadata import entry_points
+
+    for family in FAMILIES:
+        import_module(f".ops.{family}", __package__)
+    found = {key: list(entries) for key, entries in _built_in.items()}
+    for point in entry_points(group=GROUP):
+        owner = f"{point.dist.name} {point.dist.version}" if point.dist else "an unknown distribution"
+        domain, op_type, since = _key(point, owner)
+        entries = found.setdefault((domain, op_type), [])
+        others = [entry.owner for entry in entries if entry.since == since and entry.owner != owner]
+        if others:
+            place = f"{domain or 'ai.onnx'}/{op_type}/{since}"
+            raise RegistryError(f"the ONNX operator {place} has two owners: {others[0]} and {owner}; uninstall one of them")
+        if all(entry.since != since for entry in entries):
+            entries.append(Entry(since, owner, partial(_loaded, point, owner)))
+    return {key: sorted(entries, key=lambda entry: entry.since) for key, entries in sorted(found.items())}
+
+
+def available_handlers() -> dict[tuple[str, str], list[Entry]]:
+    """Every operator that can be imported, by domain and name, with its entries by opset."""
+    return _all(tuple(sys.path))
+
+
+def find(domain: str, op_type: str, version: int) -> Handler | None:
+    """The handler of an operator in a file of this opset; None where there is none."""
+    entries = [e for e in available_handlers().get((domain, op_type), ()) if e.since <= version]
+    return entries[-1].load() if entries else None

@@ -1,0 +1,87 @@
+"""Local functions: those that say which layer they are stay whole, all others are written out before the graph is read."""
+
+from typing import Any
+
+from ...errors import ConvlayersError, FileFormatError, OnnxImportError
+from ...registry import create_layer, layer_class
+from ..functions import described
+from ..session import one_line
+from .op import Op
+from .values import Tensor
+
+LAYERS = "convlayers.functions"
+_MOST_NODES = 100_000
+
+Key = tuple[str, str]
+
+
+def _key(node: Any) -> Key:
+    return (node.domain, node.op_type)
+
+
+def is_layer(function: Any) -> bool:
+    """Whether a function says which layer it is, and that layer is installed here."""
+    said = described(function.doc_string) if function.domain == LAYERS else None
+    if said is None:
+        return False
+    try:
+        layer_class(said.layer)
+    except ConvlayersError:
+        return False
+    return True
+
+
+def layer_of(function: Any, op: Op) -> Tensor:
+    """The layer that a function says it is, with the weights that follow its inputs."""
+    said = described(function.doc_string)
+    if said is None:
+        op.refuse("its function does not say which layer it is")
+    try:
+        layer = create_layer(said.layer, **said.config)
+    except TypeError as error:
+        op.refuse(f"layer {said.layer} does not take this configuration ({error})")
+    data = len(op.inputs) - len(said.params)
+    if data < 1:
+        op.refuse(f"layer {said.layer} has {len(said.params)} weights and only {len(op.inputs)} inputs")
+    weights: dict[str, Any] = {name: op.weight(data + i, name) for i, name in enumerate(said.params)}
+    return op.layer(layer, *[op.tensor(i) for i in range(data)], **weights)
+
+
+def written_out(proto: Any, place: str) -> Any:
+    """The model with its functions in place of their calls, but for those that are layers."""
+    from onnx import inliner
+
+    functions = {(f.domain, f.name): f for f in proto.functions}
+    if not functions:
+        return proto
+    _check_calls(functions, proto.graph, place)
+    kept = [key for key, function in functions.items() if is_layer(function)]
+    try:
+        return inliner.inline_selected_functions(proto, kept, exclude=True)
+    except Exception as error:
+        raise OnnxImportError(f"{place}: its functions cannot be written out: {one_line(error)}") from error
+
+
+def _check_calls(functions: dict[Key, Any], graph: Any, place: str) -> None:
+    """No function calls itself, and all of them written out are no more than `_MOST_NODES` operators."""
+    sizes: dict[Key, int] = {}
+    open_calls: list[Key] = []
+
+    def size(key: Key) -> int:
+        if key in sizes:
+            return sizes[key]
+        if key in open_calls or len(open_calls) > 100:
+            raise FileFormatError(f'{place}: function "{key[1]}" calls itself, or functions are nested too deep')
+        open_calls.append(key)
+        sizes[key] = total(functions[key].node)
+        open_calls.pop()
+        return sizes[key]
+
+    def total(nodes: Any) -> int:
+        count = sum(size(_key(node)) if _key(node) in functions else 1 for node in nodes)
+        count += sum(total(g.node) for node in nodes for a in node.attribute for g in (a.g, *a.graphs))
+        if count > _MOST_NODES:
+            raise FileFormatError(f"{place}: its functions make more than {_MOST_NODES} operators")
+        return count
+
+    total(graph.node)

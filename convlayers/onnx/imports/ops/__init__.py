@@ -1,0 +1,1 @@
+"""The handlers, one family of operators a file."""
