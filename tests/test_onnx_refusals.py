@@ -7,7 +7,8 @@ from exports import Doubled, Lone, chain, misuse
 
 import convlayers as cl
 from convlayers.errors import ArrayTypeError, ConfigError, ExportError, ExportMismatchError, FileAccessError
-from convlayers.onnx.compare import bound, draw, lengths, relative_error
+from convlayers.onnx import compare, proof
+from convlayers.onnx.compare import bound, draw, lengths, order, relative_error
 from convlayers.onnx.session import newest_opset
 from convlayers.tolerance import tolerance
 
@@ -97,6 +98,56 @@ def test_the_bound_follows_the_model_s_own_rounding():
     assert bound(100, wide * np.inf, wide) == 0.01
     assert relative_error(np.array([1e-9]), np.array([2e-9])) == pytest.approx(0.5)
     assert lengths(cl.models.lenet5())[:4] == [25, 26, 27, 177]
+
+
+@pytest.fixture
+def as_if_large(monkeypatch):
+    """Every model counts as one of many multiply-adds, whose layers are compared on need alone."""
+    monkeypatch.setattr(compare, "_FEW_MULTIPLY_ADDS", 0)
+
+
+def test_a_large_model_is_compared_by_its_outputs_and_a_mismatch_still_names_the_layer(as_if_large, tmp_path):
+    report = cl.export_onnx(chain(), tmp_path / "m.onnx")
+    assert report.layers == {}
+    assert report.errors["output"] <= report.tolerance
+    with pytest.raises(ExportMismatchError, match='WrongConv "middle"'):
+        cl.export_onnx(chain(WrongConv(4, 3, padding=1)), tmp_path / "m.onnx")
+
+
+def test_layers_are_compared_where_the_outputs_hardly_depend_on_the_inputs(as_if_large, tmp_path):
+    def faded(middle):
+        layers = [middle, cl.ReLU(), cl.Conv2d(4, 3, padding=1), cl.GlobalAvgPool2d(), cl.Flatten(), cl.Dense(3)]
+        model = cl.Sequential([("middle", layers[0]), *layers[1:]], input_shape=(2, 6, 6), seed=1)
+        model.parameters()["5.weight"][...] *= 1e-6
+        return model
+
+    assert len(cl.export_onnx(faded(cl.Conv2d(4, 3, padding=1)), tmp_path / "m.onnx").layers) == 6
+    with pytest.raises(ExportMismatchError, match='WrongConv "middle"'):
+        cl.export_onnx(faded(WrongConv(4, 3, padding=1)), tmp_path / "m.onnx")
+
+
+def test_a_file_that_mixes_up_its_samples_is_refused(tmp_path):
+    def write(self, graph, x):
+        """All samples but the first, and then the first."""
+        later = graph.op("Slice", x, np.array([1]), np.array([2**31]), np.array([0]))
+        first = graph.op("Slice", x, np.array([0]), np.array([1]), np.array([0]))
+        return graph.op("Mul", graph.op("Concat", later, first, axis=0), np.array(2.0))
+
+    with pytest.raises(ExportMismatchError, match='Plugin "middle"'):
+        cl.export_onnx(chain(misuse(write)), tmp_path / "m.onnx")
+    assert order(2).tolist() == [0, 1]
+    shifted = [np.roll(order(7), by).tolist() for by in range(1, 7)]
+    assert order(7).tolist() not in shifted
+
+
+def test_float64_is_computed_only_near_the_bound(monkeypatch, tmp_path):
+    asked = []
+    monkeypatch.setattr(proof, "outputs_of", lambda model, x: [asked.append(x[0].dtype.name), model(x[0])][1:])
+    cl.export_onnx(chain(), tmp_path / "m.onnx")
+    assert asked == ["float32"]
+    monkeypatch.setattr(compare, "_NEAR", 0.0)
+    cl.export_onnx(chain(), tmp_path / "m.onnx")
+    assert asked == ["float32", "float32", "float64"]
 
 
 def test_inputs_depend_on_seed_batch_and_place_alone():

@@ -1,8 +1,12 @@
-"""Between the graph and the bytes of a file: writing it, checking it, reading it back with care."""
+"""Between the graph and the bytes of a file: writing it, checking it, reading it back with care.
+
+Weights are large and say nothing about the graph. So what onnx checks, and what is run layer by layer, is the graph with its
+weights as further inputs (`sketch`); they go from the model's own memory into the file (`write`), and no message holds them.
+"""
 
 from collections.abc import Iterator
 from os import PathLike
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 
@@ -15,11 +19,17 @@ from .session import one_line
 LARGEST = 2**31 - 2**24
 # ONNX's own domain follows the opset that was asked for; other domains are written at their first usable version.
 _DOMAIN_VERSIONS = {"ai.onnx.ml": 2}
+# A constant of more values is a weight, if it holds floats; shape inference needs the values of the others.
+_SMALL = 1024
+# The tags of protobuf's fields that `write` fills itself (number << 3 | 2): ModelProto.graph, GraphProto.initializer,
+# TensorProto.raw_data, as in onnx.proto.
+_GRAPH, _INITIALIZER, _RAW_DATA = b"\x3a", b"\x2a", b"\x4a"
 
 
-def _written(array: np.ndarray) -> np.ndarray:
+def as_written(array: np.ndarray) -> np.ndarray:
+    """The array as a file holds it: in C order, little-endian, float64 as float32; itself where it is so already."""
     wide = array.dtype.kind == "f" and array.dtype.itemsize > 4
-    return np.array(array, np.float32 if wide else array.dtype.newbyteorder("="), order="C")
+    return np.asarray(array, np.float32 if wide else array.dtype.newbyteorder("<"), order="C")
 
 
 def _node(node: GraphNode) -> Any:
@@ -29,7 +39,7 @@ def _node(node: GraphNode) -> Any:
     for key, value in node.attributes.items():
         try:
             tensor = isinstance(value, np.ndarray)
-            made.attribute.append(helper.make_attribute(key, numpy_helper.from_array(_written(value)) if tensor else value))
+            made.attribute.append(helper.make_attribute(key, numpy_helper.from_array(as_written(value)) if tensor else value))
         except (TypeError, ValueError) as error:
             raise ExportError(f'node "{node.name}": attribute {key}={value!r} is nothing ONNX can hold ({error})') from error
     return made
@@ -42,11 +52,12 @@ def _info(value: Value, *, shape: bool = True) -> Any:
 
 
 def build(graph: GraphBuilder, version: str) -> Any:
-    """The graph as a `ModelProto`, in the oldest IR version that its opset allows, so that old runtimes read it.
+    """The graph as a `ModelProto` without constants, in the oldest IR version that its opset allows, so that old runtimes
+    read it.
 
     Only the inputs' shapes are in it: `declare` adds the others when they have been inferred and compared.
     """
-    from onnx import helper, numpy_helper
+    from onnx import helper
 
     size = sum(array.size * min(array.itemsize, 4 if array.dtype.kind == "f" else 8) for array in graph.constants.values())
     if size > LARGEST:
@@ -59,7 +70,6 @@ def build(graph: GraphBuilder, version: str) -> Any:
         "convlayers",
         [_info(value) for value in graph.inputs],
         [_info(value, shape=False) for value in graph.outputs],
-        [numpy_helper.from_array(_written(array), name) for name, array in graph.constants.items()],
     )
     return helper.make_model(
         body,
@@ -68,6 +78,65 @@ def build(graph: GraphBuilder, version: str) -> Any:
         producer_name="convlayers",
         producer_version=version,
     )
+
+
+def weights(graph: GraphBuilder) -> dict[str, np.ndarray]:
+    """The constants that are weights, as they are written."""
+    large = {name: array for name, array in graph.constants.items() if array.dtype.kind == "f" and array.size > _SMALL}
+    return {name: as_written(array) for name, array in large.items()}
+
+
+def sketch(proto: Any, graph: GraphBuilder) -> Any:
+    """The model with its small constants, and with an input for each of its weights."""
+    from onnx import ModelProto, helper, numpy_helper
+
+    large = weights(graph)
+    whole = ModelProto()
+    whole.CopyFrom(proto)
+    small = [(name, as_written(array)) for name, array in graph.constants.items() if name not in large]
+    whole.graph.initializer.extend(numpy_helper.from_array(array, name) for name, array in small)
+    types = {name: helper.np_dtype_to_tensor_dtype(array.dtype) for name, array in large.items()}
+    whole.graph.input.extend(helper.make_tensor_value_info(name, types[name], large[name].shape) for name in large)
+    return whole
+
+
+def _varint(number: int) -> bytes:
+    """Seven bits a byte, the lowest first; the eighth says that another byte follows."""
+    parts = bytearray()
+    while number > 127:
+        parts.append(number & 127 | 128)
+        number >>= 7
+    return bytes([*parts, number])
+
+
+def write(file: BinaryIO, proto: Any, constants: dict[str, np.ndarray]) -> None:
+    """The bytes of `proto` with these constants, written as they lie in memory."""
+    from onnx import ModelProto, TensorProto, helper
+
+    arrays = {name: as_written(array) for name, array in constants.items()}
+    heads = []
+    for name, array in arrays.items():
+        kind = helper.np_dtype_to_tensor_dtype(array.dtype)
+        tensor = TensorProto(name=name, dims=array.shape, data_type=kind).SerializeToString()
+        head = tensor + _RAW_DATA + _varint(array.nbytes)
+        heads.append(_INITIALIZER + _varint(len(head) + array.nbytes) + head)
+    nodes, rest = proto.graph.SerializeToString(), ModelProto()
+    rest.CopyFrom(proto)
+    rest.ClearField("graph")
+    size = len(nodes) + sum(len(head) + array.nbytes for head, array in zip(heads, arrays.values(), strict=True))
+    file.write(rest.SerializeToString() + _GRAPH + _varint(size) + nodes)
+    for head, array in zip(heads, arrays.values(), strict=True):
+        file.write(head)
+        file.write(array.reshape(-1).view(np.uint8).data)
+
+
+def write_properties(file: BinaryIO, properties: dict[str, str]) -> None:
+    """The metadata, behind all else in the file: no truncation leaves them and loses something."""
+    from onnx import ModelProto, helper
+
+    last = ModelProto()
+    helper.set_model_props(last, properties)
+    file.write(last.SerializeToString())
 
 
 def compare_shapes(proto: Any, graph: GraphBuilder) -> None:
@@ -107,15 +176,12 @@ def declare(proto: Any, graph: GraphBuilder) -> None:
     proto.graph.value_info.extend(_info(value) for value in graph.layers if value.name not in outputs)
 
 
-def with_layers(proto: Any, graph: GraphBuilder) -> bytes:
-    """The bytes of the same model with every layer's output as an output, in the order of the layers."""
-    kept = list(proto.graph.output)
-    del proto.graph.output[:]
-    proto.graph.output.extend(_info(value) for value in graph.layers)
-    data = proto.SerializeToString()
-    del proto.graph.output[:]
-    proto.graph.output.extend(kept)
-    return data
+def with_layers(proto: Any, graph: GraphBuilder) -> Any:
+    """The sketch with every layer's output as an output, in the order of the layers."""
+    whole = sketch(proto, graph)
+    del whole.graph.output[:]
+    whole.graph.output.extend(_info(value) for value in graph.layers)
+    return whole
 
 
 def check(data: bytes, place: str) -> None:

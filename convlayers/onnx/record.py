@@ -15,10 +15,12 @@ import numpy as np
 
 from ..errors import FileFormatError
 from ..layer import Shape
-from .compare import scale_of
+from .compare import SAMPLES, scale_of
 
 KEY = "convlayers_verification"
-_VERSION = 1
+_VERSION = 2
+# The version before drew every sample of a batch by itself.
+_VERSIONS = (1, 2)
 _VALUES = 1024
 # Limits on what a file may make its reader draw or compare, far above any record of ours.
 _MOST_SAMPLES = 256
@@ -42,6 +44,7 @@ class Record(NamedTuple):
     inputs: dict[str, Shape]
     outputs: dict[str, Expected]
     constants: dict[str, str]
+    samples: int | None = SAMPLES  # that are drawn for a batch; None is all of it
 
 
 def kept(array: np.ndarray) -> np.ndarray:
@@ -57,17 +60,18 @@ def expect(array: np.ndarray) -> Expected:
     return Expected(array.shape[1:], scale_of(array), kept(array))
 
 
+def fingerprint(array: np.ndarray) -> str:
+    """The first 64 bits of SHA-256 over an array's type, shape and values in C order."""
+    digest = hashlib.sha256(f"{array.dtype} {array.shape} ".encode())
+    digest.update(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
+    return digest.hexdigest()[:16]
+
+
 def fingerprints(proto: Any) -> dict[str, str]:
-    """The first 64 bits of SHA-256 over each constant's type, shape and values."""
+    """The fingerprint of each constant of a file."""
     from onnx import numpy_helper
 
-    result = {}
-    for tensor in proto.graph.initializer:
-        array = numpy_helper.to_array(tensor)
-        digest = hashlib.sha256(f"{array.dtype} {array.shape} ".encode())
-        digest.update(array.tobytes())
-        result[tensor.name] = digest.hexdigest()[:16]
-    return result
+    return {tensor.name: fingerprint(numpy_helper.to_array(tensor)) for tensor in proto.graph.initializer}
 
 
 def write(record: Record) -> str:
@@ -76,7 +80,9 @@ def write(record: Record) -> str:
         name: {"shape": e.shape, "scale": e.scale, "values": base64.b64encode(e.values.astype("<f4").tobytes()).decode()}
         for name, e in record.outputs.items()
     }
-    return json.dumps({"version": _VERSION, **record._asdict(), "outputs": outputs})
+    entry = {"version": _VERSION, **record._asdict(), "outputs": outputs}
+    del entry["samples"]  # the version says it
+    return json.dumps(entry)
 
 
 def _expected(entry: dict[str, Any], samples: int) -> Expected:
@@ -97,8 +103,8 @@ def read(text: str, place: str) -> Record:
     """The record that `write` wrote. Raises `FileFormatError` for anything else, before memory is taken by its sizes."""
     try:
         entry = json.loads(text)
-        if entry["version"] != _VERSION:
-            raise ValueError(f"its version is {entry['version']!r}, and this convlayers reads {_VERSION}")
+        if entry["version"] not in _VERSIONS:
+            raise ValueError(f"its version is {entry['version']!r}, and this convlayers reads up to {_VERSION}")
         batches = tuple(entry["batches"])
         if not batches or not all(type(b) is int and b > 0 for b in batches) or sum(batches) > _MOST_SAMPLES:
             raise ValueError(f"{entry['batches']} are not batch sizes")
@@ -109,6 +115,7 @@ def read(text: str, place: str) -> Record:
         limit = float(entry["bound"])
         if not 0 < limit < 1 or not inputs or not outputs:
             raise ValueError("it says nothing to compare")
-        return Record(int(entry["seed"]), batches, limit, inputs, outputs, dict(entry["constants"]))
+        samples = SAMPLES if entry["version"] == _VERSION else None
+        return Record(int(entry["seed"]), batches, limit, inputs, outputs, dict(entry["constants"]), samples)
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError, RecursionError) as error:
         raise FileFormatError(f"{place}: its verification record is damaged ({type(error).__name__}: {error})") from error

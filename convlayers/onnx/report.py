@@ -1,6 +1,5 @@
 """What a check of an ONNX file found."""
 
-import math
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -10,8 +9,9 @@ class OnnxReport:
     """The result of `export_onnx` and of `verify_onnx`; `str()` says it in one paragraph.
 
     `errors` holds the largest error of each output over all batches, relative to the largest value of that output, and
-    `layers` the same after each layer, by name (empty where only the file is at hand). `tolerance` is the bound on
-    `errors`. `judge` names what onnxruntime was compared with.
+    `layers` the same after each layer, by name (empty where the outputs were enough, or only the file is at hand).
+    `tolerance` is the bound on `errors`. `judge` names what onnxruntime was compared with, `seconds` is its time for all
+    batches.
     """
 
     path: str
@@ -24,6 +24,7 @@ class OnnxReport:
     judge: str
     errors: dict[str, float]
     tolerance: float
+    seconds: float
     layers: dict[str, float] = field(default_factory=dict)
 
     def __str__(self) -> str:
@@ -38,14 +39,12 @@ class OnnxReport:
         )
 
 
-def make_report(path: object, data: bytes, proto: Any, **found: Any) -> OnnxReport:
-    """The report on a file of these bytes, with what a check found."""
+def make_report(path: object, proto: Any, **found: Any) -> OnnxReport:
+    """The report on the file at `path`, which holds `proto`, with what a check found."""
     return OnnxReport(
         path=str(path),
         opset=next((entry.version for entry in proto.opset_import if entry.domain in ("", "ai.onnx")), 0),
         ir_version=proto.ir_version,
-        bytes=len(data),
         nodes=len(proto.graph.node),
-        parameters=sum(math.prod(tensor.dims) for tensor in proto.graph.initializer),
         **found,
     )

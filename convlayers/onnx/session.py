@@ -20,8 +20,8 @@ def one_line(error: BaseException) -> str:
     return text if len(text) <= 400 else text[:400] + " ..."
 
 
-def open_session(data: bytes, place: str, *, as_written: bool = False, folded: str | None = None) -> Any:
-    """An `onnxruntime.InferenceSession` for the bytes of a file, with as many threads as the kernels use.
+def open_session(data: bytes | str, place: str, *, as_written: bool = False, folded: str | None = None) -> Any:
+    """An `onnxruntime.InferenceSession` for a file, its bytes or its path, with as many threads as the kernels use.
 
     `as_written` turns fusing off: every node runs by itself, and an error names it. To `folded` the file is written with
     its constants folded, functions inlined and batch normalization within convolutions, in standard operators still.

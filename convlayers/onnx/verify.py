@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable
 from os import PathLike, fspath
+from time import perf_counter
 from typing import Any
 
 import numpy as np
@@ -43,7 +44,8 @@ def verify_onnx(path: str | PathLike[str]) -> OnnxReport:
         raise FileFormatError(f"{place} was written by convlayers, but its verification record is gone: truncated or changed")
     else:
         found = against_reference(data, proto, place)
-    return make_report(place, data, proto, **found)
+    sizes = {"bytes": len(data), "parameters": sum(math.prod(tensor.dims) for tensor in proto.graph.initializer)}
+    return make_report(place, proto, **sizes, **found)
 
 
 def _against_record(passed: record.Record, data: bytes, proto: Any, place: str) -> dict[str, Any]:
@@ -52,7 +54,8 @@ def _against_record(passed: record.Record, data: bytes, proto: Any, place: str) 
         if constants.get(name) != passed.constants.get(name):
             raise ExportMismatchError(f'{place}: "{name}" is not what was exported; it was changed since')
     shapes = {name: expected.shape for name, expected in passed.outputs.items()}
-    actual = run_batches(open_session(data, place), passed.seed, passed.batches, passed.inputs, shapes, place)
+    session, drawn = open_session(data, place), {"samples": passed.samples}
+    actual, seconds = run_batches(session, passed.seed, passed.batches, passed.inputs, shapes, place, **drawn)
     errors = {name: relative_error(record.kept(actual[name]), e.values, e.scale) for name, e in passed.outputs.items()}
     _judge(errors, passed.bound, place, "the outputs recorded at its export")
     return {
@@ -60,6 +63,7 @@ def _against_record(passed: record.Record, data: bytes, proto: Any, place: str) 
         "judge": "the outputs recorded at its export",
         "errors": errors,
         "tolerance": passed.bound,
+        "seconds": seconds,
     }
 
 
@@ -80,16 +84,20 @@ def against_reference(data: bytes, proto: Any, place: str) -> dict[str, Any]:
     batches = BATCHES if fixed is None else (fixed,)
     names = [output.name for output in session.get_outputs()]
     judge, evaluate = _reference(data, proto, names, place)
+    seconds = 0.0
     errors, scales = dict.fromkeys(names, 0.0), dict.fromkeys(names, math.inf)
     for batch in batches:
         feeds = {spec.name: _drawn(spec, number, batch) for number, spec in enumerate(specs)}
-        for name, a, e in zip(names, run(session, feeds, place), evaluate(feeds), strict=True):
+        begun = perf_counter()
+        actual = run(session, feeds, place)
+        seconds += perf_counter() - begun
+        for name, a, e in zip(names, actual, evaluate(feeds), strict=True):
             errors[name] = max(errors[name], largest_error(a, e))
             scales[name] = min(scales[name], max(1.0, scale_of(e)))
     steps = steps_apart(proto)
     limit = tolerance(np.float32, _length(proto)) + max(steps[name] / scales[name] for name in names)
     _judge(errors, limit, place, judge)
-    return {"batches": batches, "judge": judge, "errors": errors, "tolerance": limit}
+    return {"batches": batches, "judge": judge, "errors": errors, "tolerance": limit, "seconds": seconds}
 
 
 def _reference(data: bytes, proto: Any, names: list[str], place: str) -> tuple[str, Evaluate]:

@@ -1,0 +1,74 @@
+"""Where a graph and its model part: layer by layer, every operator by itself, the weights fed from the model's memory."""
+
+from bisect import bisect_left
+from typing import Any
+
+import numpy as np
+
+from ..errors import ExportError, ExportMismatchError
+from ..model import Model
+from ..tolerance import tolerance
+from .compare import as_given, bound, lengths, relative_error
+from .graph import GraphBuilder
+from .proto import build, check, declare, weights, with_layers
+from .session import open_session, run
+
+_PLACE = "the export"
+
+
+def compare_layers(
+    model: Model, graph: GraphBuilder, proto: Any, feeds: dict[str, np.ndarray], inputs: list[np.ndarray]
+) -> dict[str, float]:
+    """The largest error after each layer; `ExportMismatchError` names the first one above its bound.
+
+    The graph computes from `feeds`, the model from `inputs`, which mean the same.
+    """
+    if not graph.layers:
+        return {}
+    actual = _run_as_written(with_layers(proto, graph), graph, feeds)
+    steps, batch = lengths(model), len(inputs[0])
+    errors = {}
+    limits = [tolerance(np.float32, length) for length in steps]
+    for found, (name, expected) in zip(actual, model.trace(as_given(inputs)), strict=True):
+        errors[name] = relative_error(found, expected)
+    if any(not error <= limit for error, limit in zip(errors.values(), limits, strict=True)):
+        narrow, wide = (model.trace(as_given([x.astype(dtype) for x in inputs])) for dtype in (np.float32, np.float64))
+        limits = [bound(n, value, exact) for n, (_, value), (_, exact) in zip(steps, narrow, wide, strict=True)]
+    for layer, error, limit in zip(graph.layers, errors.values(), limits, strict=True):
+        judge(layer.place, error, limit, f"a batch of {batch}")
+    return errors
+
+
+def judge(place: str, error: float, limit: float, batch: str) -> None:
+    """`ExportMismatchError` for an error above its bound."""
+    if not error <= limit:
+        raise ExportMismatchError(
+            f"{place}: onnxruntime's output differs from the layer's by {error:.2g} of its largest value on {batch} "
+            f"random inputs; rounding explains {limit:.2g}"
+        )
+
+
+def _run_as_written(whole: Any, graph: GraphBuilder, feeds: dict[str, np.ndarray]) -> list[np.ndarray]:
+    data = whole.SerializeToString()
+    check(data, _PLACE)
+    return run(open_session(data, _PLACE, as_written=True), {**feeds, **weights(graph)}, _PLACE)
+
+
+def first_refused(graph: GraphBuilder, feeds: dict[str, np.ndarray]) -> str | None:
+    """The place of the first layer up to which onnx or onnxruntime refuses the graph, if they do; their own errors seldom
+    say it."""
+
+    def refused(count: int) -> bool:
+        part = graph.first(count)
+        proto = build(part, "")
+        declare(proto, part)
+        try:
+            _run_as_written(with_layers(proto, part), part, feeds)
+        except ExportError:
+            return True
+        return False
+
+    count = len(graph.layers)
+    if not count or not refused(count):
+        return None
+    return graph.layers[bisect_left(range(1, count), True, key=refused)].place

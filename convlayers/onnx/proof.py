@@ -1,0 +1,113 @@
+"""The proof of an export: the file as it will be written, run by onnxruntime, against the model."""
+
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from ..errors import ExportError, ExportMismatchError, located
+from ..layer import Shape
+from ..model import Model
+from ..tolerance import tolerance
+from .compare import (
+    BATCHES,
+    SAMPLES,
+    bound,
+    draw,
+    hardly_tells,
+    is_near,
+    is_small,
+    lengths,
+    order,
+    outputs_of,
+    relative_error,
+    run_batches,
+)
+from .graph import GraphBuilder
+from .layerwise import compare_layers, first_refused, judge
+from .session import open_session
+
+SEED = 0
+_PLACE = "the export"
+
+
+class Draft(NamedTuple):
+    """A graph, the `ModelProto` of it, and the model that it must agree with."""
+
+    model: Model
+    graph: GraphBuilder
+    proto: Any
+
+    @property
+    def inputs(self) -> dict[str, Shape]:
+        """The file's inputs and the shapes of their samples."""
+        return {value.name: value.shape for value in self.graph.inputs}
+
+    @property
+    def outputs(self) -> dict[str, Shape]:
+        """The file's outputs and the shapes of their samples."""
+        return {value.name: value.shape for value in self.graph.outputs}
+
+    def compare_layers(self, batch: int) -> dict[str, float]:
+        """The largest error after each layer on a batch; `ExportMismatchError` names the first one above its bound."""
+        drawn = draw(SEED, batch, list(self.inputs.values()))
+        return compare_layers(self.model, self.graph, self.proto, dict(zip(self.inputs, drawn, strict=True)), drawn)
+
+    def first_refused(self) -> str | None:
+        """The place of the first layer that onnx or onnxruntime refuses."""
+        drawn = draw(SEED, SAMPLES, list(self.inputs.values()))
+        return first_refused(self.graph, dict(zip(self.inputs, drawn, strict=True)))
+
+
+class Proof(NamedTuple):
+    """What the comparison found: the model's outputs for all batches, one under the other, the largest error of each, the
+    bound, the largest error after each layer that was compared, and onnxruntime's seconds."""
+
+    expected: dict[str, np.ndarray]
+    errors: dict[str, float]
+    bound: float
+    layers: dict[str, float]
+    seconds: float
+
+
+def prove(draft: Draft, path: str) -> Proof:
+    """Compare the file at `path`, which lacks nothing but metadata, with the model, as `compare` says.
+
+    Raises `ExportError` where onnxruntime refuses it, `ExportMismatchError` with the first layer that differs.
+    """
+    try:
+        session = open_session(path, _PLACE)
+        actual, seconds = run_batches(session, SEED, BATCHES, draft.inputs, draft.outputs, _PLACE)
+    except ExportMismatchError:
+        _blame(draft)
+        raise
+    except ExportError as error:
+        place = draft.first_refused()
+        raise (located(error, place) if place else error) from error
+    del session  # and with it a copy of the weights, before the model computes
+    two = draw(SEED, SAMPLES, list(draft.inputs.values()))
+    narrow = dict(zip(draft.outputs, outputs_of(draft.model, two), strict=True))
+    rows = np.concatenate([order(batch) for batch in BATCHES])
+    expected = {name: y[rows] for name, y in narrow.items()}
+    errors = {name: relative_error(actual[name], y) for name, y in expected.items()}
+    limit = _bound(draft.model, two, list(narrow.values()), max(errors.values()))
+    if any(not error <= limit for error in errors.values()):
+        _blame(draft)
+    for value in draft.graph.outputs:
+        judge(value.place, errors[value.name], limit, f"batches of {', '.join(map(str, BATCHES))}")
+    layered = is_small(draft.model) or any(hardly_tells(y, limit) for y in narrow.values())
+    return Proof(expected, errors, limit, draft.compare_layers(SAMPLES) if layered else {}, seconds)
+
+
+def _bound(model: Model, inputs: list[np.ndarray], narrow: list[np.ndarray], error: float) -> float:
+    length = max(lengths(model), default=1)
+    first = tolerance(np.float32, length)
+    if not is_near(error, first):
+        return first
+    wide = outputs_of(model, [x.astype(np.float64) for x in inputs])
+    return max(bound(length, y, exact) for y, exact in zip(narrow, wide, strict=True))
+
+
+def _blame(draft: Draft) -> None:
+    """`ExportMismatchError` with the first layer that differs, on the first batch on which one does."""
+    for batch in BATCHES:
+        draft.compare_layers(batch)
