@@ -22,10 +22,14 @@ def test_two_files_take_their_places_together(tmp_path):
 
 @pytest.mark.parametrize("error", [ExportError("no"), FileAccessError("no"), KeyboardInterrupt()])
 def test_a_block_that_fails_changes_nothing(tmp_path, error):
+    def fail():
+        with writing(tmp_path / "a", tmp_path / "b") as (first, _):
+            first.write(b"new")
+            raise error
+
     write_whole(tmp_path / "a", b"old")
-    with pytest.raises(type(error)) as caught, writing(tmp_path / "a", tmp_path / "b") as (first, _):
-        first.write(b"new")
-        raise error
+    with pytest.raises(type(error)) as caught:
+        fail()
     assert caught.value is error
     assert os.listdir(tmp_path) == ["a"]
     assert (tmp_path / "a").read_bytes() == b"old"

@@ -22,7 +22,7 @@ def export(args: argparse.Namespace) -> None:
     from ..onnx import export_onnx
     from .scoring import load_model
 
-    print(export_onnx(load_model(args.model), args.target, args.opset))
+    print(export_onnx(load_model(args.model), args.target, args.opset, certificate=args.certificate))
 
 
 def quantize(args: argparse.Namespace) -> None:

@@ -124,6 +124,9 @@ def _export(commands: argparse._SubParsersAction) -> None:
     export.add_argument("model", metavar="SAVED", help="a model that train --save or Model.save wrote, or an .onnx file")
     export.add_argument("target", metavar="MODEL.onnx", help="the file to write")
     export.add_argument("--opset", type=count, default=17, metavar="N", help="version of ONNX's operators (default 17)")
+    export.add_argument(
+        "--certificate", action="store_true", help="write MODEL.verify.json too: what was checked, with what result"
+    )
 
 
 def _quantize(commands: argparse._SubParsersAction) -> None:
@@ -144,7 +147,7 @@ def _quantize(commands: argparse._SubParsersAction) -> None:
 
 
 def _verify(commands: argparse._SubParsersAction) -> None:
-    verify = commands.add_parser("verify", help="repeat an export's check on an .onnx file")
+    verify = commands.add_parser("verify", help="repeat an export's check on an .onnx file, with its certificate")
     verify.add_argument("model", metavar="MODEL.onnx", help="the file to check")
 
 

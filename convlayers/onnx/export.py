@@ -2,19 +2,23 @@
 
 import json
 from os import PathLike, fspath
+from os.path import basename, getsize
 from typing import Any
 
 from ..errors import ArrayTypeError, ConfigError, ExportError, located
 from ..files import check_target, writing
 from ..layer import has_to_onnx
 from ..model import Model
+from . import certificate as certificates
 from . import record
-from .compare import BATCHES
+from .compare import BATCHES, SAMPLES, as_given
 from .graph import GraphBuilder
 from .proof import SEED, Draft, Proof, prove
 from .proto import as_written, build, check, compare_shapes, declare, sketch, write, write_properties
 from .report import OnnxReport, make_report
 from .session import check_opset
+
+_JUDGE = "the model"
 
 
 def export_onnx(
@@ -24,6 +28,7 @@ def export_onnx(
     *,
     labels: Any = None,
     preprocessing: Any = None,
+    certificate: bool = False,
 ) -> OnnxReport:
     """Write `model` to `path` as ONNX, after onnxruntime has computed the same outputs from it.
 
@@ -31,7 +36,8 @@ def export_onnx(
     several), outputs `output` alike, and parameters as in `model.parameters()`; those of a shared layer are there once. The
     export is that of inference: dropout is the identity. `opset` goes from 13 to the newest that the installed onnxruntime
     runs. `labels` (a list, one for each output of a classifier) and `preprocessing` are JSON values for the file's metadata,
-    by default `model.metadata["labels"]` and `["preprocessing"]`.
+    by default `model.metadata["labels"]` and `["preprocessing"]`. With `certificate`, `model.verify.json` appears beside
+    `model.onnx`: digest, versions, what was compared and with what result (`docs/onnx.md`); both files or neither.
 
     Before the file appears, `onnx.checker` has passed its graph with strict shape inference, and onnxruntime has run the file
     itself on batches of 1, 2 and 7 random inputs, with the model's outputs. Layers are compared one by one where that costs
@@ -49,23 +55,28 @@ def export_onnx(
     check_opset(opset)
     check_target(path)
     draft = _drafted(model, opset, __version__)
-    with writing(path) as [file]:
+    beside = certificates.path_of(path) if certificate else None
+    with writing(path, *([beside] if beside else [])) as [file, *second]:
         write(file, draft.proto, draft.graph.constants)
         file.flush()
         proof = prove(draft, file.name)
         write_properties(file, {**metadata, record.KEY: record.write(_record(draft, proof))})
+        file.flush()
         size = file.tell()
+        for other in second:
+            other.write(certificates.write(_certificate(draft, proof, fspath(path), file.name)))
     return make_report(
         fspath(path),
         draft.proto,
         bytes=size,
         parameters=sum(array.size for array in draft.graph.constants.values()),
         batches=BATCHES,
-        judge="the model",
+        judge=_JUDGE,
         errors=proof.errors,
         tolerance=proof.bound,
         layers=proof.layers,
         seconds=proof.seconds,
+        certificate=str(beside) if beside else None,
     )
 
 
@@ -91,6 +102,25 @@ def _record(draft: Draft, proof: Proof) -> record.Record:
         inputs=draft.inputs,
         outputs={name: record.expect(array) for name, array in proof.expected.items()},
         constants={name: record.fingerprint(as_written(array)) for name, array in draft.graph.constants.items()},
+    )
+
+
+def _certificate(draft: Draft, proof: Proof, path: str, written: str) -> certificates.Certificate:
+    """The certificate of the file that will be at `path` and lies, whole, at `written`."""
+    names = [layer.name for layer in draft.graph.layers]
+    trace = draft.model.trace(as_given(draft.drawn(SAMPLES)))
+    return certificates.Certificate(
+        file=basename(path),
+        bytes=getsize(written),
+        sha256=certificates.digest(written),
+        versions=certificates.versions(),
+        judge=_JUDGE,
+        batches=tuple({"size": batch, "seed": SEED} for batch in BATCHES),
+        errors=proof.errors,
+        tolerance=proof.bound,
+        tolerance_rule=proof.rule,
+        seconds=proof.seconds,
+        layers={step: certificates.layer_values(name, y) for name, (step, y) in zip(names, trace, strict=True)},
     )
 
 

@@ -8,9 +8,11 @@ import numpy as np
 from ..errors import ExportError, ExportMismatchError
 from ..model import Model
 from ..tolerance import tolerance
-from .compare import as_given, bound, lengths, relative_error
+from .certificate import Certificate
+from .compare import SAMPLES, as_given, bound, draw, lengths, relative_error
 from .graph import GraphBuilder
 from .proto import build, check, declare, weights, with_layers
+from .record import Record, kept
 from .session import open_session, run
 
 _PLACE = "the export"
@@ -72,3 +74,25 @@ def first_refused(graph: GraphBuilder, feeds: dict[str, np.ndarray]) -> str | No
     if not count or not refused(count):
         return None
     return graph.layers[bisect_left(range(1, count), True, key=refused)].place
+
+
+def first_changed(certificate: Certificate, passed: Record, proto: Any) -> str | None:
+    """The name of the first layer whose values are not those of the certificate, None where they all are or cannot be had.
+
+    `proto` is the file's, with its weights; the layers' values become its outputs.
+    """
+    from onnx import helper
+
+    del proto.graph.output[:]
+    layers = certificate.layers.items()
+    proto.graph.output.extend(helper.make_empty_tensor_value_info(values.value) for _, values in layers)
+    feeds = dict(zip(passed.inputs, draw(passed.seed, SAMPLES, list(passed.inputs.values())), strict=True))
+    try:
+        session = open_session(proto.SerializeToString(), _PLACE, as_written=True)
+        actual = run(session, feeds, _PLACE)
+    except ExportError:  # a value is gone
+        return None
+    for (name, expected), found in zip(layers, actual, strict=True):
+        if not relative_error(kept(found, len(expected.values)), expected.values, expected.scale) <= certificate.tolerance:
+            return name
+    return None

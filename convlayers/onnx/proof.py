@@ -47,24 +47,28 @@ class Draft(NamedTuple):
         """The file's outputs and the shapes of their samples."""
         return {value.name: value.shape for value in self.graph.outputs}
 
+    def drawn(self, batch: int) -> list[np.ndarray]:
+        """The inputs of a batch."""
+        return draw(SEED, batch, list(self.inputs.values()))
+
     def compare_layers(self, batch: int) -> dict[str, float]:
         """The largest error after each layer on a batch; `ExportMismatchError` names the first one above its bound."""
-        drawn = draw(SEED, batch, list(self.inputs.values()))
+        drawn = self.drawn(batch)
         return compare_layers(self.model, self.graph, self.proto, dict(zip(self.inputs, drawn, strict=True)), drawn)
 
     def first_refused(self) -> str | None:
         """The place of the first layer that onnx or onnxruntime refuses."""
-        drawn = draw(SEED, SAMPLES, list(self.inputs.values()))
-        return first_refused(self.graph, dict(zip(self.inputs, drawn, strict=True)))
+        return first_refused(self.graph, dict(zip(self.inputs, self.drawn(SAMPLES), strict=True)))
 
 
 class Proof(NamedTuple):
     """What the comparison found: the model's outputs for all batches, one under the other, the largest error of each, the
-    bound, the largest error after each layer that was compared, and onnxruntime's seconds."""
+    bound and how it was set, the largest error after each layer that was compared, and onnxruntime's seconds."""
 
     expected: dict[str, np.ndarray]
     errors: dict[str, float]
     bound: float
+    rule: str
     layers: dict[str, float]
     seconds: float
 
@@ -84,27 +88,30 @@ def prove(draft: Draft, path: str) -> Proof:
         place = draft.first_refused()
         raise (located(error, place) if place else error) from error
     del session  # and with it a copy of the weights, before the model computes
-    two = draw(SEED, SAMPLES, list(draft.inputs.values()))
+    two = draft.drawn(SAMPLES)
     narrow = dict(zip(draft.outputs, outputs_of(draft.model, two), strict=True))
     rows = np.concatenate([order(batch) for batch in BATCHES])
     expected = {name: y[rows] for name, y in narrow.items()}
     errors = {name: relative_error(actual[name], y) for name, y in expected.items()}
-    limit = _bound(draft.model, two, list(narrow.values()), max(errors.values()))
+    limit, rule = _bound(draft.model, two, list(narrow.values()), max(errors.values()))
     if any(not error <= limit for error in errors.values()):
         _blame(draft)
     for value in draft.graph.outputs:
         judge(value.place, errors[value.name], limit, f"batches of {', '.join(map(str, BATCHES))}")
     layered = is_small(draft.model) or any(hardly_tells(y, limit) for y in narrow.values())
-    return Proof(expected, errors, limit, draft.compare_layers(SAMPLES) if layered else {}, seconds)
+    return Proof(expected, errors, limit, rule, draft.compare_layers(SAMPLES) if layered else {}, seconds)
 
 
-def _bound(model: Model, inputs: list[np.ndarray], narrow: list[np.ndarray], error: float) -> float:
+def _bound(model: Model, inputs: list[np.ndarray], narrow: list[np.ndarray], error: float) -> tuple[float, str]:
+    """The bound, and in words and numbers how it was set."""
     length = max(lengths(model), default=1)
     first = tolerance(np.float32, length)
-    if not is_near(error, first):
-        return first
-    wide = outputs_of(model, [x.astype(np.float64) for x in inputs])
-    return max(bound(length, y, exact) for y, exact in zip(narrow, wide, strict=True))
+    if is_near(error, first):
+        wide = outputs_of(model, [x.astype(np.float64) for x in inputs])
+        limit = max(bound(length, y, exact) for y, exact in zip(narrow, wide, strict=True))
+        if limit > first:
+            return limit, f"four times the model's own rounding: float32 against float64 differ by {limit / 4:.2g}"
+    return first, f"16 roundings of float32 times the square root of {length:,}, the products of the sums behind an output"
 
 
 def _blame(draft: Draft) -> None:

@@ -47,12 +47,12 @@ class Record(NamedTuple):
     samples: int | None = SAMPLES  # that are drawn for a batch; None is all of it
 
 
-def kept(array: np.ndarray) -> np.ndarray:
-    """All values of a small array, else `_VALUES` evenly spaced ones."""
+def kept(array: np.ndarray, most: int = _VALUES) -> np.ndarray:
+    """All values of a small array, else `most` evenly spaced ones."""
     flat = np.asarray(array, np.float32).reshape(-1)
-    if flat.size <= _VALUES:
+    if flat.size <= most:
         return flat
-    return flat[np.arange(_VALUES, dtype=np.int64) * flat.size // _VALUES]
+    return flat[np.arange(most, dtype=np.int64) * flat.size // most]
 
 
 def expect(array: np.ndarray) -> Expected:

@@ -11,7 +11,8 @@ class OnnxReport:
     `errors` holds the largest error of each output over all batches, relative to the largest value of that output, and
     `layers` the same after each layer, by name (empty where the outputs were enough, or only the file is at hand).
     `tolerance` is the bound on `errors`. `judge` names what onnxruntime was compared with, `seconds` is its time for all
-    batches.
+    batches. `certificate` is the path of the certificate that was written or checked, and `differences` says what is not as
+    it was then, such as another version of onnxruntime.
     """
 
     path: str
@@ -26,6 +27,8 @@ class OnnxReport:
     tolerance: float
     seconds: float
     layers: dict[str, float] = field(default_factory=dict)
+    certificate: str | None = None
+    differences: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         worst = max(self.errors, key=lambda name: self.errors[name])
@@ -35,8 +38,13 @@ class OnnxReport:
         return (
             f"{self.path}: ONNX opset {self.opset}, {layers}{self.nodes} nodes, {self.parameters:,} parameters, "
             f"{self.bytes:,} bytes. onnxruntime agrees with {self.judge} on {batches} random inputs: largest relative error "
-            f"{self.errors[worst]:.1e} ({worst}), tolerance {self.tolerance:.1e}."
+            f"{self.errors[worst]:.1e} ({worst}), tolerance {self.tolerance:.1e}.{self._certified()}"
         )
+
+    def _certified(self) -> str:
+        if self.certificate is None:
+            return ""
+        return f" Certificate: {self.certificate}{''.join(f'; {text}' for text in self.differences)}."
 
 
 def make_report(path: object, proto: Any, **found: Any) -> OnnxReport:

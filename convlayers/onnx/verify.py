@@ -1,5 +1,6 @@
 """The check of an export, repeated on a file anywhere."""
 
+import hashlib
 import math
 from collections.abc import Callable
 from os import PathLike, fspath
@@ -11,9 +12,11 @@ import numpy as np
 from ..errors import ExportError, ExportMismatchError, FileFormatError
 from ..randomness import generator
 from ..tolerance import largest_error, tolerance
+from . import certificate as certificates
 from . import record
 from .compare import BATCHES, relative_error, run_batches, scale_of
 from .int8 import has_integer_operators, is_quantized, steps_apart
+from .layerwise import first_changed
 from .proto import read
 from .report import OnnxReport, make_report
 from .session import InputSpec, inputs_of, one_line, open_session, run, tensors
@@ -33,17 +36,26 @@ def verify_onnx(path: str | PathLike[str]) -> OnnxReport:
 
     Raises `FileAccessError`; `FileFormatError` for a file that is empty, truncated, corrupt or something else;
     `ExportError` for one that onnx.checker or onnxruntime refuses, that keeps weights in other files, or whose inputs have
-    open axes besides the batch; `ExportMismatchError` for one whose weights or outputs are not what they should be.
+    open axes besides the batch; `ExportMismatchError` for one whose weights or outputs are not what they should be, or that is
+    not the file of the certificate beside it. With a certificate, it names the first layer that differs.
     """
     place = fspath(path)
     data, proto = read(path)
+    certificate = certificates.beside(path)
     properties = {entry.key: entry.value for entry in proto.metadata_props}
     if record.KEY in properties:
-        found = _against_record(record.read(properties[record.KEY], place), data, proto, place)
+        passed = record.read(properties[record.KEY], place)
+        try:
+            found = _against_record(passed, data, proto, place)
+        except ExportMismatchError as error:
+            layer = first_changed(certificate, passed, proto) if certificate else None
+            raise (ExportMismatchError(f'{error}; the first layer that differs is "{layer}"') if layer else error) from None
     elif proto.producer_name == "convlayers":
         raise FileFormatError(f"{place} was written by convlayers, but its verification record is gone: truncated or changed")
     else:
         found = against_reference(data, proto, place)
+    if certificate:
+        found |= _certified(certificate, data, found, place)
     sizes = {"bytes": len(data), "parameters": sum(math.prod(tensor.dims) for tensor in proto.graph.initializer)}
     return make_report(place, proto, **sizes, **found)
 
@@ -65,6 +77,28 @@ def _against_record(passed: record.Record, data: bytes, proto: Any, place: str) 
         "tolerance": passed.bound,
         "seconds": seconds,
     }
+
+
+def _certified(certificate: certificates.Certificate, data: bytes, found: dict[str, Any], place: str) -> dict[str, Any]:
+    """Compare a file with its certificate; what the report says of it."""
+    beside = certificates.path_of(place)
+    digest = hashlib.sha256(data).hexdigest()
+    if (digest, len(data)) != (certificate.sha256, certificate.bytes):
+        raise ExportMismatchError(
+            f"{place} is not the file that {beside} certifies, one of the two was changed since: the SHA-256 of "
+            f"its {len(data):,} bytes is {digest[:16]}..., not {certificate.sha256[:16]}... of {certificate.bytes:,}"
+        )
+    sizes = tuple(batch["size"] for batch in certificate.batches)
+    if (certificate.errors.keys(), certificate.tolerance, sizes) != (
+        found["errors"].keys(),
+        found["tolerance"],
+        found["batches"],
+    ):
+        raise FileFormatError(f"{beside} has other outputs, another tolerance or other batches than the record in {place}")
+    here = certificates.versions()
+    then = {name: certificate.versions.get(name, "none") for name in here}
+    differences = [f"{name} {here[name]} here, {then[name]} at the export" for name in here if here[name] != then[name]]
+    return {"certificate": str(beside), "differences": tuple(differences)}
 
 
 def _judge(errors: dict[str, float], limit: float, place: str, judge: str) -> None:
