@@ -23,6 +23,9 @@ in between; a layer that does not offer it sees nothing of this.
     absorbs_affine = True    `forward(x, *, training, affine=None)`: in inference without a gradient, `affine` is
                              `(scale, shift)`, one value a channel each, and the output is `scale y + shift`
     scale_shift()            what a layer passes to such a one before it: its own inference as `y = scale x + shift`
+    affine_params(scale, shift)
+                             `weight` and `bias` of the layer that gives `scale y + shift`, in the type of the two; an export
+                             writes them where normalization is to be folded away
 
 A layer whose inputs must not be negative in training, as behind a ReLU, says `nonnegative = True`: `convlayers.testing` then
 gives it such.
@@ -113,6 +116,10 @@ class Layer:
         """For a layer whose inference is `scale x + shift` channel by channel: the two, `(C,)` each."""
         raise NotImplementedError(f"{type(self).__name__} is no scale and shift")
 
+    def affine_params(self, scale: np.ndarray, shift: np.ndarray) -> dict[str, np.ndarray]:
+        """For a layer with `weight` and `bias`: those of the layer that gives `scale y + shift`, `(channels,)` each."""
+        raise NotImplementedError(f"{type(self).__name__} cannot take a scale and shift into its weights")
+
     def to_onnx(self, graph: OnnxGraph, *inputs: str) -> str:
         """Add the operators that compute this layer and return the output's name."""
         raise ExportError(f"{type(self).__name__} cannot be exported: it has no to_onnx")
@@ -163,6 +170,11 @@ def has_to_onnx(layer: Layer) -> bool:
 def has_scale_shift(layer: Layer) -> bool:
     """Whether the layer's inference is a scale and a shift of each channel."""
     return type(layer).scale_shift is not Layer.scale_shift
+
+
+def has_affine_params(layer: Layer) -> bool:
+    """Whether a scale and a shift of each channel can go into the layer's weights."""
+    return type(layer).affine_params is not Layer.affine_params
 
 
 class Node:

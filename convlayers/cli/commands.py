@@ -22,7 +22,8 @@ def export(args: argparse.Namespace) -> None:
     from ..onnx import export_onnx
     from .scoring import load_model
 
-    print(export_onnx(load_model(args.model), args.target, args.opset, certificate=args.certificate))
+    options = {"certificate": args.certificate, "fold_batchnorm": args.fold_batchnorm}
+    print(export_onnx(load_model(args.model), args.target, args.opset, **options))
 
 
 def quantize(args: argparse.Namespace) -> None:

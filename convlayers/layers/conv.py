@@ -72,8 +72,7 @@ class _Conv(Layer):
             if x.size // x.shape[1] < weight[0].size:
                 # The images have fewer pixels than a filter has weights: a pass over the output is the shorter one.
                 return functional.scale_shift(self._convolve(x, weight, bias, **options), scale, shift, relu=relu), x
-            weight = weight * scale.reshape(-1, *(1,) * (weight.ndim - 1))
-            bias = shift if bias is None else bias * scale + shift
+            weight, bias = self.affine_params(scale, shift).values()
         y = self._convolve(x, weight, bias, **options, relu=relu)
         return y, (x, y if relu else None)
 
@@ -92,6 +91,11 @@ class _Conv(Layer):
         self.grads["weight"] += dw
         if self.bias:
             self.grads["bias"] += db
+
+    def affine_params(self, scale, shift):
+        weight = self.params["weight"]
+        weight = weight * scale.reshape(-1, *(1,) * (weight.ndim - 1))
+        return {"weight": weight, "bias": self.params.get("bias", 0) * scale + shift}
 
     def to_onnx(self, graph: OnnxGraph, *inputs: str) -> str:
         weight = self.params["weight"]

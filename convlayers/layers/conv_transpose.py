@@ -99,6 +99,13 @@ class _ConvTranspose(Layer):
         if self.bias:
             self.grads["bias"] += db
 
+    def affine_params(self, scale, shift):
+        # (C, M/groups, R, S): the filters of a group are beside each other, and every input channel of the group has its own.
+        weight = self.params["weight"]
+        grouped = weight.reshape(self.groups, -1, weight[0].shape[0], weight[0, 0].size)
+        scaled = (grouped * scale.reshape(self.groups, 1, -1, 1)).reshape(weight.shape)
+        return {"weight": scaled, "bias": self.params.get("bias", 0) * scale + shift}
+
     def to_onnx(self, graph: OnnxGraph, *inputs: str) -> str:
         # Numbers even for "same": runtimes and versions of the standard disagree on where the odd pixel goes.
         _, win, extra = self._window(graph.shape(inputs[0])[1:])

@@ -85,6 +85,9 @@ class Dense(Layer):
         if self.bias:
             self.grads["bias"] += db
 
+    def affine_params(self, scale, shift):
+        return {"weight": self.params["weight"] * scale[:, None], "bias": self.params.get("bias", 0) * scale + shift}
+
     def to_onnx(self, graph: OnnxGraph, *inputs: str) -> str:
         weight, bias = self.params["weight"], self.params.get("bias")
         if len(graph.shape(inputs[0])) == 1:

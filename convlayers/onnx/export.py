@@ -12,6 +12,7 @@ from ..model import Model
 from . import certificate as certificates
 from . import record
 from .compare import BATCHES, SAMPLES, as_given
+from .folding import folded
 from .graph import GraphBuilder
 from .proof import SEED, Draft, Proof, prove
 from .proto import as_written, build, check, compare_shapes, declare, sketch, write, write_properties
@@ -29,6 +30,7 @@ def export_onnx(
     labels: Any = None,
     preprocessing: Any = None,
     certificate: bool = False,
+    fold_batchnorm: bool = False,
 ) -> OnnxReport:
     """Write `model` to `path` as ONNX, after onnxruntime has computed the same outputs from it.
 
@@ -38,6 +40,8 @@ def export_onnx(
     runs. `labels` (a list, one for each output of a classifier) and `preprocessing` are JSON values for the file's metadata,
     by default `model.metadata["labels"]` and `["preprocessing"]`. With `certificate`, `model.verify.json` appears beside
     `model.onnx`: digest, versions, what was compared and with what result (`docs/onnx.md`); both files or neither.
+    `fold_batchnorm` takes batch normalization into the weights of the convolution, transposed convolution or dense layer
+    before it where nobody else reads the value in between; the judge is still the model as it is.
 
     Before the file appears, `onnx.checker` has passed its graph with strict shape inference, and onnxruntime has run the file
     itself on batches of 1, 2 and 7 random inputs, with the model's outputs. Layers are compared one by one where that costs
@@ -54,7 +58,7 @@ def export_onnx(
     metadata = {"convlayers_version": __version__, **_metadata(model, labels, preprocessing)}
     check_opset(opset)
     check_target(path)
-    draft = _drafted(model, opset, __version__)
+    draft = _drafted(model, folded(model) if fold_batchnorm else model, opset, __version__)
     beside = certificates.path_of(path) if certificate else None
     with writing(path, *([beside] if beside else [])) as [file, *second]:
         write(file, draft.proto, draft.graph.constants)
@@ -80,10 +84,10 @@ def export_onnx(
     )
 
 
-def _drafted(model: Model, opset: int, version: str) -> Draft:
+def _drafted(model: Model, written: Model, opset: int, version: str) -> Draft:
     """The graph, which onnx has passed without the weights' values."""
-    graph = GraphBuilder(model, opset)
-    draft = Draft(model, graph, build(graph, version))
+    graph = GraphBuilder(written, opset)
+    draft = Draft(model, written, graph, build(graph, version))
     compare_shapes(sketch(draft.proto, graph), graph)
     declare(draft.proto, graph)
     try:
@@ -108,7 +112,7 @@ def _record(draft: Draft, proof: Proof) -> record.Record:
 def _certificate(draft: Draft, proof: Proof, path: str, written: str) -> certificates.Certificate:
     """The certificate of the file that will be at `path` and lies, whole, at `written`."""
     names = [layer.name for layer in draft.graph.layers]
-    trace = draft.model.trace(as_given(draft.drawn(SAMPLES)))
+    trace = draft.written.trace(as_given(draft.drawn(SAMPLES)))
     return certificates.Certificate(
         file=basename(path),
         bytes=getsize(written),

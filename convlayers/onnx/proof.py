@@ -31,9 +31,11 @@ _PLACE = "the export"
 
 
 class Draft(NamedTuple):
-    """A graph, the `ModelProto` of it, and the model that it must agree with."""
+    """A graph, the `ModelProto` of it, the model that it was written from, and the model whose outputs it must have: the same,
+    unless batch normalization was folded."""
 
     model: Model
+    written: Model
     graph: GraphBuilder
     proto: Any
 
@@ -54,7 +56,7 @@ class Draft(NamedTuple):
     def compare_layers(self, batch: int) -> dict[str, float]:
         """The largest error after each layer on a batch; `ExportMismatchError` names the first one above its bound."""
         drawn = self.drawn(batch)
-        return compare_layers(self.model, self.graph, self.proto, dict(zip(self.inputs, drawn, strict=True)), drawn)
+        return compare_layers(self.written, self.graph, self.proto, dict(zip(self.inputs, drawn, strict=True)), drawn)
 
     def first_refused(self) -> str | None:
         """The place of the first layer that onnx or onnxruntime refuses."""
@@ -98,7 +100,7 @@ def prove(draft: Draft, path: str) -> Proof:
         _blame(draft)
     for value in draft.graph.outputs:
         judge(value.place, errors[value.name], limit, f"batches of {', '.join(map(str, BATCHES))}")
-    layered = is_small(draft.model) or any(hardly_tells(y, limit) for y in narrow.values())
+    layered = is_small(draft.written) or any(hardly_tells(y, limit) for y in narrow.values())
     return Proof(expected, errors, limit, rule, draft.compare_layers(SAMPLES) if layered else {}, seconds)
 
 
