@@ -50,6 +50,7 @@ class OnnxGraph(Protocol):
     """What `to_onnx` sees of the file being written; no import of onnx is needed to use it."""
 
     opset: int
+    dynamic_image: bool  # the file leaves the sizes behind the channels open: nothing may be computed from those of `shape`
 
     def shape(self, name: str) -> Shape:
         """The shape of a layer's input or output, without the batch axis."""

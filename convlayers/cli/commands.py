@@ -22,7 +22,7 @@ def export(args: argparse.Namespace) -> None:
     from ..onnx import export_onnx
     from .scoring import load_model
 
-    options = {"certificate": args.certificate, "fold_batchnorm": args.fold_batchnorm}
+    options = {name: getattr(args, name) for name in ("certificate", "fold_batchnorm", "dynamic_image")}
     print(export_onnx(load_model(args.model), args.target, args.opset, **options))
 
 

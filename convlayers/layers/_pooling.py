@@ -5,9 +5,11 @@ from typing import Any, ClassVar
 import numpy as np
 
 from .. import functional
+from ..errors import ExportError
 from ..layer import Layer, OnnxGraph, Shape
 from ..shapes import IntOrSequence, Padding, Window, check_pool, extents, features, window
 from ._checks import sample_of_rank, switch
+from ._open_sizes import lay_out
 
 _SINCE_DILATIONS = 19  # the opset from which AveragePool has them
 
@@ -45,6 +47,10 @@ class _Pool(Layer):
         win = self._window(tuple(size))
         check_pool(tuple(size), win)
         return (channels, *win.output)
+
+    def _laid_out(self, graph: OnnxGraph, x: str, size: Shape, filling: float = 0.0) -> tuple[str, Shape, Window]:
+        """x, of this size and with `filling` around it, its size and the window over it, for the nodes below."""
+        return lay_out(graph, x, size, self._window(size), self.padding, filling, self.ceil_mode)
 
 
 class _DilatedPool(_Pool):
@@ -102,9 +108,13 @@ def mean_node(
     return graph.op("AveragePool", x, count_include_pad=int(count_include_pad), **shape)
 
 
-def average_node(graph: OnnxGraph, x: str, shape: Shape, win: Window, count_include_pad: bool) -> str:
+def average_node(pool: _Pool, graph: OnnxGraph, x: str, count_include_pad: bool) -> str:
     """The average of each window, as `functional.avg_pool` counts."""
-    channels, size = shape[0], shape[1:]
+    channels, *sizes = graph.shape(x)
+    by_size = ExportError("its windows' pixels are counted by the image's size, which must stay open; set ceil_mode=False")
+    if graph.dynamic_image and (pool.ceil_mode or (pool.padding == "same" and not count_include_pad)):
+        raise by_size
+    x, size, win = pool._laid_out(graph, x, tuple(sizes))
     y = mean_node(graph, x, size, win, count_include_pad, channels)
     reach, declared = extents(size, win), win.padding
     beyond = any(after > declared[axis][1] for axis, (_, after) in enumerate(reach))
@@ -112,4 +122,6 @@ def average_node(graph: OnnxGraph, x: str, shape: Shape, win: Window, count_incl
         return y
     # The file's padding holds what ceil_mode reaches beyond the declared one, which must not count; a convolution counts all.
     counts = functional.pool_counts(size, win, count_include_pad)
+    if graph.dynamic_image and counts.min() != counts.max():
+        raise by_size
     return graph.op("Mul", y, (features(win.kernel) / counts).astype(np.float32))

@@ -5,6 +5,7 @@ from typing import ClassVar
 import numpy as np
 
 from .. import functional
+from ..errors import ExportError
 from ..layer import Layer, OnnxGraph, Shape
 from ..shapes import IntOrSequence, Window, cells, features, per_axis, window
 from ._checks import sample_of_rank
@@ -33,6 +34,12 @@ class _AdaptivePool(Layer):
         cells(tuple(size), self._output())
         return (channels, *self._output())
 
+    def _global(self, graph: OnnxGraph) -> bool:
+        """Whether the one window is the whole image, whose size is open; with more windows the size must be known."""
+        if graph.dynamic_image and max(self._output()) > 1:
+            raise ExportError(f"output_size {self.output_size} needs an image of known size; only 1 leaves it open")
+        return graph.dynamic_image
+
     def _side_by_side(self, graph: OnnxGraph, x: str) -> tuple[str, Shape, Window]:
         """x with its windows side by side, each as long as the longest; its size, and the ordinary window over it."""
         size = graph.shape(x)[1:]
@@ -60,6 +67,8 @@ class _AdaptiveMaxPool(_AdaptivePool):
         return functional.adaptive_max_pool_backward(dy, *cache)
 
     def to_onnx(self, graph: OnnxGraph, *inputs: str) -> str:
+        if self._global(graph):
+            return graph.op("GlobalMaxPool", *inputs)
         return max_node(graph, *self._side_by_side(graph, *inputs))
 
 
@@ -109,6 +118,8 @@ class _AdaptiveAvgPool(_AdaptivePool):
         return functional.adaptive_avg_pool_backward(dy, cache)
 
     def to_onnx(self, graph: OnnxGraph, *inputs: str) -> str:
+        if self._global(graph):
+            return graph.op("GlobalAveragePool", *inputs)
         x, covered, win = self._side_by_side(graph, *inputs)
         y, size = mean_node(graph, x, covered, win), graph.shape(inputs[0])[1:]
         if covered == size:

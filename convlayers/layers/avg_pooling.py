@@ -35,8 +35,7 @@ class _AvgPool(_DilatedPool):
         return functional.avg_pool_backward(dy, *cache, count_include_pad=self.count_include_pad)
 
     def to_onnx(self, graph: OnnxGraph, *inputs: str) -> str:
-        shape = graph.shape(inputs[0])
-        return average_node(graph, inputs[0], shape, self._window(shape[1:]), self.count_include_pad)
+        return average_node(self, graph, inputs[0], self.count_include_pad)
 
 
 class AvgPool1d(_AvgPool):

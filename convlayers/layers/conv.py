@@ -10,6 +10,7 @@ from .. import functional
 from ..layer import Layer, OnnxGraph, Shape
 from ..shapes import IntOrSequence, Padding, conv_groups, per_axis, positive, window
 from ._checks import sample_of_rank, switch
+from ._open_sizes import lay_out
 from ._relu import before_relu
 from .initializers import check_initializer, initial_parameters
 
@@ -102,9 +103,10 @@ class _Conv(Layer):
         # Numbers even for "same": onnxruntime refuses SAME_UPPER with dilation.
         size = graph.shape(inputs[0])[1:]
         win = window(size, weight.shape[2:], stride=self.stride, dilation=self.dilation, padding=self.padding)
+        x, _, win = lay_out(graph, inputs[0], size, win, self.padding, 0.0)
         return graph.op(
             "Conv",
-            *inputs,
+            x,
             weight,
             self.params.get("bias"),
             kernel_shape=list(win.kernel),

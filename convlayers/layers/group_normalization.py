@@ -123,10 +123,11 @@ class GroupNorm(Layer):
     def to_onnx(self, graph: OnnxGraph, *inputs: str) -> str:
         # ONNX's GroupNormalization has a weight a channel from opset 21 on only; this serves every opset.
         (x,), shape = inputs, graph.shape(inputs[0])
-        grouped = graph.op("Reshape", x, np.array([0, self.groups, features(shape) // self.groups]))
+        rest = -1 if graph.dynamic_image else features(shape) // self.groups
+        grouped = graph.op("Reshape", x, np.array([0, self.groups, rest]))
         one = _affine((self.groups,))
         unit = graph.op("InstanceNormalization", grouped, *one.values(), epsilon=float(self.eps))
-        whole = graph.op("Reshape", unit, np.array([0, *shape]))
+        whole = graph.op("Reshape", unit, graph.op("Shape", x) if graph.dynamic_image else np.array([0, *shape]))
         weight, bias = (_beside_pixels(graph, value, shape) for value in self.params.values())
         return graph.op("Add", graph.op("Mul", whole, weight), bias)
 

@@ -48,9 +48,9 @@ class _LpPool(_DilatedPool):
 
     def to_onnx(self, graph: OnnxGraph, *inputs: str) -> str:
         # LpPool's own p is an int, and it has no ceil_mode and no dilations before opset 18.
-        channels, *size = graph.shape(inputs[0])
-        win = self._window(tuple(size))
-        means = mean_node(graph, _powers(graph, inputs[0], self.p), tuple(size), win, channels=channels)
+        channels, *sizes = graph.shape(inputs[0])
+        x, size, win = self._laid_out(graph, _powers(graph, inputs[0], self.p), tuple(sizes))
+        means = mean_node(graph, x, size, win, channels=channels)
         sums = graph.op("Mul", means, np.array(features(win.kernel), np.float32))
         return graph.op("Pow", sums, np.array(1 / self.p, np.float32))
 

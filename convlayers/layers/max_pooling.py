@@ -1,5 +1,6 @@
 """Max pooling, and min pooling beside it."""
 
+import math
 from collections.abc import Callable
 from typing import ClassVar
 
@@ -30,8 +31,7 @@ class _MaxPool(_DilatedPool):
         return functional.max_pool_backward(dy, index, x, win)
 
     def to_onnx(self, graph: OnnxGraph, *inputs: str) -> str:
-        size = graph.shape(inputs[0])[1:]
-        return max_node(graph, inputs[0], size, self._window(size))
+        return max_node(graph, *self._laid_out(graph, inputs[0], graph.shape(inputs[0])[1:], -math.inf))
 
 
 class MaxPool1d(_MaxPool):
@@ -103,5 +103,5 @@ class MinPool2d(_MaxPool):
     )
 
     def to_onnx(self, graph: OnnxGraph, *inputs: str) -> str:
-        size = graph.shape(inputs[0])[1:]
-        return graph.op("Neg", max_node(graph, graph.op("Neg", *inputs), size, self._window(size)))
+        turned, size = graph.op("Neg", *inputs), graph.shape(inputs[0])[1:]
+        return graph.op("Neg", max_node(graph, *self._laid_out(graph, turned, size, -math.inf)))

@@ -68,12 +68,11 @@ class MixedPool2d(_Pool):
 
     def to_onnx(self, graph: OnnxGraph, *inputs: str) -> str:
         (x,), size = inputs, graph.shape(inputs[0])[1:]
-        win = self._window(size)
         if self.mix == "learned":
             mix = graph.op("Sigmoid", self.params["mix_logit"])
             rest = graph.op("Sub", np.array(1, np.float32), mix)
         else:
             mix, rest = np.array(self._mix(), np.float32), np.array(1 - self._mix(), np.float32)
-        highest = graph.op("Mul", max_node(graph, x, size, win), mix)
-        average = graph.op("Mul", average_node(graph, x, graph.shape(x), win, self.count_include_pad), rest)
+        highest = graph.op("Mul", max_node(graph, *self._laid_out(graph, x, size, -np.inf)), mix)
+        average = graph.op("Mul", average_node(self, graph, x, self.count_include_pad), rest)
         return graph.op("Add", highest, average)

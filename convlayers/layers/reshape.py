@@ -87,8 +87,9 @@ class Reshape(Layer):
         return dy.reshape(cache)
 
     def to_onnx(self, graph: OnnxGraph, *inputs: str) -> str:
-        # 0 keeps the batch axis as it is.
-        return graph.op("Reshape", *inputs, np.array([0, *reshaped(graph.shape(inputs[0]), self.shape)], np.int64))
+        # 0 keeps the batch axis as it is; a -1 takes what an open size leaves.
+        shape = self.shape if graph.dynamic_image else reshaped(graph.shape(inputs[0]), self.shape)
+        return graph.op("Reshape", *inputs, np.array([0, *shape], np.int64))
 
 
 class Permute(Layer):

@@ -43,8 +43,7 @@ class StochasticPool2d(_Pool):
         return (functional.stochastic_pool_backward if training else functional.expected_pool_backward)(dy, *values)
 
     def to_onnx(self, graph: OnnxGraph, *inputs: str) -> str:
-        size = graph.shape(inputs[0])[1:]
-        win, positive = self._window(size), graph.op("Relu", *inputs)
+        positive, size, win = self._laid_out(graph, graph.op("Relu", *inputs), graph.shape(inputs[0])[1:])
         total = mean_node(graph, positive, size, win)
         squares = mean_node(graph, graph.op("Mul", positive, positive), size, win)
         nothing = graph.op("Equal", total, np.array(0, np.float32))

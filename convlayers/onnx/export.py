@@ -18,6 +18,7 @@ from .proof import SEED, Draft, Proof, prove
 from .proto import as_written, build, check, compare_shapes, declare, sketch, write, write_properties
 from .report import OnnxReport, make_report
 from .session import check_opset
+from .sizes import resized_models
 
 _JUDGE = "the model"
 
@@ -31,6 +32,7 @@ def export_onnx(
     preprocessing: Any = None,
     certificate: bool = False,
     fold_batchnorm: bool = False,
+    dynamic_image: bool = False,
 ) -> OnnxReport:
     """Write `model` to `path` as ONNX, after onnxruntime has computed the same outputs from it.
 
@@ -41,7 +43,9 @@ def export_onnx(
     by default `model.metadata["labels"]` and `["preprocessing"]`. With `certificate`, `model.verify.json` appears beside
     `model.onnx`: digest, versions, what was compared and with what result (`docs/onnx.md`); both files or neither.
     `fold_batchnorm` takes batch normalization into the weights of the convolution, transposed convolution or dense layer
-    before it where nobody else reads the value in between; the judge is still the model as it is.
+    before it where nobody else reads the value in between; the judge is still the model as it is. `dynamic_image` leaves the
+    image's size open, axes "height" and "width", for a network that takes images of any size: no dense layer behind a
+    flattened image. The file is then compared at two other sizes too, with the same layers at those.
 
     Before the file appears, `onnx.checker` has passed its graph with strict shape inference, and onnxruntime has run the file
     itself on batches of 1, 2 and 7 random inputs, with the model's outputs. Layers are compared one by one where that costs
@@ -58,12 +62,15 @@ def export_onnx(
     metadata = {"convlayers_version": __version__, **_metadata(model, labels, preprocessing)}
     check_opset(opset)
     check_target(path)
-    draft = _drafted(model, folded(model) if fold_batchnorm else model, opset, __version__)
+    models = [model, *(resized_models(model) if dynamic_image else [])]
+    written = [folded(each) if fold_batchnorm else each for each in models]
+    draft = _drafted(model, written, opset, __version__)
     beside = certificates.path_of(path) if certificate else None
     with writing(path, *([beside] if beside else [])) as [file, *second]:
         write(file, draft.proto, draft.graph.constants)
         file.flush()
-        proof = prove(draft, file.name)
+        pairs = zip(models, written, strict=True)
+        proof, *_ = [prove(draft._replace(model=one, written=other), file.name) for one, other in pairs]
         write_properties(file, {**metadata, record.KEY: record.write(_record(draft, proof))})
         file.flush()
         size = file.tell()
@@ -84,10 +91,10 @@ def export_onnx(
     )
 
 
-def _drafted(model: Model, written: Model, opset: int, version: str) -> Draft:
-    """The graph, which onnx has passed without the weights' values."""
-    graph = GraphBuilder(written, opset)
-    draft = Draft(model, written, graph, build(graph, version))
+def _drafted(model: Model, written: list[Model], opset: int, version: str) -> Draft:
+    """The graph of `written`, a model and the same at other sizes, which onnx has passed without the weights' values."""
+    graph = GraphBuilder(written[0], opset, written[1:])
+    draft = Draft(model, written[0], graph, build(graph, version))
     compare_shapes(sketch(draft.proto, graph), graph)
     declare(draft.proto, graph)
     try:

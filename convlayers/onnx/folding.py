@@ -10,8 +10,9 @@ import numpy as np
 
 from ..layer import Layer, has_affine_params, has_scale_shift
 from ..layers.dense import Dense
-from ..model import Input, Model
+from ..model import Model
 from ..model.graph import Step
+from .rewiring import rewired
 
 
 def folded(model: Model) -> Model:
@@ -23,14 +24,10 @@ def folded(model: Model) -> Model:
     """
     behind = _normalizations(model)
     twins = {id(step.layer): _twin(step.layer, behind[step.target].layer) for step in model.steps if step.target in behind}
-    gone = {step.target: step.sources[0] for step in behind.values()}
-    values = [Input(shape, name) for shape, name in zip(model.input_shapes, model.input_names, strict=True)]
-    inputs = values[:]
-    for step in model.steps:
-        layer = twins.get(id(step.layer), step.layer)
-        read = [values[s] for s in step.sources]
-        values.append(read[0] if step.target in gone else layer(*read, name=step.name))
-    return Model(inputs, [values[output] for output in model.outputs])
+    gone = {step.target for step in behind.values()}
+    return rewired(
+        model, model.input_shapes, lambda step: None if step.target in gone else twins.get(id(step.layer), step.layer)
+    )
 
 
 def _normalizations(model: Model) -> dict[int, Step]:

@@ -5,14 +5,16 @@ as in `model.parameters()`. The node of operator `Conv` in layer `conv1`, and th
 ONNX keeps the names of nodes and of values apart.
 """
 
+from collections.abc import Sequence
 from copy import copy
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from ..errors import ConvlayersError, ExportError, located
-from ..layer import Shape
+from ..layer import Layer, Shape
 from ..model import Model
+from .sizes import open_axes
 
 
 class GraphNode(NamedTuple):
@@ -27,11 +29,14 @@ class GraphNode(NamedTuple):
 
 
 class Value(NamedTuple):
-    """An input, an output, or what a layer computes; the shape is without the batch axis. `place` is for messages."""
+    """An input, an output, or what the layer called `step` computes; the shape is without the batch axis. `axes` is what the
+    file says of each axis: its size, its symbol, or None for one that depends on others. `place` is for messages."""
 
     name: str
     shape: Shape
+    axes: tuple[int | str | None, ...]
     place: str
+    step: str = ""
 
 
 def _numbered(name: str, count: int) -> list[str]:
@@ -41,12 +46,13 @@ def _numbered(name: str, count: int) -> list[str]:
 class GraphBuilder:
     """What `to_onnx` sees (`convlayers.layer.OnnxGraph`), and what it leaves: `nodes`, `constants` and the named values.
 
-    `layers` holds one value a step of the model, in its order. Raises `ExportError` with the layer's name for whatever a
+    `layers` holds one value a step of the model, in its order. With `resized`, the model at other sizes, the axes whose sizes
+    differ between these stay open. Raises `ExportError` with the layer's name for whatever a
     layer gets wrong.
     """
 
-    def __init__(self, model: Model, opset: int) -> None:
-        self.opset = opset
+    def __init__(self, model: Model, opset: int, resized: Sequence[Model] = ()) -> None:
+        self.opset, self.dynamic_image = opset, bool(resized)
         self.nodes: list[GraphNode] = []
         self.constants: dict[str, np.ndarray] = {}
         self._step_name = ""
@@ -55,12 +61,14 @@ class GraphBuilder:
         names = list(model.input_names)
         self._taken = {*names, *arrays}
         outputs = [self._fresh(name) for name in _numbered("output", len(model.outputs))]
-        self.inputs = [Value(n, s, n) for n, s in zip(names, model.input_shapes, strict=True)]
+        axes = open_axes(model, resized)
+        self.inputs = [Value(n, s, axes[n], n) for n, s in zip(names, model.input_shapes, strict=True)]
         self._known = set(names)
         self._shapes: dict[str, Shape] = dict(zip(names, model.input_shapes, strict=True))
         self.layers: list[Value] = []
         for step in model.steps:
-            names.append(self._layer(step, [names[s] for s in step.sources], model.value_shapes[step.target]))
+            value = Value(step.name, model.value_shapes[step.target], axes[step.name], step.place, step.name)
+            names.append(self._layer(step.layer, [names[s] for s in step.sources], value))
         self.outputs = [self._output(name, value, outputs) for name, value in zip(outputs, model.outputs, strict=True)]
 
     def first(self, count: int) -> "GraphBuilder":
@@ -130,11 +138,11 @@ class GraphBuilder:
 
     # Layers and outputs
 
-    def _layer(self, step: Any, sources: list[str], shape: Shape) -> str:
-        place, first = step.place, len(self.nodes)
-        self._step_name = step.name
+    def _layer(self, layer: Layer, sources: list[str], value: Value) -> str:
+        place, first = value.place, len(self.nodes)
+        self._step_name = value.step
         try:
-            name = step.layer.to_onnx(self, *sources)
+            name = layer.to_onnx(self, *sources)
         except ConvlayersError as error:
             raise located(error, place) from error
         except Exception as error:
@@ -144,8 +152,8 @@ class GraphBuilder:
         if all(name not in node.outputs for node in self.nodes[first:]):
             # A layer that hands its input on still gets a value of its own, to be compared and to be an output.
             name = self.op("Identity", name)
-        self._shapes[name] = shape
-        self.layers.append(Value(name, shape, place))
+        self._shapes[name] = value.shape
+        self.layers.append(value._replace(name=name))
         return name
 
     def _output(self, name: str, number: int, outputs: list[str]) -> Value:

@@ -28,16 +28,15 @@ def compare_layers(
     if not graph.layers:
         return {}
     actual = _run_as_written(with_layers(proto, graph), graph, feeds)
-    steps, batch = lengths(model), len(inputs[0])
-    errors = {}
-    limits = [tolerance(np.float32, length) for length in steps]
-    for found, (name, expected) in zip(actual, model.trace(as_given(inputs)), strict=True):
-        errors[name] = relative_error(found, expected)
-    if any(not error <= limit for error, limit in zip(errors.values(), limits, strict=True)):
+    steps = {step.name: length for step, length in zip(model.steps, lengths(model), strict=True)}
+    limits = {name: tolerance(np.float32, length) for name, length in steps.items()}
+    found = {layer.step: y for layer, y in zip(graph.layers, actual, strict=True)}
+    errors = {name: relative_error(found[name], y) for name, y in model.trace(as_given(inputs))}
+    if any(not error <= limits[name] for name, error in errors.items()):
         narrow, wide = (model.trace(as_given([x.astype(dtype) for x in inputs])) for dtype in (np.float32, np.float64))
-        limits = [bound(n, value, exact) for n, (_, value), (_, exact) in zip(steps, narrow, wide, strict=True)]
-    for layer, error, limit in zip(graph.layers, errors.values(), limits, strict=True):
-        judge(layer.place, error, limit, f"a batch of {batch}")
+        limits = {name: bound(steps[name], y, exact) for (name, y), (_, exact) in zip(narrow, wide, strict=True)}
+    for layer in graph.layers:
+        judge(layer.place, errors[layer.step], limits[layer.step], f"a batch of {len(inputs[0])}")
     return errors
 
 

@@ -41,13 +41,15 @@ class Draft(NamedTuple):
 
     @property
     def inputs(self) -> dict[str, Shape]:
-        """The file's inputs and the shapes of their samples."""
-        return {value.name: value.shape for value in self.graph.inputs}
+        """The file's inputs and the shapes of their samples, at the model's size."""
+        names = [value.name for value in self.graph.inputs]
+        return dict(zip(names, self.model.input_shapes, strict=True))
 
     @property
     def outputs(self) -> dict[str, Shape]:
-        """The file's outputs and the shapes of their samples."""
-        return {value.name: value.shape for value in self.graph.outputs}
+        """The file's outputs and the shapes of their samples, at the model's size."""
+        shapes = [self.model.value_shapes[output] for output in self.model.outputs]
+        return {value.name: shape for value, shape in zip(self.graph.outputs, shapes, strict=True)}
 
     def drawn(self, batch: int) -> list[np.ndarray]:
         """The inputs of a batch."""

@@ -48,7 +48,7 @@ def _node(node: GraphNode) -> Any:
 def _info(value: Value, *, shape: bool = True) -> Any:
     from onnx import TensorProto, helper
 
-    return helper.make_tensor_value_info(value.name, TensorProto.FLOAT, ["N", *value.shape] if shape else None)
+    return helper.make_tensor_value_info(value.name, TensorProto.FLOAT, ["N", *value.axes] if shape else None)
 
 
 def build(graph: GraphBuilder, version: str) -> Any:
@@ -156,16 +156,16 @@ def compare_shapes(proto: Any, graph: GraphBuilder) -> None:
         if found is None or not found.HasField("shape"):
             continue
         sizes = [axis.dim_value if axis.HasField("dim_value") else None for axis in found.shape.dim]
-        if len(sizes) != len(layer.shape) + 1 or any(
-            s not in (None, n) for s, n in zip(sizes, (None, *layer.shape), strict=True)
-        ):
+        own = [None, *(size if isinstance(size, int) else None for size in layer.axes)]
+        if len(sizes) != len(own) or any(s not in (None, n) for s, n in zip(sizes, own, strict=True)):
             raise ExportMismatchError(
-                f"{layer.place}: its to_onnx gives the shape {_shown(sizes)}, the layer itself {_shown([None, *layer.shape])}"
+                f"{layer.place}: its to_onnx gives the shape {_shown(sizes)}, the layer itself {_shown(own)}"
             )
 
 
 def _shown(sizes: list[int | None]) -> str:
-    return "(" + ", ".join("N" if size is None else str(size) for size in sizes) + ")"
+    batch = "N" if sizes[:1] == [None] else str(sizes[0]) if sizes else ""
+    return "(" + ", ".join([batch, *("?" if size is None else str(size) for size in sizes[1:])]) + ")"
 
 
 def declare(proto: Any, graph: GraphBuilder) -> None:

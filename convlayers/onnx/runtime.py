@@ -21,7 +21,7 @@ class OnnxModel:
 
     `metadata` holds the file's properties: texts, but `labels` and `preprocessing` as the values that their JSON describes.
     Raises `FileAccessError`, `FileFormatError` (empty, truncated, corrupt, not ONNX) or `ExportError` (fails onnx.checker,
-    refused by onnxruntime, weights in other files, inputs with open axes besides the batch).
+    refused by onnxruntime, weights in other files).
     """
 
     def __init__(self, path: str | PathLike[str]) -> None:
@@ -29,11 +29,11 @@ class OnnxModel:
         self.path = str(path)
         self.metadata = {entry.key: _value(entry.key, entry.value) for entry in proto.metadata_props if entry.key != KEY}
         self._session = open_session(data, self.path)
-        self._inputs = inputs_of(self._session, self.path)
+        self._inputs = inputs_of(self._session, self.path, open_axes=True)
 
     @property
     def input_shape(self) -> Shape | list[Shape]:
-        """The shape of one sample; a list for several inputs."""
+        """The shape of one sample, None for an axis of any size; a list for several inputs."""
         shapes = [spec.shape for spec in self._inputs]
         return shapes[0] if len(shapes) == 1 else shapes
 
@@ -70,11 +70,16 @@ class OnnxModel:
         return results
 
 
+def fits(shape: Shape, wanted: Any) -> bool:
+    """Whether a sample of `shape` can be an input of the shape `wanted`, in which None is any size."""
+    return len(shape) == len(wanted) and all(w in (None, size) for size, w in zip(shape, wanted, strict=True))
+
+
 def _fitting(value: Any, spec: InputSpec) -> np.ndarray:
     array = as_array(value, f'input "{spec.name}"')
     if spec.dtype.kind in "iub" and not np.array_equal(array, array.astype(spec.dtype)):
         raise ArrayTypeError(f'input "{spec.name}" takes {spec.dtype}; got values that it cannot hold')
-    if array.ndim == 0 or array.shape[1:] != spec.shape:
+    if not fits(array.shape[1:], spec.shape) or array.ndim == 0:
         raise ShapeError(f'input "{spec.name}" takes a batch of samples of shape {spec.shape}; got {array.shape}')
     return array.astype(spec.dtype, copy=False)
 

@@ -8,7 +8,6 @@ import numpy as np
 
 from ..errors import ConfigError, ExportError
 from ..kernels import get_num_threads
-from ..layer import Shape
 
 OLDEST_OPSET = 13
 _FATAL_ONLY = 4  # what goes wrong comes as an exception; nothing is written to the terminal
@@ -51,7 +50,7 @@ class InputSpec(NamedTuple):
     name: str
     dtype: np.dtype
     batch: int | None
-    shape: Shape
+    shape: tuple[Any, ...]  # None for an open axis
 
 
 _DTYPES = {"tensor(float)": "f4", "tensor(double)": "f8", "tensor(float16)": "f2", "tensor(bool)": "?"}
@@ -59,8 +58,11 @@ _DTYPES |= {f"tensor({sign}int{bits})": f"{sign or 'i'}{bits // 8}" for sign in 
 _MOST_VALUES = 2**26  # of one sample; what a file claims must not take the machine's memory
 
 
-def inputs_of(session: Any, place: str) -> list[InputSpec]:
-    """The inputs, if each is a tensor of numbers with a batch axis in front and known sizes behind it; else `ExportError`."""
+def inputs_of(session: Any, place: str, *, open_axes: bool = False) -> list[InputSpec]:
+    """The inputs, if each is a tensor of numbers with a batch axis in front; else `ExportError`.
+
+    Without `open_axes`, the sizes behind the batch must be known.
+    """
     specs = []
     for entry in session.get_inputs():
         where = f'{place}: input "{entry.name}"'
@@ -69,9 +71,10 @@ def inputs_of(session: Any, place: str) -> list[InputSpec]:
         if not entry.shape:
             raise ExportError(f"{where} has no batch axis")
         batch, *sizes = entry.shape
-        if not all(isinstance(size, int) for size in sizes):
+        sizes = [size if isinstance(size, int) else None for size in sizes]
+        if None in sizes and not open_axes:
             raise ExportError(f"{where} has shape {entry.shape}; every axis behind the batch needs a fixed size")
-        if math.prod(sizes) * (batch if isinstance(batch, int) else 1) > _MOST_VALUES:
+        if math.prod(1 if size is None else size for size in sizes) * (batch if isinstance(batch, int) else 1) > _MOST_VALUES:
             raise ExportError(f"{where} has shape {entry.shape}, more than the {_MOST_VALUES} values that are fed")
         specs.append(
             InputSpec(entry.name, np.dtype(_DTYPES[entry.type]), batch if isinstance(batch, int) else None, tuple(sizes))
