@@ -34,7 +34,7 @@ gives it such.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from copy import copy
 from typing import Any, ClassVar, Protocol
 
@@ -57,6 +57,12 @@ class OnnxGraph(Protocol):
 
     def op(self, op_type: str, *inputs: str | np.ndarray | None, outputs: int = 1, domain: str = "", **attributes: Any) -> Any:
         """Add a node; an ndarray becomes a constant, a parameter keeps its name; returns the output's name (or names)."""
+
+    def function(self, layer: Layer, inputs: Sequence[str], body: Callable[..., str]) -> str:
+        """Add a registered layer as one node, an ONNX local function that keeps the layer's name; returns the output's name.
+
+        `body(graph, *inputs)` adds the operators inside, on a graph like this one but without functions of its own.
+        """
 
 
 class Layer:

@@ -49,11 +49,15 @@ class Swish(cl.Layer):
         return dy * s + self._slope_beside(x.shape[1:]) * bent
 
     def to_onnx(self, graph, *inputs):
+        # One node in the file that is called "swish" and holds the operators; without this line they would stand there bare.
+        return graph.function(self, inputs, self._operators)
+
+    def _operators(self, graph, x):
         # A parameter keeps its name in the file; Unsqueeze gives it the axes behind the channels.
-        slope, behind = self.params["slope"], len(graph.shape(inputs[0])) - 1
+        slope, behind = self.params["slope"], len(graph.shape(x)) - 1
         if behind:
             slope = graph.op("Unsqueeze", slope, np.arange(1, behind + 1))
-        return graph.op("Mul", *inputs, graph.op("Sigmoid", graph.op("Mul", slope, *inputs)))
+        return graph.op("Mul", x, graph.op("Sigmoid", graph.op("Mul", slope, x)))
 
 
 def arguments(argv: Sequence[str] | None) -> argparse.Namespace:

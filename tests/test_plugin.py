@@ -61,6 +61,14 @@ session = onnxruntime.InferenceSession(str(folder / "model.onnx"), providers=["C
 x = np.random.default_rng(1).standard_normal((5, 1, 6, 6)).astype(np.float32)
 (y,) = session.run(None, {session.get_inputs()[0].name: x})
 np.testing.assert_allclose(y, model(x), rtol=1e-4, atol=1e-5)
+
+import onnx
+from convlayers.onnx.functions import described
+
+(function,) = onnx.load(folder / "model.onnx").functions
+assert (function.domain, function.name) == ("convlayers.functions", "swish")
+assert described(function.doc_string) == ("swish", "convlayers-swish 0.3.1", {"slope": 0.5}, ("slope",))
+cl.verify_onnx(folder / "model.onnx")
 """
 
 CONFORMANCE = """

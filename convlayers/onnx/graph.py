@@ -5,27 +5,19 @@ as in `model.parameters()`. The node of operator `Conv` in layer `conv1`, and th
 ONNX keeps the names of nodes and of values apart.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from copy import copy
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
 from ..errors import ConvlayersError, ExportError, located
 from ..layer import Layer, Shape
 from ..model import Model
+from .body import GraphFunction, write_function
+from .functions import DOMAIN
+from .nodes import GraphNode, NodeWriter
 from .sizes import open_axes
-
-
-class GraphNode(NamedTuple):
-    """One operator; an absent optional input is an empty name, as in ONNX."""
-
-    name: str
-    op_type: str
-    domain: str
-    inputs: tuple[str, ...]
-    outputs: tuple[str, ...]
-    attributes: dict[str, Any]
 
 
 class Value(NamedTuple):
@@ -43,28 +35,24 @@ def _numbered(name: str, count: int) -> list[str]:
     return [name] if count == 1 else [f"{name}_{i}" for i in range(1, count + 1)]
 
 
-class GraphBuilder:
-    """What `to_onnx` sees (`convlayers.layer.OnnxGraph`), and what it leaves: `nodes`, `constants` and the named values.
+class GraphBuilder(NodeWriter):
+    """What `to_onnx` sees (`convlayers.layer.OnnxGraph`), and what it leaves: `nodes`, `constants`, `functions` and the named
+    values.
 
     `layers` holds one value a step of the model, in its order. With `resized`, the model at other sizes, the axes whose sizes
-    differ between these stay open. Raises `ExportError` with the layer's name for whatever a
-    layer gets wrong.
+    differ between these stay open. Raises `ExportError` with the layer's name for whatever a layer gets wrong.
     """
 
     def __init__(self, model: Model, opset: int, resized: Sequence[Model] = ()) -> None:
-        self.opset, self.dynamic_image = opset, bool(resized)
-        self.nodes: list[GraphNode] = []
+        names, arrays = list(model.input_names), {**model.parameters(), **model.buffers()}
+        shapes = dict(zip(names, model.input_shapes, strict=True))
+        super().__init__(opset, bool(resized), "", shapes, set(arrays))
         self.constants: dict[str, np.ndarray] = {}
-        self._step_name = ""
-        arrays = {**model.parameters(), **model.buffers()}
+        self.functions: dict[str, GraphFunction] = {}  # by what tells them apart
         self._array_names = {id(array): name for name, array in reversed(arrays.items())}
-        names = list(model.input_names)
-        self._taken = {*names, *arrays}
         outputs = [self._fresh(name) for name in _numbered("output", len(model.outputs))]
         axes = open_axes(model, resized)
         self.inputs = [Value(n, s, axes[n], n) for n, s in zip(names, model.input_shapes, strict=True)]
-        self._known = set(names)
-        self._shapes: dict[str, Shape] = dict(zip(names, model.input_shapes, strict=True))
         self.layers: list[Value] = []
         for step in model.steps:
             value = Value(step.name, model.value_shapes[step.target], axes[step.name], step.place, step.name)
@@ -80,59 +68,33 @@ class GraphBuilder:
         part.nodes = self.nodes[: end + 1]
         read = {name for node in part.nodes for name in node.inputs}
         part.constants = {name: array for name, array in self.constants.items() if name in read}
+        called = {node.op_type for node in part.nodes if node.domain == DOMAIN}
+        part.functions = {key: function for key, function in self.functions.items() if function.name in called}
         return part
 
-    # What layers use
+    # What layers use besides operators
 
-    def shape(self, name: str) -> Shape:
-        """The shape of a layer's input or output, without the batch axis."""
-        if name not in self._shapes:
-            raise ExportError(f"the shape of {name!r} is not known; those of layers' inputs and outputs are")
-        return self._shapes[name]
+    def function(self, layer: Layer, inputs: Sequence[str], body: Callable[..., str]) -> str:
+        """Add a node that stands for the layer whole, an ONNX local function of the layer's name; returns its output's name.
 
-    def op(self, op_type: str, *inputs: str | np.ndarray | None, outputs: int = 1, domain: str = "", **attributes: Any) -> Any:
-        """Add a node and return its output's name, or a tuple of names for several outputs.
-
-        An input is a name, an ndarray (which becomes a constant; a parameter keeps its name; float64 is written as
-        float32), or None for an optional input that is absent. An attribute that is None is left out.
+        `body(graph, *inputs)` adds the operators inside and returns the name of their result. The file keeps the layer's id
+        and configuration beside them, so that an importer that has the layer can make it anew.
         """
-        name = self._fresh(f"{self._step_name}/{op_type}")
-        read = [self._input(op_type, value) for value in inputs]
-        while read and not read[-1]:
-            read.pop()
-        made = (name, *(self._fresh(f"{name}:{i}") for i in range(1, outputs)))
-        kept = {key: value for key, value in attributes.items() if value is not None}
-        self.nodes.append(GraphNode(name, op_type, domain, tuple(read), made, kept))
-        self._known.update(made)
-        return name if outputs == 1 else made
+        written = write_function(layer, [self.shape(name) for name in inputs], body, self)
+        function = self.functions.get(written.same_as)
+        if function is None:
+            same_id = sum(other.layer == written.layer for other in self.functions.values())
+            function = written._replace(name=f"{written.layer}_{same_id + 1}" if same_id else written.layer)
+            self.functions[written.same_as] = function
+        read = [self._input(function.name, value) for value in (*inputs, *layer.params.values(), *layer.buffers.values())]
+        output = self._fresh(f"{self._prefix}{function.name}")
+        self._add(GraphNode(self._prefix.removesuffix("/"), function.name, DOMAIN, tuple(read), (output,), {}))
+        return output
 
-    # Names and constants
-
-    def _fresh(self, name: str) -> str:
-        fresh, count = name, 0
-        while fresh in self._taken:
-            count += 1
-            fresh = f"{name}_{count}"
-        self._taken.add(fresh)
-        return fresh
-
-    def _input(self, op_type: str, value: object) -> str:
-        if value is None:
-            return ""
-        if isinstance(value, np.ndarray):
-            return self._constant(op_type, value)
-        if not isinstance(value, str):
-            raise ExportError(f"an input of {op_type} is a name, an ndarray or None; got {value!r}")
-        if value not in self._known:
-            raise ExportError(f"{op_type} reads {value!r}, and no input or operator before it has that name")
-        return value
-
-    def _constant(self, op_type: str, array: np.ndarray) -> str:
-        if array.dtype.kind not in "fiub":
-            raise ExportError(f"a constant of {op_type} must hold real numbers; got dtype {array.dtype}")
+    def _constant(self, array: np.ndarray) -> str:
         name = self._array_names.get(id(array))
         if name is None:
-            name = self._array_names[id(array)] = self._fresh(f"{self._step_name}/constant")
+            name = self._array_names[id(array)] = self._fresh(f"{self._prefix}constant")
         self.constants[name] = array  # also keeps the array alive, and with it its id
         return name
 
@@ -140,7 +102,7 @@ class GraphBuilder:
 
     def _layer(self, layer: Layer, sources: list[str], value: Value) -> str:
         place, first = value.place, len(self.nodes)
-        self._step_name = value.step
+        self._prefix = f"{value.step}/"
         try:
             name = layer.to_onnx(self, *sources)
         except ConvlayersError as error:

@@ -4,7 +4,7 @@ Weights are large and say nothing about the graph. So what onnx checks, and what
 weights as further inputs (`sketch`); they go from the model's own memory into the file (`write`), and no message holds them.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from os import PathLike
 from typing import Any, BinaryIO
 
@@ -12,13 +12,17 @@ import numpy as np
 
 from ..errors import ExportError, ExportMismatchError, FileFormatError
 from ..files import read_whole
-from .graph import GraphBuilder, GraphNode, Value
+from .body import GraphFunction
+from .functions import DOMAIN
+from .graph import GraphBuilder, Value
+from .nodes import GraphNode
 from .session import one_line
 
 # What protobuf can hold in one message, less room for names and metadata.
 LARGEST = 2**31 - 2**24
 # ONNX's own domain follows the opset that was asked for; other domains are written at their first usable version.
 _DOMAIN_VERSIONS = {"ai.onnx.ml": 2}
+_OLDEST_IR_WITH_FUNCTIONS = 8
 # A constant of more values is a weight, if it holds floats; shape inference needs the values of the others.
 _SMALL = 1024
 # The tags of protobuf's fields that `write` fills itself (number << 3 | 2): ModelProto.graph, GraphProto.initializer,
@@ -45,6 +49,24 @@ def _node(node: GraphNode) -> Any:
     return made
 
 
+def _imports(opset: int, nodes: Iterable[GraphNode]) -> list[Any]:
+    """The versions of the domains that the nodes are of, ONNX's own first."""
+    from onnx import helper
+
+    domains = sorted({node.domain for node in nodes} - {"", "ai.onnx"})
+    others = [helper.make_opsetid(domain, _DOMAIN_VERSIONS.get(domain, 1)) for domain in domains]
+    return [helper.make_opsetid("", opset), *others]
+
+
+def _function(function: GraphFunction, opset: int) -> Any:
+    from onnx import helper
+
+    nodes, imports = [_node(node) for node in function.nodes], _imports(opset, function.nodes)
+    made = helper.make_function(DOMAIN, function.name, function.inputs, [function.output], nodes, imports)
+    made.doc_string = function.doc
+    return made
+
+
 def _info(value: Value, *, shape: bool = True) -> Any:
     from onnx import TensorProto, helper
 
@@ -62,9 +84,9 @@ def build(graph: GraphBuilder, version: str) -> Any:
     size = sum(array.size * min(array.itemsize, 4 if array.dtype.kind == "f" else 8) for array in graph.constants.values())
     if size > LARGEST:
         raise ExportError(f"the model's constants take {size / 2**30:.1f} GB; an ONNX file holds at most 2 GB")
-    domains = sorted({node.domain for node in graph.nodes} - {"", "ai.onnx"})
-    imports = [helper.make_opsetid("", graph.opset)]
-    imports += [helper.make_opsetid(domain, _DOMAIN_VERSIONS.get(domain, 1)) for domain in domains]
+    inside = [node for function in graph.functions.values() for node in function.nodes]
+    imports = _imports(graph.opset, [*graph.nodes, *inside])
+    oldest = _OLDEST_IR_WITH_FUNCTIONS if graph.functions else 0
     body = helper.make_graph(
         [_node(node) for node in graph.nodes],
         "convlayers",
@@ -74,7 +96,8 @@ def build(graph: GraphBuilder, version: str) -> Any:
     return helper.make_model(
         body,
         opset_imports=imports,
-        ir_version=helper.find_min_ir_version_for(imports[:1]),
+        functions=[_function(function, graph.opset) for function in graph.functions.values()],
+        ir_version=max(helper.find_min_ir_version_for(imports[:1]), oldest),
         producer_name="convlayers",
         producer_version=version,
     )
