@@ -17,7 +17,7 @@ from .registry import available_layers, create_layer, register_layer
 if TYPE_CHECKING:
     from . import datasets, models, testing, trainer
     from .layers import *
-    from .onnx import export_onnx, import_onnx, quantize_onnx, verify_onnx
+    from .onnx import Preprocessing, export_onnx, import_onnx, quantize_onnx, verify_onnx
     from .trainer import SGD, Adam, AdamW, Checkpoint, RMSprop, Trainer, losses
 
 _LAZY = {
@@ -25,6 +25,7 @@ _LAZY = {
     "quantize_onnx": "onnx",
     "import_onnx": "onnx",
     "verify_onnx": "onnx",
+    "Preprocessing": "onnx",
     "Trainer": "trainer",
     "SGD": "trainer",
     "Adam": "trainer",

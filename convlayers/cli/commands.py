@@ -18,12 +18,13 @@ def evaluate(args: argparse.Namespace) -> None:
 
 
 def export(args: argparse.Namespace) -> None:
-    """Write a saved model as ONNX, with the labels and the preprocessing that it was saved with."""
+    """Write a saved model as ONNX, with its labels; it takes raw pixels where its training data were such."""
     from ..onnx import export_onnx
-    from .scoring import load_model
+    from .scoring import load_model, raw_pixels
 
+    model = load_model(args.model)
     options = {name: getattr(args, name) for name in ("certificate", "fold_batchnorm", "dynamic_image")}
-    print(export_onnx(load_model(args.model), args.target, args.opset, **options))
+    print(export_onnx(model, args.target, args.opset, preprocessing=raw_pixels(model), **options))
 
 
 def quantize(args: argparse.Namespace) -> None:

@@ -124,6 +124,8 @@ def _export(commands: argparse._SubParsersAction) -> None:
     export.add_argument("model", metavar="SAVED", help="a model that train --save or Model.save wrote, or an .onnx file")
     export.add_argument("target", metavar="MODEL.onnx", help="the file to write")
     export.add_argument("--opset", type=count, default=17, metavar="N", help="version of ONNX's operators (default 17)")
+    export.add_argument("--fold-batchnorm", action="store_true", help="take batch normalization into the weights before it")
+    export.add_argument("--dynamic-image", action="store_true", help="leave the images' height and width open")
     export.add_argument(
         "--certificate", action="store_true", help="write MODEL.verify.json too: what was checked, with what result"
     )

@@ -63,16 +63,53 @@ def open_predictor(path: str, data: Dataset) -> Predictor:
         predictor: Any = Trainer(model)
         shape, metadata = model.input_shape, model.metadata
     else:
-        from ..onnx import OnnxModel
-
-        predictor = OnnxModel(path)
-        shape, metadata = predictor.input_shape, predictor.metadata
-    if shape != data.input_shape:
+        predictor, shape, metadata = _open_file(path, data)
+    sizes = zip(shape, data.input_shape, strict=False)
+    if len(shape) != len(data.input_shape) or any(wanted not in (None, size) for wanted, size in sizes):
         raise ShapeError(f"{path} takes samples of shape {shape}; {data.name} has {data.input_shape}")
     labels = metadata.get("labels")
     if isinstance(labels, list) and labels[: data.classes] != data.labels:
         raise DataError(f"{path} tells {_few(labels)} apart; {data.name} has {_few(data.labels)}")
     return predictor
+
+
+def _open_file(path: str, data: Dataset) -> tuple[Predictor, Any, dict[str, Any]]:
+    """An ONNX file, the shape `(C, H, W)` of its samples, where None is any size, and its metadata."""
+    from ..onnx import OnnxModel
+
+    file = OnnxModel(path)
+    given = file.metadata.get("preprocessing")
+    if not isinstance(given, dict) or given.get("input") != "uint8":
+        return file, file.input_shape, file.metadata
+    last = given.get("layout") == "NHWC" and len(file.input_shape) == 3
+    shape = (file.input_shape[2], *file.input_shape[:2]) if last else file.input_shape
+    return _FromPixels(path, file, data, last), shape, file.metadata
+
+
+class _FromPixels:
+    """A file that takes raw pixels, fed with a data set's samples turned back into those."""
+
+    def __init__(self, path: str, file: Predictor, data: Dataset, channels_last: bool) -> None:
+        self._path, self._file, self._data, self._channels_last = path, file, data, channels_last
+
+    def predict(self, x: np.ndarray) -> Any:
+        scale = self._data.preprocessing["scale"]
+        pixels = np.rint(x / np.float32(scale))
+        if pixels.min() < 0 or pixels.max() > 255 or not np.allclose(pixels * scale, x, atol=1e-3 * scale):
+            raise DataError(f"{self._path} takes raw pixels, whole numbers from 0 to 255; {self._data.name} holds others")
+        return self._file.predict(pixels.transpose(0, 2, 3, 1) if self._channels_last else pixels)
+
+
+def raw_pixels(model: Model) -> Any:
+    """The preprocessing to build into the model's file: images that their data set scaled come in as raw pixels, as an image
+    file's array has them. For other samples None, the model's metadata alone."""
+    given = model.metadata.get("preprocessing")
+    scale = given.get("scale") if isinstance(given, dict) and given.get("layout") == "NCHW" else None
+    if not isinstance(scale, float) or scale == 1 or len(model.input_shape) != 3:
+        return None
+    from ..onnx import Preprocessing
+
+    return Preprocessing(scale=scale)
 
 
 def _few(labels: list[str]) -> str:

@@ -12,7 +12,7 @@ from ..kernels import get_num_threads, using
 from ..layer import has_to_onnx
 from ..model import Model
 from .architectures import create, default_name
-from .scoring import score
+from .scoring import open_predictor, raw_pixels, score
 
 if TYPE_CHECKING:
     from ..trainer import Trainer
@@ -137,7 +137,7 @@ def _write(model: Model, data: datasets.Dataset, args: argparse.Namespace) -> No
         model.save(args.save)
         print(f"saved {os.path.realpath(args.save)}")
     if args.export:
-        from ..onnx import OnnxModel, export_onnx
+        from ..onnx import export_onnx
 
-        print(export_onnx(model, args.export))
-        print(f"exported {os.path.realpath(args.export)}: {score(OnnxModel(args.export), data)} in onnxruntime")
+        print(export_onnx(model, args.export, preprocessing=raw_pixels(model)))
+        print(f"exported {os.path.realpath(args.export)}: {score(open_predictor(args.export, data), data)} in onnxruntime")

@@ -2,6 +2,7 @@
 
 from .export import export_onnx
 from .imports import available_handlers, handler, import_onnx
+from .preprocessing import Preprocessing
 from .quantization_report import QuantizationReport
 from .quantize import quantize_onnx
 from .report import OnnxReport
@@ -11,6 +12,7 @@ from .verify import verify_onnx
 __all__ = [
     "OnnxModel",
     "OnnxReport",
+    "Preprocessing",
     "QuantizationReport",
     "available_handlers",
     "export_onnx",

@@ -59,10 +59,8 @@ def order(batch: int) -> np.ndarray:
     return np.resize(_ORDER, batch)
 
 
-def draw(
-    seed: int, batch: int, shapes: list[Shape], pixels: tuple[int, ...] = (), samples: int | None = SAMPLES
-) -> list[np.ndarray]:
-    """One array `(batch, *shape)` for each input: float32, or uint8 for those whose numbers are in `pixels`.
+def draw(seed: int, batch: int, shapes: list[Shape], pixels: bool = False, samples: int | None = SAMPLES) -> list[np.ndarray]:
+    """One array `(batch, *shape)` for each input: float32, or uint8 for `pixels`.
 
     `samples=None` draws every sample of the batch by itself.
     """
@@ -71,7 +69,7 @@ def draw(
     for number, shape in enumerate(shapes):
         # Whole bits scaled by a power of two, the part of NumPy's generators that does not change between its versions.
         uniform = generator(seed, "onnx input", number, count).random((count, *shape), np.float32)[rows]
-        result.append((uniform * 256).astype(np.uint8) if number in pixels else uniform * np.float32(2) - np.float32(1))
+        result.append((uniform * 256).astype(np.uint8) if pixels else uniform * np.float32(2) - np.float32(1))
     return result
 
 

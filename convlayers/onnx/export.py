@@ -14,6 +14,7 @@ from . import record
 from .compare import BATCHES, SAMPLES, as_given
 from .folding import folded
 from .graph import GraphBuilder
+from .preprocessing import Preprocessing
 from .proof import SEED, Draft, Proof, prove
 from .proto import as_written, build, check, compare_shapes, declare, sketch, write, write_properties
 from .report import OnnxReport, make_report
@@ -40,7 +41,8 @@ def export_onnx(
     several), outputs `output` alike, and parameters as in `model.parameters()`; those of a shared layer are there once. The
     export is that of inference: dropout is the identity. `opset` goes from 13 to the newest that the installed onnxruntime
     runs. `labels` (a list, one for each output of a classifier) and `preprocessing` are JSON values for the file's metadata,
-    by default `model.metadata["labels"]` and `["preprocessing"]`. With `certificate`, `model.verify.json` appears beside
+    by default `model.metadata["labels"]` and `["preprocessing"]`; a `cl.Preprocessing` is built into the graph, which then
+    takes raw pixels. With `certificate`, `model.verify.json` appears beside
     `model.onnx`: digest, versions, what was compared and with what result (`docs/onnx.md`); both files or neither.
     `fold_batchnorm` takes batch normalization into the weights of the convolution, transposed convolution or dense layer
     before it where nobody else reads the value in between; the judge is still the model as it is. `dynamic_image` leaves the
@@ -59,12 +61,17 @@ def export_onnx(
     from .. import __version__
 
     _check_model(model)
+    pixels = preprocessing if isinstance(preprocessing, Preprocessing) else None
+    if pixels:
+        preprocessing, labels = pixels.describe(), pixels.labels if labels is None else labels
     metadata = {"convlayers_version": __version__, **_metadata(model, labels, preprocessing)}
     check_opset(opset)
     check_target(path)
-    models = [model, *(resized_models(model) if dynamic_image else [])]
+    sizes = [model, *(resized_models(model) if dynamic_image else [])]
+    models = [pixels.around(each) if pixels else each for each in sizes]
     written = [folded(each) if fold_batchnorm else each for each in models]
-    draft = _drafted(model, written, opset, __version__)
+    graph = GraphBuilder(written[0], opset, written[1:], pixels=pixels is not None)
+    draft = _drafted(models[0], written[0], graph, __version__)
     beside = certificates.path_of(path) if certificate else None
     with writing(path, *([beside] if beside else [])) as [file, *second]:
         write(file, draft.proto, draft.graph.constants)
@@ -91,10 +98,9 @@ def export_onnx(
     )
 
 
-def _drafted(model: Model, written: list[Model], opset: int, version: str) -> Draft:
-    """The graph of `written`, a model and the same at other sizes, which onnx has passed without the weights' values."""
-    graph = GraphBuilder(written[0], opset, written[1:])
-    draft = Draft(model, written[0], graph, build(graph, version))
+def _drafted(model: Model, written: Model, graph: GraphBuilder, version: str) -> Draft:
+    """The graph of `written`, which onnx has passed without the weights' values."""
+    draft = Draft(model, written, graph, build(graph, version))
     compare_shapes(sketch(draft.proto, graph), graph)
     declare(draft.proto, graph)
     try:
@@ -113,6 +119,7 @@ def _record(draft: Draft, proof: Proof) -> record.Record:
         inputs=draft.inputs,
         outputs={name: record.expect(array) for name, array in proof.expected.items()},
         constants={name: record.fingerprint(as_written(array)) for name, array in draft.graph.constants.items()},
+        pixels=draft.pixels,
     )
 
 

@@ -22,13 +22,15 @@ from .sizes import open_axes
 
 class Value(NamedTuple):
     """An input, an output, or what the layer called `step` computes; the shape is without the batch axis. `axes` is what the
-    file says of each axis: its size, its symbol, or None for one that depends on others. `place` is for messages."""
+    file says of each axis: its size, its symbol, or None for one that depends on others. `place` is for messages. `pixels`
+    marks an input of uint8; all else is float32."""
 
     name: str
     shape: Shape
     axes: tuple[int | str | None, ...]
     place: str
     step: str = ""
+    pixels: bool = False
 
 
 def _numbered(name: str, count: int) -> list[str]:
@@ -40,10 +42,11 @@ class GraphBuilder(NodeWriter):
     values.
 
     `layers` holds one value a step of the model, in its order. With `resized`, the model at other sizes, the axes whose sizes
-    differ between these stay open. Raises `ExportError` with the layer's name for whatever a layer gets wrong.
+    differ between these stay open; with `pixels`, the inputs are uint8. Raises `ExportError` with the layer's name for
+    whatever a layer gets wrong.
     """
 
-    def __init__(self, model: Model, opset: int, resized: Sequence[Model] = ()) -> None:
+    def __init__(self, model: Model, opset: int, resized: Sequence[Model] = (), pixels: bool = False) -> None:
         names, arrays = list(model.input_names), {**model.parameters(), **model.buffers()}
         shapes = dict(zip(names, model.input_shapes, strict=True))
         super().__init__(opset, bool(resized), "", shapes, set(arrays))
@@ -52,7 +55,7 @@ class GraphBuilder(NodeWriter):
         self._array_names = {id(array): name for name, array in reversed(arrays.items())}
         outputs = [self._fresh(name) for name in _numbered("output", len(model.outputs))]
         axes = open_axes(model, resized)
-        self.inputs = [Value(n, s, axes[n], n) for n, s in zip(names, model.input_shapes, strict=True)]
+        self.inputs = [Value(n, s, axes[n], n, pixels=pixels) for n, s in zip(names, model.input_shapes, strict=True)]
         self.layers: list[Value] = []
         for step in model.steps:
             value = Value(step.name, model.value_shapes[step.target], axes[step.name], step.place, step.name)

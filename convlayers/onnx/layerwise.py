@@ -85,7 +85,7 @@ def first_changed(certificate: Certificate, passed: Record, proto: Any) -> str |
     del proto.graph.output[:]
     layers = certificate.layers.items()
     proto.graph.output.extend(helper.make_empty_tensor_value_info(values.value) for _, values in layers)
-    feeds = dict(zip(passed.inputs, draw(passed.seed, SAMPLES, list(passed.inputs.values())), strict=True))
+    feeds = dict(zip(passed.inputs, draw(passed.seed, SAMPLES, list(passed.inputs.values()), passed.pixels), strict=True))
     try:
         session = open_session(proto.SerializeToString(), _PLACE, as_written=True)
         actual = run(session, feeds, _PLACE)

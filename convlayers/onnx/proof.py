@@ -46,6 +46,11 @@ class Draft(NamedTuple):
         return dict(zip(names, self.model.input_shapes, strict=True))
 
     @property
+    def pixels(self) -> bool:
+        """Whether the inputs are uint8."""
+        return any(value.pixels for value in self.graph.inputs)
+
+    @property
     def outputs(self) -> dict[str, Shape]:
         """The file's outputs and the shapes of their samples, at the model's size."""
         shapes = [self.model.value_shapes[output] for output in self.model.outputs]
@@ -53,7 +58,7 @@ class Draft(NamedTuple):
 
     def drawn(self, batch: int) -> list[np.ndarray]:
         """The inputs of a batch."""
-        return draw(SEED, batch, list(self.inputs.values()))
+        return draw(SEED, batch, list(self.inputs.values()), self.pixels)
 
     def compare_layers(self, batch: int) -> dict[str, float]:
         """The largest error after each layer on a batch; `ExportMismatchError` names the first one above its bound."""
@@ -84,7 +89,7 @@ def prove(draft: Draft, path: str) -> Proof:
     """
     try:
         session = open_session(path, _PLACE)
-        actual, seconds = run_batches(session, SEED, BATCHES, draft.inputs, draft.outputs, _PLACE)
+        actual, seconds = run_batches(session, SEED, BATCHES, draft.inputs, draft.outputs, _PLACE, pixels=draft.pixels)
     except ExportMismatchError:
         _blame(draft)
         raise

@@ -70,7 +70,8 @@ def _function(function: GraphFunction, opset: int) -> Any:
 def _info(value: Value, *, shape: bool = True) -> Any:
     from onnx import TensorProto, helper
 
-    return helper.make_tensor_value_info(value.name, TensorProto.FLOAT, ["N", *value.axes] if shape else None)
+    kind = TensorProto.UINT8 if value.pixels else TensorProto.FLOAT
+    return helper.make_tensor_value_info(value.name, kind, ["N", *value.axes] if shape else None)
 
 
 def build(graph: GraphBuilder, version: str) -> Any:

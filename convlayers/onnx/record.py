@@ -44,6 +44,7 @@ class Record(NamedTuple):
     inputs: dict[str, Shape]
     outputs: dict[str, Expected]
     constants: dict[str, str]
+    pixels: bool = False  # whether the inputs are uint8
     samples: int | None = SAMPLES  # that are drawn for a batch; None is all of it
 
 
@@ -116,6 +117,7 @@ def read(text: str, place: str) -> Record:
         if not 0 < limit < 1 or not inputs or not outputs:
             raise ValueError("it says nothing to compare")
         samples = SAMPLES if entry["version"] == _VERSION else None
-        return Record(int(entry["seed"]), batches, limit, inputs, outputs, dict(entry["constants"]), samples)
+        seed, pixels = int(entry["seed"]), bool(entry.get("pixels", False))
+        return Record(seed, batches, limit, inputs, outputs, dict(entry["constants"]), pixels, samples)
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError, RecursionError) as error:
         raise FileFormatError(f"{place}: its verification record is damaged ({type(error).__name__}: {error})") from error

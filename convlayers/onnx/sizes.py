@@ -52,9 +52,10 @@ def open_axes(model: Model, resized: Sequence[Model]) -> dict[str, tuple[int | s
         axes[name] = tuple(None if d else size for d, size in zip(differs, shape, strict=True))
     sizes: list[Shape] = []
     for name, shape in zip(model.input_names, model.input_shapes, strict=True):
-        if None in axes[name]:
-            sizes += [shape[1:]] if shape[1:] not in sizes else []
-            number = sizes.index(shape[1:])
-            behind = (symbol + (f"_{number + 1}" if number else "") for symbol in _SYMBOLS[len(shape) - 1])
-            axes[name] = (shape[0], *behind)
+        size = tuple(n for n, axis in zip(shape, axes[name], strict=True) if axis is None)
+        if size:
+            sizes += [size] if size not in sizes else []
+            behind = f"_{sizes.index(size) + 1}" if sizes.index(size) else ""
+            symbols = iter(_SYMBOLS[len(size)])
+            axes[name] = tuple(next(symbols) + behind if axis is None else axis for axis in axes[name])
     return axes

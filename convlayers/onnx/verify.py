@@ -66,7 +66,7 @@ def _against_record(passed: record.Record, data: bytes, proto: Any, place: str) 
         if constants.get(name) != passed.constants.get(name):
             raise ExportMismatchError(f'{place}: "{name}" is not what was exported; it was changed since')
     shapes = {name: expected.shape for name, expected in passed.outputs.items()}
-    session, drawn = open_session(data, place), {"samples": passed.samples}
+    session, drawn = open_session(data, place), {"pixels": passed.pixels, "samples": passed.samples}
     actual, seconds = run_batches(session, passed.seed, passed.batches, passed.inputs, shapes, place, **drawn)
     errors = {name: relative_error(record.kept(actual[name]), e.values, e.scale) for name, e in passed.outputs.items()}
     _judge(errors, passed.bound, place, "the outputs recorded at its export")
