@@ -165,3 +165,13 @@ def run_batches(
                 )
             parts[name].append(results[name])
     return {name: np.concatenate(arrays) for name, arrays in parts.items()}, seconds
+
+
+def judge(errors: dict[str, float], limit: float, place: str, against: str) -> None:
+    """Raise `ExportMismatchError` for an output whose error is over `limit`; `against` says what it was compared with."""
+    for name, error in errors.items():
+        if not error <= limit:
+            raise ExportMismatchError(
+                f'{place}: output "{name}" of onnxruntime differs from {against} by {error:.2g} of its largest value; '
+                f"rounding explains {limit:.2g}"
+            )

@@ -11,7 +11,8 @@ from .compare import scale_of
 from .runtime import OnnxModel
 
 BATCH = 16
-_TURNS = 9
+# Of the stop-watch: so many turns, fewer where they take long.
+_TURNS, _FEWEST, _SECONDS = 9, 3, 2.0
 
 Feeds = list[dict[str, np.ndarray]]
 
@@ -70,7 +71,10 @@ def _outputs(model: OnnxModel, feeds: Feeds) -> list[np.ndarray]:
 def _seconds_in_turns(models: list[OnnxModel], batch: dict[str, np.ndarray]) -> list[float]:
     """Median seconds of each model on a batch, one model after the other, so that a busy machine is slow for all."""
     seconds: list[list[float]] = [[] for _ in models]
-    for _ in range(_TURNS):
+    begun = perf_counter()
+    for turn in range(_TURNS):
+        if turn >= _FEWEST and perf_counter() - begun > _SECONDS:
+            break
         for model, times in zip(models, seconds, strict=True):
             start = perf_counter()
             model.run(batch)

@@ -8,14 +8,14 @@ from typing import Any
 from ..errors import ConfigError, DataError, ExportError
 from ..files import check_target, write_whole
 from .evaluation import BATCH, Evaluation, Feeds, check_finite, samples_in
+from .foreign import against_reference
 from .int8 import in_int8, is_quantized, weighted_nodes
 from .proto import check, read
 from .quantization_report import QuantizationReport
 from .quantizer import quantized
 from .record import KEY
-from .report import make_report
+from .report import make_report, sizes
 from .runtime import OnnxModel
-from .verify import against_reference
 
 # Below so many samples the ranges of the values are left to chance.
 LEAST_SAMPLES = 16
@@ -82,7 +82,7 @@ def quantize_onnx(
         samples=samples_in(feeds),
         weighted=len(weighted_nodes(made)),
         quantized=in_int8(made),
-        check=make_report(place, written, made, **found),
+        check=make_report(place, made, **sizes(written, made), **found),
         **costs,
     )
     _judge(report, max_drop)

@@ -1,5 +1,6 @@
 """What a check of an ONNX file found."""
 
+import math
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -56,3 +57,8 @@ def make_report(path: object, proto: Any, **found: Any) -> OnnxReport:
         nodes=len(proto.graph.node),
         **found,
     )
+
+
+def sizes(data: bytes, proto: Any) -> dict[str, int]:
+    """What a report says of the size of a file that was read."""
+    return {"bytes": len(data), "parameters": sum(math.prod(tensor.dims) for tensor in proto.graph.initializer)}

@@ -1,28 +1,18 @@
 """The check of an export, repeated on a file anywhere."""
 
 import hashlib
-import math
-from collections.abc import Callable
 from os import PathLike, fspath
-from time import perf_counter
 from typing import Any
 
-import numpy as np
-
-from ..errors import ExportError, ExportMismatchError, FileFormatError
-from ..randomness import generator
-from ..tolerance import largest_error, tolerance
+from ..errors import ExportMismatchError, FileFormatError
 from . import certificate as certificates
 from . import record
-from .compare import BATCHES, relative_error, run_batches, scale_of
-from .int8 import has_integer_operators, is_quantized, steps_apart
+from .compare import judge, relative_error, run_batches
+from .foreign import against_reference
 from .layerwise import first_changed
 from .proto import read
-from .report import OnnxReport, make_report
-from .session import InputSpec, inputs_of, one_line, open_session, run, tensors
-
-_SEED = 0
-Evaluate = Callable[[dict[str, np.ndarray]], list[np.ndarray]]
+from .report import OnnxReport, make_report, sizes
+from .session import open_session
 
 
 def verify_onnx(path: str | PathLike[str]) -> OnnxReport:
@@ -56,8 +46,7 @@ def verify_onnx(path: str | PathLike[str]) -> OnnxReport:
         found = against_reference(data, proto, place)
     if certificate:
         found |= _certified(certificate, data, found, place)
-    sizes = {"bytes": len(data), "parameters": sum(math.prod(tensor.dims) for tensor in proto.graph.initializer)}
-    return make_report(place, proto, **sizes, **found)
+    return make_report(place, proto, **sizes(data, proto), **found)
 
 
 def _against_record(passed: record.Record, data: bytes, proto: Any, place: str) -> dict[str, Any]:
@@ -69,7 +58,7 @@ def _against_record(passed: record.Record, data: bytes, proto: Any, place: str) 
     session, drawn = open_session(data, place), {"pixels": passed.pixels, "samples": passed.samples}
     actual, seconds = run_batches(session, passed.seed, passed.batches, passed.inputs, shapes, place, **drawn)
     errors = {name: relative_error(record.kept(actual[name]), e.values, e.scale) for name, e in passed.outputs.items()}
-    _judge(errors, passed.bound, place, "the outputs recorded at its export")
+    judge(errors, passed.bound, place, "the outputs recorded at its export")
     return {
         "batches": passed.batches,
         "judge": "the outputs recorded at its export",
@@ -99,68 +88,3 @@ def _certified(certificate: certificates.Certificate, data: bytes, found: dict[s
     then = {name: certificate.versions.get(name, "none") for name in here}
     differences = [f"{name} {here[name]} here, {then[name]} at the export" for name in here if here[name] != then[name]]
     return {"certificate": str(beside), "differences": tuple(differences)}
-
-
-def _judge(errors: dict[str, float], limit: float, place: str, judge: str) -> None:
-    for name, error in errors.items():
-        if not error <= limit:
-            raise ExportMismatchError(
-                f'{place}: output "{name}" of onnxruntime differs from {judge} by {error:.2g} of its largest value; '
-                f"rounding explains {limit:.2g}"
-            )
-
-
-def against_reference(data: bytes, proto: Any, place: str) -> dict[str, Any]:
-    """onnxruntime against another way to compute the file, batch by batch: what a report says of it."""
-    session = open_session(data, place)
-    specs = inputs_of(session, place)
-    fixed = next((spec.batch for spec in specs if spec.batch is not None), None)
-    batches = BATCHES if fixed is None else (fixed,)
-    names = [output.name for output in session.get_outputs()]
-    judge, evaluate = _reference(data, proto, names, place)
-    seconds = 0.0
-    errors, scales = dict.fromkeys(names, 0.0), dict.fromkeys(names, math.inf)
-    for batch in batches:
-        feeds = {spec.name: _drawn(spec, number, batch) for number, spec in enumerate(specs)}
-        begun = perf_counter()
-        actual = run(session, feeds, place)
-        seconds += perf_counter() - begun
-        for name, a, e in zip(names, actual, evaluate(feeds), strict=True):
-            errors[name] = max(errors[name], largest_error(a, e))
-            scales[name] = min(scales[name], max(1.0, scale_of(e)))
-    steps = steps_apart(proto)
-    limit = tolerance(np.float32, _length(proto)) + max(steps[name] / scales[name] for name in names)
-    _judge(errors, limit, place, judge)
-    return {"batches": batches, "judge": judge, "errors": errors, "tolerance": limit, "seconds": seconds}
-
-
-def _reference(data: bytes, proto: Any, names: list[str], place: str) -> tuple[str, Evaluate]:
-    """What to compare a file with, in words and as a function."""
-    if is_quantized(proto) and not has_integer_operators(proto):
-        # Fused, the operators and the steps around them are computed in integers; apart, each one in float.
-        session = open_session(data, place, as_written=True)
-        return "its operators run one by one in float", lambda feeds: run(session, feeds, place)
-    return "onnx's reference evaluator", lambda feeds: _evaluated(proto, feeds, names, place)
-
-
-def _drawn(spec: InputSpec, number: int, batch: int) -> np.ndarray:
-    uniform = generator(_SEED, "onnx foreign input", number, batch).random((batch, *spec.shape))
-    # 0 and 1 are valid whatever an integer means: an index, a flag, a pixel.
-    return (uniform * 2 - 1 if spec.dtype.kind == "f" else uniform >= 0.5).astype(spec.dtype)
-
-
-def _evaluated(proto: Any, feeds: dict[str, np.ndarray], names: list[str], place: str) -> list[np.ndarray]:
-    from onnx.reference import ReferenceEvaluator
-
-    try:
-        with np.errstate(all="ignore"):
-            results: Any = ReferenceEvaluator(proto).run(None, feeds)
-    except Exception as error:  # whatever an operator raises, or RuntimeError for one that it does not know
-        raise ExportError(f"{place}: onnx's reference evaluator cannot run it: {one_line(error)}") from error
-    return tensors(results, names, place)
-
-
-def _length(proto: Any) -> int:
-    """The products of all sums behind one output: each weight's axes but its shortest end, and one for each node."""
-    weights = [tensor.dims for tensor in proto.graph.initializer if len(tensor.dims) > 1 and min(tensor.dims) > 0]
-    return len(proto.graph.node) + sum(math.prod(dims) // min(dims[0], dims[-1]) for dims in weights)
