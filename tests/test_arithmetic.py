@@ -9,8 +9,8 @@ from exports import around, run
 
 import convlayers as cl
 from convlayers import functional
-from convlayers.errors import ArrayTypeError, ConfigError, ShapeError
-from convlayers.randomness import generator
+from convlayers.errors import ArrayTypeError, ConfigError, FileFormatError, ShapeError
+from convlayers.randomness import NoDraws, generator
 from convlayers.testing.machine import same_bits
 
 INF, NAN = math.inf, math.nan
@@ -183,6 +183,12 @@ def test_a_buffer_is_saved_and_not_trained(tmp_path):
     np.testing.assert_array_equal(run(tmp_path / "m.onnx", images)[0], expected)
     (tensor,) = [t for t in onnx.load(tmp_path / "m.onnx").graph.initializer if t.name == "mean.value"]
     assert list(tensor.dims) == [3, 1, 1]
+
+
+@pytest.mark.parametrize("trainable", [True, False])
+def test_a_file_cannot_ask_for_more_than_it_holds(trainable):
+    with pytest.raises(FileFormatError, match=r"asks for weights of shape \(1000000, 1000000\), more than the file holds"):
+        cl.Parameter([10**6, 10**6], trainable).build((3,), NoDraws(50))
 
 
 def test_operators_are_aligned_behind_the_batch(tmp_path):

@@ -6,6 +6,7 @@ import numpy as np
 
 from .. import functional
 from ..layer import Layer, OnnxGraph, Shape
+from ..randomness import NoDraws
 from ._checks import integers, switch
 
 
@@ -30,8 +31,10 @@ class Parameter(Layer):
         return (self.params if self.trainable else self.buffers)["value"]
 
     def build(self, input_shape: Shape, rng: np.random.Generator) -> Shape:
-        (self.params if self.trainable else self.buffers)["value"] = np.zeros(self.shape, np.float32)
-        return tuple(self.shape)
+        shape = tuple(map(int, self.shape))
+        zeros = rng.zeros if isinstance(rng, NoDraws) else np.zeros  # those of a file are counted before memory is taken
+        (self.params if self.trainable else self.buffers)["value"] = zeros(shape, np.float32)
+        return shape
 
     def forward(self, x, *, training):
         return functional.repeat(self._value(), len(x), x.dtype), x.shape
