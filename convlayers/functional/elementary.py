@@ -21,7 +21,7 @@ from ._arrays import threads_for
 
 _ERF_WORK = 16
 # Below, 1 - 2 P loses digits; so many terms of the series are enough up to there.
-_NEAR, _TERMS = 0.5, 13
+_NEAR, _TERMS = 1.0, 20
 
 
 class Elementary(NamedTuple):
