@@ -2,6 +2,8 @@
 
 from typing import Any
 
+import numpy as np
+
 from ....layers.resize import Resize
 from ....layers.upsample import Upsample
 from ..handlers import handler
@@ -94,7 +96,7 @@ def upsample_7(op: Op) -> Tensor:
     scales = op.attributes.get("scales")
     if scales is None:
         scales = [1.0, 1.0, op.get_float("height_scale", 1.0), op.get_float("width_scale", 1.0)]
-    return _old(op, [float(s) for s in scales])
+    return _old(op, [float(np.float32(s)) for s in scales])
 
 
 @handler("Upsample", since=9)
