@@ -10,7 +10,6 @@ from ...errors import ConvlayersError, OnnxImportError
 from ...layer import Layer, Node, Shape, build_layer, infer_shape
 from ...layers.reshape import Identity
 from ...model import Input, Model
-from ...model.graph import snake_case
 from ...randomness import NoDraws
 from ...shapes import features
 from . import handlers, inlining
@@ -93,7 +92,7 @@ class Importer:
                     self.values[name] = value
 
     def _operator(self, node: Any, number: int, inputs: list[Value | None]) -> Sequence[Value | None]:
-        name = self._name(node, number)
+        name = self._name(node, number, inputs)
         try:
             return self._read(node, name, inputs)
         except RefusalError as refusal:
@@ -107,13 +106,17 @@ class Importer:
         self.problems.append((_operator_name(node), node.name or name, reason))
         return [None] * len(node.output)
 
-    def _name(self, node: Any, number: int) -> str:
-        """The operator's own name without `/Conv` behind it, else that of its output, else what it does."""
+    def _name(self, node: Any, number: int, inputs: Sequence[Value | None]) -> str:
+        """What its `NAME.weight` is called, as PyTorch and this package write it; else its own name without `/Conv` behind it,
+        else that of its output."""
+        for value in inputs:
+            if isinstance(value, Constant) and value.trained and value.name.endswith(".weight"):
+                return self.tidy(value.name.removesuffix(".weight")) or f"node_{number}"
         given = self.tidy(node.name)
         for ending in (f"/{node.op_type}", f"_{node.op_type}"):
             given = given.removesuffix(ending)
         output = self.tidy(next((name for name in node.output if name), ""))
-        return given or output or snake_case(node.op_type) or f"node_{number}"
+        return given or output or f"node_{number}"
 
     def _read(self, node: Any, name: str, inputs: list[Value | None]) -> Sequence[Value | None]:
         domain = "" if node.domain == "ai.onnx" else node.domain
