@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 
 import convlayers as cl
@@ -174,6 +175,18 @@ def test_floats_are_exported_as_they_are(run, refused, train, toy_arrays, tmp_pa
     assert "m.onnx takes raw pixels, whole numbers from 0 to 255; floats.npz holds others" in refused(
         1, "evaluate", "m.onnx", "floats.npz"
     )
+
+
+def test_export_s_options(run, refused, tmp_path):
+    cl.models.resnet20((3, 8, 8)).save("r.st")
+    code, out, _ = run("export", "r.st", "r.onnx", "--fold-batchnorm", "--dynamic-image", "--certificate")
+    assert (code, "r.verify.json" in out) == (0, True)
+    written = onnx.load("r.onnx").graph
+    assert "BatchNormalization" not in [node.op_type for node in written.node]
+    assert [d.dim_param for d in written.input[0].type.tensor_type.shape.dim][2:] == ["height", "width"]
+    assert "Certificate: r.verify.json." in run("verify", "r.onnx")[1]
+    (tmp_path / "r.verify.json").write_text("{")
+    assert "r.verify.json is not a whole certificate" in refused(1, "verify", "r.onnx")
 
 
 @pytest.mark.parametrize("optimizer", ["adam", "adamw", "rmsprop", "sgd"])

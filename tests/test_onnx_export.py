@@ -13,6 +13,7 @@ import convlayers as cl
 from convlayers.errors import ConfigError, ShapeError
 from convlayers.onnx import OnnxModel
 from convlayers.onnx.compare import lengths, relative_error
+from convlayers.onnx.graph import GraphBuilder
 from convlayers.onnx.session import newest_opset
 from convlayers.registry import layer_class
 from convlayers.tolerance import tolerance
@@ -26,13 +27,26 @@ EXAMPLES = [
 ]
 
 
-@pytest.mark.parametrize("opset", OPSETS)
+def written_as(model, opset):
+    """What the file of an opset depends on: the operators, with the version of each that the opset means."""
+    nodes = GraphBuilder(model, opset).nodes
+    versions = [onnx.defs.get_schema(node.op_type, opset, node.domain).since_version for node in nodes]
+    return [(node.op_type, version, repr(node.attributes)) for node, version in zip(nodes, versions, strict=True)]
+
+
 @pytest.mark.parametrize(("layer", "config", "shape"), EXAMPLES)
-def test_every_layer_exports_at_any_opset(layer, config, shape, opset, tmp_path):
-    report = cl.export_onnx(around(layer(**config), shape), tmp_path / "m.onnx", opset)
-    written = onnx.load(tmp_path / "m.onnx")
-    assert [entry.version for entry in written.opset_import] == [opset] == [report.opset]
-    assert written.ir_version == onnx.helper.find_min_ir_version_for(written.opset_import)
+def test_every_layer_exports_at_every_opset(layer, config, shape, tmp_path):
+    """Opsets that mean the same operators in the same versions are one: the first of them is exported, and the newest."""
+    model, before = around(layer(**config), shape), None
+    for opset in range(13, newest_opset() + 1):
+        operators = written_as(model, opset)
+        if operators == before and opset < newest_opset():
+            continue
+        before = operators
+        report = cl.export_onnx(model, tmp_path / "m.onnx", opset)
+        written = onnx.load(tmp_path / "m.onnx")
+        assert [entry.version for entry in written.opset_import] == [opset] == [report.opset]
+        assert written.ir_version == onnx.helper.find_min_ir_version_for(written.opset_import)
 
 
 def windows(rng, **more):
@@ -144,6 +158,23 @@ def test_dropout_is_the_identity(tmp_path):
     cl.export_onnx(model, tmp_path / "m.onnx")
     np.testing.assert_array_equal(run(tmp_path / "m.onnx", random(5, 50))[0], random(5, 50))
     assert [node.op_type for node in onnx.load(tmp_path / "m.onnx").graph.node] == ["Identity"]
+
+
+def test_a_model_in_the_middle_of_training_is_exported_for_inference(tmp_path):
+    layers = [cl.Conv2d(4, 3), cl.BatchNorm2d(), cl.ReLU(), cl.Dropout2d(0.5), cl.Flatten(), cl.Dropout(0.5), cl.Dense(3)]
+    model = cl.Sequential(layers, input_shape=(1, 6, 6), seed=1)
+    trainer = cl.Trainer(model, "mse", seed=1)
+    trainer.fit((random(32, 1, 6, 6) + 1, random(32, 3)), 2, 8, progress=False)
+    _, tape = model.forward(random(8, 1, 6, 6) + 1)
+    cl.export_onnx(model, tmp_path / "m.onnx")
+    x = random(5, 1, 6, 6)
+    (y,) = run(tmp_path / "m.onnx", x)
+    assert relative_error(y, model(x)) < 1e-5
+    assert relative_error(y, model.forward(x, training=True)[0]) > 0.1
+    nodes = onnx.load(tmp_path / "m.onnx").graph.node
+    assert [node.op_type for node in nodes] == ["Conv", "BatchNormalization", "Relu", "Identity", "Flatten", "Identity", "Gemm"]
+    assert "training_mode" not in [attribute.name for node in nodes for attribute in node.attribute]
+    model.backward(np.ones((8, 3), np.float32), tape)  # training goes on
 
 
 def test_layers_named_as_the_file_names_its_ends(tmp_path):
