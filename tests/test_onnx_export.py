@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+import tracemalloc
 
 import numpy as np
 import onnx
@@ -209,6 +210,21 @@ def test_metadata_that_does_not_fit(bad, tmp_path):
     with pytest.raises(ConfigError, match=next(iter(bad))):
         cl.export_onnx(chain(), tmp_path / "m.onnx", **bad)
     assert not list(tmp_path.iterdir())
+
+
+def test_weights_are_not_copied_on_their_way_into_the_file(tmp_path):
+    model = cl.Sequential([cl.Dense(1000)], input_shape=(4000,))
+    cl.export_onnx(chain(), tmp_path / "m.onnx")  # imports
+    tracemalloc.start()
+    try:
+        cl.export_onnx(model, tmp_path / "m.onnx", certificate=True)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    weight = model.parameters()["0.weight"]
+    assert peak < weight.nbytes / 4
+    (stored,) = [t for t in onnx.load(tmp_path / "m.onnx").graph.initializer if t.name == "0.weight"]
+    np.testing.assert_array_equal(onnx.numpy_helper.to_array(stored), weight)
 
 
 def test_same_bits_for_any_thread_count(tmp_path):
