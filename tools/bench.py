@@ -1,7 +1,7 @@
-"""Time training steps, inference, convolution and pooling beside PyTorch and onnxruntime; measure memory and import time.
+"""Time training steps, inference, convolution and pooling beside PyTorch and onnxruntime; measure memory, import and export.
 
     python tools/bench.py                           everything, as tables in Markdown
-    python tools/bench.py --only train              train, infer, conv, pool, memory or import
+    python tools/bench.py --only train              train, infer, conv, pool, memory, import or export
     python tools/bench.py --only infer --case vgg   the cases whose title holds this text
     python tools/bench.py --isa avx2                convlayers and PyTorch held to an instruction set
 
@@ -22,7 +22,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from benchlib.cases import CONVS, INFERS, PASSES, POOLS, TRAINS, Conv, Pool
 
@@ -139,13 +139,13 @@ def steps_over_inference(trained: dict[str, list[float]], inferred: dict[str, li
             print(f"| {title} | {times[0] * 1e3:.3g} | {times[0] / inferred[title][-1]:.2f} |")
 
 
-def fresh(given: dict[str, str], *arguments: str) -> float:
-    """The number that a process of its own prints."""
+def fresh(given: dict[str, str], *arguments: str) -> Any:
+    """The number, or the list of them, that a process of its own prints as JSON."""
     command = [sys.executable, *arguments]
     done = subprocess.run(command, cwd=Path(__file__).parent, env={**os.environ, **given}, capture_output=True, text=True)
     if done.returncode:
         raise SystemExit(f"{' '.join(arguments)} failed: {done.stderr.strip().splitlines()[-1]}")
-    return float(done.stdout)
+    return json.loads(done.stdout)
 
 
 def compared(title: str, unit: str, ours: float, torch: float | None) -> None:
@@ -171,6 +171,14 @@ def import_time(given: dict[str, str], with_torch: bool, times: int = 9) -> None
     compared("import, after NumPy's", "ms", medians[0], medians[1] if with_torch else None)
 
 
+def export(given: dict[str, str], models: tuple[str, ...] = ("resnet50", "vgg16"), turns: int = 5) -> None:
+    """What a verified export costs beside serialising the weights, and its memory beside the model's."""
+    print("\n| export | weights serialised, s | export, s | ratio | MB before | MB at most |\n|---|---:|---:|---:|---:|---:|")
+    for name in models:
+        write, whole, ratio, before, peak = fresh(given, "-m", "benchlib.export", name, str(turns))
+        print(f"| {name} | {write:.2f} | {whole:.2f} | **{ratio:.1f}** | {before:.0f} | {peak:.0f} |", flush=True)
+
+
 def machine() -> str:
     """The processor's name, as far as the system tells."""
     try:
@@ -182,7 +190,7 @@ def machine() -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--only", choices=(*TABLES, "memory", "import"))
+    parser.add_argument("--only", choices=(*TABLES, "memory", "import", "export"))
     parser.add_argument("--case", default="", metavar="TEXT", help="only the cases whose title holds this text")
     parser.add_argument("--isa", choices=tuple(TORCH_ISA))
     parser.add_argument("--threads", type=int, default=min(2, os.cpu_count() or 1))
@@ -206,6 +214,8 @@ def main() -> None:
         memory(given, with_torch)
     if args.only in (None, "import"):
         import_time(given, with_torch)
+    if args.only in (None, "export"):
+        export(given)
 
 
 if __name__ == "__main__":
