@@ -5,7 +5,7 @@ from os import PathLike, fspath
 from os.path import basename, getsize
 from typing import Any
 
-from ..errors import ArrayTypeError, ConfigError, ExportError, located
+from ..errors import ArrayTypeError, ConfigError, ExportError
 from ..files import check_target, writing
 from ..layer import has_to_onnx
 from ..model import Model
@@ -16,10 +16,11 @@ from .folding import folded
 from .graph import GraphBuilder
 from .preprocessing import Preprocessing
 from .proof import SEED, Draft, Proof, prove
-from .proto import as_written, build, check, compare_shapes, declare, sketch, write, write_properties
+from .proto import as_written, build, check, compare_shapes, declare, sketch
 from .report import OnnxReport, make_report
 from .session import check_opset
 from .sizes import resized_models
+from .stream import write, write_properties
 
 _JUDGE = "the model"
 
@@ -41,13 +42,15 @@ def export_onnx(
     several), outputs `output` alike, and parameters as in `model.parameters()`; those of a shared layer are there once. The
     export is that of inference: dropout is the identity. `opset` goes from 13 to the newest that the installed onnxruntime
     runs. `labels` (a list, one for each output of a classifier) and `preprocessing` are JSON values for the file's metadata,
-    by default `model.metadata["labels"]` and `["preprocessing"]`; a `cl.Preprocessing` is built into the graph, which then
-    takes raw pixels. With `certificate`, `model.verify.json` appears beside
-    `model.onnx`: digest, versions, what was compared and with what result (`docs/onnx.md`); both files or neither.
+    by default `model.metadata["labels"]` and `["preprocessing"]`.
+
+    A `cl.Preprocessing` is built into the graph, which then takes raw pixels. With `certificate`, `model.verify.json` appears
+    beside `model.onnx`: digest, versions, what was compared and with what result (`docs/onnx.md`); both files or neither.
     `fold_batchnorm` takes batch normalization into the weights of the convolution, transposed convolution or dense layer
     before it where nobody else reads the value in between; the judge is still the model as it is. `dynamic_image` leaves the
     image's size open, axes "height" and "width", for a network that takes images of any size: no dense layer behind a
-    flattened image. The file is then compared at two other sizes too, with the same layers at those.
+    flattened image. The file is then compared at two other sizes too, with the same layers at those; the report and the record
+    are of the model's own.
 
     Before the file appears, `onnx.checker` has passed its graph with strict shape inference, and onnxruntime has run the file
     itself on batches of 1, 2 and 7 random inputs, with the model's outputs. Layers are compared one by one where that costs
@@ -69,20 +72,19 @@ def export_onnx(
     check_target(path)
     sizes = [model, *(resized_models(model) if dynamic_image else [])]
     models = [pixels.around(each) if pixels else each for each in sizes]
-    written = [folded(each) if fold_batchnorm else each for each in models]
-    graph = GraphBuilder(written[0], opset, written[1:], pixels=pixels is not None)
-    draft = _drafted(models[0], written[0], graph, __version__)
+    draft, *others = _drafted(models, fold_batchnorm, opset, pixels is not None)
     beside = certificates.path_of(path) if certificate else None
     with writing(path, *([beside] if beside else [])) as [file, *second]:
         write(file, draft.proto, draft.graph.constants)
         file.flush()
-        pairs = zip(models, written, strict=True)
-        proof, *_ = [prove(draft._replace(model=one, written=other), file.name) for one, other in pairs]
+        proof = prove(draft, file.name)
+        for other in others:
+            prove(other, file.name)
         write_properties(file, {**metadata, record.KEY: record.write(_record(draft, proof))})
         file.flush()
         size = file.tell()
-        for other in second:
-            other.write(certificates.write(_certificate(draft, proof, fspath(path), file.name)))
+        if second:
+            second[0].write(certificates.write(_certificate(draft, proof, fspath(path), file.name)))
     return make_report(
         fspath(path),
         draft.proto,
@@ -98,17 +100,21 @@ def export_onnx(
     )
 
 
-def _drafted(model: Model, written: Model, graph: GraphBuilder, version: str) -> Draft:
-    """The graph of `written`, which onnx has passed without the weights' values."""
-    draft = Draft(model, written, graph, build(graph, version))
-    compare_shapes(sketch(draft.proto, graph), graph)
-    declare(draft.proto, graph)
+def _drafted(models: list[Model], fold: bool, opset: int, pixels: bool) -> list[Draft]:
+    """A draft for the model at each size, the first its own; one graph, which onnx has passed without the weights' values."""
+    from .. import __version__
+
+    written = [folded(model) if fold else model for model in models]
+    graph = GraphBuilder(written[0], opset, written[1:], pixels)
+    proto = build(graph, __version__)
+    drafts = [Draft(model, other, graph, proto) for model, other in zip(models, written, strict=True)]
+    compare_shapes(sketch(proto, graph), graph)
+    declare(proto, graph)
     try:
-        check(sketch(draft.proto, graph).SerializeToString(), "the export")
+        check(sketch(proto, graph).SerializeToString(), "the export")
     except ExportError as error:
-        place = draft.first_refused()
-        raise (located(error, place) if place else error) from error
-    return draft
+        raise drafts[0].refused(error) from error
+    return drafts
 
 
 def _record(draft: Draft, proof: Proof) -> record.Record:

@@ -4,7 +4,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..errors import ExportError, ExportMismatchError, located
+from ..errors import ExportError, ExportMismatchError
 from ..layer import Shape
 from ..model import Model
 from ..tolerance import tolerance
@@ -65,9 +65,10 @@ class Draft(NamedTuple):
         drawn = self.drawn(batch)
         return compare_layers(self.written, self.graph, self.proto, dict(zip(self.inputs, drawn, strict=True)), drawn)
 
-    def first_refused(self) -> str | None:
-        """The place of the first layer that onnx or onnxruntime refuses."""
-        return first_refused(self.graph, dict(zip(self.inputs, self.drawn(SAMPLES), strict=True)))
+    def refused(self, error: ExportError) -> ExportError:
+        """The error with the first layer that onnx or onnxruntime refuses in front, if one by one they refuse one."""
+        place = first_refused(self.graph, dict(zip(self.inputs, self.drawn(SAMPLES), strict=True)))
+        return ExportError(f"{place}: {error}") if place else error
 
 
 class Proof(NamedTuple):
@@ -94,8 +95,7 @@ def prove(draft: Draft, path: str) -> Proof:
         _blame(draft)
         raise
     except ExportError as error:
-        place = draft.first_refused()
-        raise (located(error, place) if place else error) from error
+        raise draft.refused(error) from error
     del session  # and with it a copy of the weights, before the model computes
     two = draft.drawn(SAMPLES)
     narrow = dict(zip(draft.outputs, outputs_of(draft.model, two), strict=True))

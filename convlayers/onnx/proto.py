@@ -1,12 +1,13 @@
 """Between the graph and the bytes of a file: writing it, checking it, reading it back with care.
 
 Weights are large and say nothing about the graph. So what onnx checks, and what is run layer by layer, is the graph with its
-weights as further inputs (`sketch`); they go from the model's own memory into the file (`write`), and no message holds them.
+weights as further inputs (`sketch`); they go from the model's own memory into the file (`stream.write`), and no message holds
+them.
 """
 
 from collections.abc import Iterable, Iterator
 from os import PathLike
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 
@@ -25,9 +26,6 @@ _DOMAIN_VERSIONS = {"ai.onnx.ml": 2}
 _OLDEST_IR_WITH_FUNCTIONS = 8
 # A constant of more values is a weight, if it holds floats; shape inference needs the values of the others.
 _SMALL = 1024
-# The tags of protobuf's fields that `write` fills itself (number << 3 | 2): ModelProto.graph, GraphProto.initializer,
-# TensorProto.raw_data, as in onnx.proto.
-_GRAPH, _INITIALIZER, _RAW_DATA = b"\x3a", b"\x2a", b"\x4a"
 
 
 def as_written(array: np.ndarray) -> np.ndarray:
@@ -122,45 +120,6 @@ def sketch(proto: Any, graph: GraphBuilder) -> Any:
     types = {name: helper.np_dtype_to_tensor_dtype(array.dtype) for name, array in large.items()}
     whole.graph.input.extend(helper.make_tensor_value_info(name, types[name], large[name].shape) for name in large)
     return whole
-
-
-def _varint(number: int) -> bytes:
-    """Seven bits a byte, the lowest first; the eighth says that another byte follows."""
-    parts = bytearray()
-    while number > 127:
-        parts.append(number & 127 | 128)
-        number >>= 7
-    return bytes([*parts, number])
-
-
-def write(file: BinaryIO, proto: Any, constants: dict[str, np.ndarray]) -> None:
-    """The bytes of `proto` with these constants, written as they lie in memory."""
-    from onnx import ModelProto, TensorProto, helper
-
-    arrays = {name: as_written(array) for name, array in constants.items()}
-    heads = []
-    for name, array in arrays.items():
-        kind = helper.np_dtype_to_tensor_dtype(array.dtype)
-        tensor = TensorProto(name=name, dims=array.shape, data_type=kind).SerializeToString()
-        head = tensor + _RAW_DATA + _varint(array.nbytes)
-        heads.append(_INITIALIZER + _varint(len(head) + array.nbytes) + head)
-    nodes, rest = proto.graph.SerializeToString(), ModelProto()
-    rest.CopyFrom(proto)
-    rest.ClearField("graph")
-    size = len(nodes) + sum(len(head) + array.nbytes for head, array in zip(heads, arrays.values(), strict=True))
-    file.write(rest.SerializeToString() + _GRAPH + _varint(size) + nodes)
-    for head, array in zip(heads, arrays.values(), strict=True):
-        file.write(head)
-        file.write(array.reshape(-1).view(np.uint8).data)
-
-
-def write_properties(file: BinaryIO, properties: dict[str, str]) -> None:
-    """The metadata, behind all else in the file: no truncation leaves them and loses something."""
-    from onnx import ModelProto, helper
-
-    last = ModelProto()
-    helper.set_model_props(last, properties)
-    file.write(last.SerializeToString())
 
 
 def compare_shapes(proto: Any, graph: GraphBuilder) -> None:
