@@ -1,53 +1,66 @@
-"""ONNX's own test suite, run against the importer through ONNX's own runner.
-
-Every case whose operators all have a handler is run. What is left out is in `EXCLUDED`, a reason a line.
-"""
+"""ONNX's own test suite, run against the importer through ONNX's own runner; `onnx_cases.py` says which cases and why."""
 
 import re
 
-import onnx
-import onnx.backend.test
-from onnx.backend.test.loader import load_model_tests
+import numpy as np
+import onnx_cases
+import pytest
+from onnx import TensorProto, helper
+from onnx_cases import EXCLUDED, cases
 
-import convlayers.onnx.backend as backend
+from convlayers.errors import ArrayTypeError, OnnxImportError
+from convlayers.onnx import backend
 
-# (names of cases, why they cannot pass here)
-EXCLUDED = (
-    (r"test_cast.*_to_(FLOAT8|FLOAT4|U?INT).*", "casts to types that no model computes with"),
-    (r"test_training_dropout(_default)?(_mask)?", "draws at random, with another generator"),
-    (r"test_batchnorm_.*_training_mode", "gives the statistics of a batch, which training keeps to itself"),
-    (r"test_maxpool_with_argmax_.*", "gives the places of the maxima as integers"),
-    (r"test_maxpool_2d_uint8", "pools integers"),
-    (r"test_(slice_start_out_of_bounds|causal_conv_with_state_kernel_size_one_expanded)", "gives an empty array"),
-    (r"test_(matmul_1d_1d|einsum_scalar|einsum_inner_prod)", "gives a number without an axis"),
-)
-KINDS = ("node", "real", "pytorch-converted", "pytorch-operator")
+globals().update(onnx_cases.suite(__name__))
 
 
-def model_of(case):
-    if case.kind == "real":
-        folder = onnx.backend.test.__path__[0].removesuffix("onnx/backend/test")
-        return onnx.load(folder + case.url)
-    return case.model or onnx.load(f"{case.model_dir}/model.onnx")
+def test_every_exclusion_excludes_something():
+    for pattern, reason in EXCLUDED:
+        assert any(re.fullmatch(pattern, case.name) for case in cases()), f"no case is left out because they {reason}"
 
 
-def names():
-    """The cases of operators that have handlers."""
-    cases = [case for kind in KINDS for case in load_model_tests(kind=kind)]
-    return [case.name for case in cases if backend.is_compatible(model_of(case))]
+def test_all_networks_and_all_of_pytorchs_cases_run():
+    run = {kind: sum(case.kind == kind for case in cases() if case.reason is None) for kind in onnx_cases.KINDS}
+    assert run["real"] == 9
+    assert run["pytorch-converted"] == 82
+    assert run["pytorch-operator"] >= 35
+    assert run["node"] >= 680
 
 
-def suite():
-    """The runner's test classes, without the cases that it would skip."""
-    runner = onnx.backend.test.BackendTest(backend, __name__)
-    for name in names():
-        if not any(re.fullmatch(pattern, name) for pattern, _ in EXCLUDED):
-            runner.include(f"^{name}_cpu$")
-    cases = runner.test_cases  # made anew each time it is asked for
-    for case in cases.values():
-        for name in [name for name, test in vars(case).items() if getattr(test, "__unittest_skip__", False)]:
-            delattr(case, name)
-    return cases
+def sums():
+    """y = 2 x + w, with an input for w."""
+    nodes = [helper.make_node("Add", ["x", "x"], ["d"]), helper.make_node("Add", ["d", "w"], ["y"])]
+    ends = [helper.make_tensor_value_info(n, TensorProto.FLOAT, ["N", 3]) for n in "xwy"]
+    return helper.make_model(helper.make_graph(nodes, "sums", ends[:2], ends[2:]))
 
 
-globals().update(suite())
+def test_inputs_by_place_and_by_name():
+    x, w = np.ones((2, 3), np.float32), np.full((2, 3), 3, np.float32)
+    ready = backend.prepare(sums())
+    for given in ([x, w], (x, w), {"w": w, "x": x}):
+        np.testing.assert_array_equal(ready.run(given)[0], 2 * x + w)
+    assert ready.layers == 2
+    np.testing.assert_array_equal(backend.run_model(sums(), [x, w])[0], 2 * x + w)
+
+
+@pytest.mark.parametrize(("given", "words"), [([1.0], "has 2 inputs, x, w; got 1"), ({"x": 1.0}, "inputs w are missing")])
+def test_inputs_that_are_not_there(given, words):
+    with pytest.raises(ArrayTypeError, match=words):
+        backend.prepare(sums()).run(given)
+
+
+def test_one_operator():
+    node = helper.make_node("LeakyRelu", ["x"], ["y"], alpha=0.5)
+    y = backend.run_node(node, [np.array([[-2.0, 4.0]], np.float32)])[0]
+    np.testing.assert_array_equal(y, np.array([[-1.0, 4.0]], np.float32))
+
+
+def test_what_it_supports():
+    assert backend.supports_device("CPU")
+    assert not backend.supports_device("CUDA")
+    assert backend.is_compatible(sums())
+    ends = [helper.make_tensor_value_info(n, TensorProto.FLOAT, ["N", 3]) for n in "xy"]
+    other = helper.make_model(helper.make_graph([helper.make_node("Sin", ["x"], ["y"])], "g", ends[:1], ends[1:]))
+    assert not backend.is_compatible(other)
+    with pytest.raises(OnnxImportError, match=r'Sin "y": no layer computes this operator'):
+        backend.prepare(other).run([np.ones((2, 2), np.float32)])
