@@ -31,11 +31,12 @@ def quantize(args: argparse.Namespace) -> None:
     """Write an ONNX file in int8: calibrated on training images, judged by the test images."""
     from .. import datasets
     from ..onnx import quantize_onnx
-    from .scoring import evenly_spaced, open_predictor
+    from .scoring import as_taken, evenly_spaced, open_predictor
 
     data = datasets.load(args.data)
-    open_predictor(args.model, data)  # refuses other samples and other classes
-    samples, judge = evenly_spaced(data.x_train, args.samples), (data.x_test, data.y_test)
+    predictor = open_predictor(args.model, data)  # refuses other samples and other classes
+    samples = as_taken(predictor, evenly_spaced(data.x_train, args.samples))
+    judge = as_taken(predictor, data.x_test), data.y_test
     print(quantize_onnx(args.model, samples, args.output, evaluation_data=judge, max_drop=args.max_drop))
 
 

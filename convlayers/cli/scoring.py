@@ -93,11 +93,20 @@ class _FromPixels:
         self._path, self._file, self._data, self._channels_last = path, file, data, channels_last
 
     def predict(self, x: np.ndarray) -> Any:
+        return self._file.predict(self.pixels(x))
+
+    def pixels(self, x: np.ndarray) -> np.ndarray:
+        """The raw pixels that the data set made x of, in the file's layout. Raises `DataError` for other numbers."""
         scale = self._data.preprocessing["scale"]
         pixels = np.rint(x / np.float32(scale))
         if pixels.min() < 0 or pixels.max() > 255 or not np.allclose(pixels * scale, x, atol=1e-3 * scale):
             raise DataError(f"{self._path} takes raw pixels, whole numbers from 0 to 255; {self._data.name} holds others")
-        return self._file.predict(pixels.transpose(0, 2, 3, 1) if self._channels_last else pixels)
+        return (pixels.transpose(0, 2, 3, 1) if self._channels_last else pixels).astype(np.uint8)
+
+
+def as_taken(predictor: Predictor, x: np.ndarray) -> np.ndarray:
+    """A data set's samples as the predictor's file takes them."""
+    return predictor.pixels(x) if isinstance(predictor, _FromPixels) else x
 
 
 def raw_pixels(model: Model) -> Any:
