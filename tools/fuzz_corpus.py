@@ -16,12 +16,16 @@ import convlayers as cl
 from convlayers.testing import registered_examples
 
 FAMILIES = {
-    "lenet5": cl.models.lenet5,
-    "mobilenet_small": cl.models.mobilenet_small,
-    "resnet20": cl.models.resnet20,
-    "tcn": cl.models.tcn,
-    "unet": cl.models.unet,
-    "vgg_small": cl.models.vgg_small,
+    "lenet5": lambda: cl.models.lenet5(seed=0),
+    "mobilenet": lambda: cl.models.mobilenet_small((3, 16, 16), seed=0),
+    "resnet": lambda: cl.models.resnet20((3, 16, 16), seed=0),
+    "tcn": lambda: cl.models.tcn((1, 32), filters=4, levels=2, seed=0),
+    "unet": lambda: cl.models.unet((1, 16, 16), width=4, depth=2, seed=0),
+}
+LARGER_FAMILIES = {
+    "mobilenet_v2": lambda: cl.models.mobilenet_v2((3, 32, 32), 10, seed=0),
+    "squeezenet": lambda: cl.models.squeezenet((3, 64, 64), 10, seed=0),
+    "vgg": lambda: cl.models.vgg_small(seed=0),
 }
 LIGHT = ("squeezenet", "shufflenet")
 LARGER = ("densenet121", "inception_v1", "resnet50")
@@ -29,7 +33,7 @@ LARGER = ("densenet121", "inception_v1", "resnet50")
 
 def write(folder: Path, more: bool) -> list[Path]:
     """The files in `folder`, sorted by name. `weights.bin` there belongs to one of them."""
-    for name, model in networks():
+    for name, model in networks(more):
         cl.export_onnx(model, folder / f"{name}.onnx")
     for name, proto in by_hand(folder):
         onnx.save(proto, folder / f"hand-{name}.onnx")
@@ -43,10 +47,10 @@ def write(folder: Path, more: bool) -> list[Path]:
     return sorted(folder.glob("*.onnx"))
 
 
-def networks() -> Iterator[tuple[str, cl.Model]]:
+def networks(more: bool) -> Iterator[tuple[str, cl.Model]]:
     """Each reference family, and each layer alone."""
-    for name, make in FAMILIES.items():
-        yield f"family-{name}", make(seed=0)
+    for name, make in (FAMILIES | (LARGER_FAMILIES if more else {})).items():
+        yield f"family-{name}", make()
     for layer_id, config, shape in {example[0]: example for example in registered_examples()}.values():
         layer = cl.create_layer(layer_id, **config)
         inputs = [cl.Input(s) for s in (shape if layer.joins else [shape])]
