@@ -37,6 +37,11 @@ def parts(*roots: Any) -> Iterator[tuple[int, Any]]:
                 waiting += [(depth + 1, graph) for graph in (*graphs, *attribute.graphs)]
 
 
+def is_external(tensor: Any) -> bool:
+    """Whether a tensor's values lie in another file."""
+    return bool(tensor.external_data) or tensor.data_location == tensor.EXTERNAL
+
+
 def tensors(proto: Any) -> Iterator[Any]:
     """Every tensor of a file, in subgraphs and functions too."""
     for _, part in parts(proto.graph, *proto.functions):
@@ -61,7 +66,9 @@ def check_limits(proto: Any, place: str) -> None:
     for tensor in tensors(proto):
         if min(tensor.dims, default=0) < 0 or features(tensor.dims) > MOST_VALUES:
             shape = tuple(tensor.dims)
-            raise FileFormatError(f'{place}: tensor "{tensor.name}" has the shape {shape}; at most {MOST_VALUES} values are read')
+            raise FileFormatError(
+                f'{place}: tensor "{tensor.name}" has the shape {shape}; at most {MOST_VALUES} values are read'
+            )
     _check_calls(proto, place)
 
 

@@ -42,9 +42,12 @@ def import_onnx(
     graph = prepare(proto, place)
     wishes = _wishes(input_shape, [entry.name for entry in graph.inputs], place)
     shapes = {}
+    readers: dict[str, set[str]] = {}
+    for node in graph.nodes:
+        for name in node.input:
+            readers.setdefault(name, set()).add(node.op_type)
     for entry in graph.inputs:
-        readers = {node.op_type for node in graph.nodes if entry.name in node.input}
-        _check_type(entry, readers, f'{place}: input "{entry.name}"')
+        _check_type(entry, readers.get(entry.name, set()), f'{place}: input "{entry.name}"')
         shapes[entry.name] = _sample(entry, wishes.get(entry.name), place)
     importer = graph.importer(shapes, folder)
     importer.run(graph.nodes)
@@ -73,7 +76,7 @@ class Prepared:
 
     def importer(self, shapes: dict[str, Shape], folder: Path | None, *, batch: bool = True) -> Importer:
         """An importer for samples of these shapes, with the weights at hand."""
-        constants = reading.constants(self.proto, self.needed, self.place, folder)
+        constants = reading.Weights(self.place, folder).constants(self.proto.graph, self.needed)
         layers = {f.name: f for f in self.proto.functions if f.domain == inlining.LAYERS}
         sizes = [e.type.tensor_type.shape.dim[:1] for e in self.inputs]
         known = next((dim[0].dim_value for dim in sizes if dim and dim[0].HasField("dim_value")), None)

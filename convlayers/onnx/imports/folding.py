@@ -1,6 +1,7 @@
 """Operators that read constants alone, computed while the graph is read: shape arithmetic, and weights that are prepared.
 
-onnx's own reference evaluator computes them. It takes memory as it goes, so what an operator will need is known first.
+onnx's own reference evaluator computes them. It takes memory and time as it goes, so what an operator will need is known
+first.
 """
 
 import math
@@ -8,14 +9,14 @@ from typing import Any
 
 import numpy as np
 
+from ..limits import MOST_VALUES
+from ..session import one_line
 from .values import RefusalError
 
-# Values in one constant: the largest weights of published networks hold 2**27.
-MOST_VALUES = 2**28
 # Their output is no larger than their inputs together.
 _GATHERING = {
     "ArgMax", "ArgMin", "Cast", "CastLike", "Compress", "Concat", "Constant", "CumSum", "DequantizeLinear", "Flatten",
-    "Identity", "NonZero", "Reshape", "Shape", "Size", "Slice", "Split", "Squeeze", "Transpose", "Unsqueeze", "QuantizeLinear",
+    "Identity", "Reshape", "Shape", "Size", "Slice", "Split", "Squeeze", "Transpose", "Unsqueeze", "QuantizeLinear",
     "ReduceL1", "ReduceL2", "ReduceMax", "ReduceMean", "ReduceMin", "ReduceProd", "ReduceSum", "ReduceSumSquare",
     "DepthToSpace", "SpaceToDepth", "TopK", "Trilu", "Unique", "ReverseSequence",
 }  # fmt: skip
@@ -27,7 +28,16 @@ _ELEMENTWISE = {
     "Sin", "Softplus", "Softsign", "Sqrt", "Sub", "Sum", "Tanh", "Where", "Xor", "Softmax", "LogSoftmax", "BitShift",
 }  # fmt: skip
 # Every value of one input may meet every value of the others.
-_PRODUCTS = {"Gather", "GatherElements", "GatherND", "Gemm", "MatMul", "OneHot"}
+_PRODUCTS = {"Gather", "GatherElements", "GatherND", "Gemm", "MatMul"}
+_OTHERS = {"ConstantOfShape", "Expand", "Tile", "Range", "Pad", "OneHot", "NonZero"}
+# The evaluator computes these value by value in Python; each counts as many.
+_SLOW = {"Erf", "Gelu", "GatherElements", "GatherND", "ReverseSequence", "TopK", "Unique"}
+_SLOWER = 64
+# NumPy's limit.
+_MOST_AXES = 64
+# TensorProto.STRING.
+_STRING = 8
+_FOLDED = _GATHERING | _ELEMENTWISE | _PRODUCTS | _OTHERS
 
 
 def _length(array: Any) -> int:
@@ -39,8 +49,9 @@ def _range(start: Any, limit: Any, delta: Any) -> int:
     return max(0, math.ceil((float(limit) - float(start)) / step)) if step else 0
 
 
-def _size(op_type: str, inputs: list[np.ndarray]) -> int | None:
-    """The most values that the operator can give, None for one that is not computed here."""
+def _most(node: Any, inputs: list[np.ndarray]) -> int:
+    """The most values that the operator can give."""
+    op_type = node.op_type
     sizes = [array.size for array in inputs]
     if op_type in _GATHERING:
         return max(sum(sizes), 1)
@@ -56,33 +67,48 @@ def _size(op_type: str, inputs: list[np.ndarray]) -> int | None:
         return inputs[0].size * _length(inputs[1])
     if op_type == "Range":
         return _range(*(array.reshape(-1)[0] for array in inputs))
-    if op_type == "Pad":
-        borders = np.abs(inputs[1].astype(np.float64)).sum() if len(inputs) > 1 else 0
-        return int((max(inputs[0].shape, default=1) + borders) ** inputs[0].ndim)
-    return None
+    if op_type == "OneHot":
+        return inputs[0].size * abs(int(inputs[1].reshape(-1)[0]))
+    if op_type == "NonZero":
+        return inputs[0].size * max(inputs[0].ndim, 1)
+    # Pad: its borders are an attribute in old opsets.
+    pads = inputs[1].reshape(-1).tolist() if len(inputs) > 1 else [n for a in node.attribute for n in a.ints]
+    return (max(inputs[0].shape, default=1) + sum(abs(int(n)) for n in pads)) ** inputs[0].ndim
 
 
 def can_fold(op_type: str, domain: str) -> bool:
     """Whether an operator is computed where all its inputs are constants."""
-    others = ("ConstantOfShape", "Expand", "Tile", "Range", "Pad")
-    return domain in ("", "ai.onnx") and op_type in {*_GATHERING, *_ELEMENTWISE, *_PRODUCTS, *others}
+    return domain == "" and op_type in _FOLDED
+
+
+def size_of(node: Any, inputs: list[np.ndarray | None]) -> int:
+    """The most values that `node` gives for these inputs. Raises `RefusalError` where those are too many."""
+    if any(a.name == "sparse_value" for a in node.attribute) or any(a is not None and a.dtype.kind in "OSU" for a in inputs):
+        raise RefusalError("it holds strings, or a sparse tensor; a model computes with dense tensors of numbers")
+    try:
+        size = _most(node, [array for array in inputs if array is not None])
+    except (ValueError, TypeError, IndexError, OverflowError) as error:
+        raise RefusalError(f"its constants do not fit together ({one_line(error)})") from error
+    if size > MOST_VALUES:
+        raise RefusalError(f"it would make a constant of {size} values; {MOST_VALUES} are allowed")
+    return size
+
+
+def work_of(node: Any, inputs: list[np.ndarray | None]) -> int:
+    """How many values `node` reads and writes, more where each takes long."""
+    values = size_of(node, inputs) + sum(array.size for array in inputs if array is not None)
+    return values * (_SLOWER if node.op_type in _SLOW else 1)
 
 
 def evaluate(node: Any, opset: int, inputs: list[np.ndarray | None]) -> list[np.ndarray]:
-    """What `node` gives for these inputs. Raises `RefusalError` where it fails, or would take too much memory."""
+    """What `node` gives for these inputs, which `size_of` knows to be few. Raises `RefusalError` where it fails."""
     from onnx import TypeProto, helper
     from onnx.reference import ReferenceEvaluator
 
     if node.op_type == "ConstantOfShape" and not node.attribute:
-        return [np.zeros(_checked(node, inputs), np.float32)]
-    try:
-        size = _size(node.op_type, [array for array in inputs if array is not None])
-    except (ValueError, TypeError, IndexError, OverflowError) as error:
-        raise RefusalError(f"its constants do not fit together ({error})") from error
-    if size is None:
-        raise RefusalError("it reads constants alone and is not computed while a file is read")
-    if size > MOST_VALUES:
-        raise RefusalError(f"it would make a constant of {size} values; {MOST_VALUES} are allowed")
+        return [np.zeros(_shape(inputs), np.float32)]
+    if node.op_type == "Cast" and any(a.name == "to" and a.i == _STRING for a in node.attribute):
+        raise RefusalError("it casts to strings")
     feeds = {name: array for name, array in zip(node.input, inputs, strict=True) if array is not None}
     values = [helper.make_value_info(name, TypeProto()) for name in feeds]
     outputs = [helper.make_value_info(name, TypeProto()) for name in node.output if name]
@@ -92,12 +118,12 @@ def evaluate(node: Any, opset: int, inputs: list[np.ndarray | None]) -> list[np.
         with np.errstate(all="ignore"):
             found: Any = ReferenceEvaluator(model).run(None, feeds)
     except Exception as error:  # whatever an operator raises
-        raise RefusalError(f"it cannot be computed: {' '.join(str(error).split())[:200]}") from error
+        raise RefusalError(f"it cannot be computed: {one_line(error)}") from error
     return [np.asarray(value) for value in found]
 
 
-def _checked(node: Any, inputs: list[np.ndarray | None]) -> tuple[int, ...]:
+def _shape(inputs: list[np.ndarray | None]) -> tuple[int, ...]:
     shape = tuple(int(n) for n in np.asarray(inputs[0]).reshape(-1)) if inputs and inputs[0] is not None else ()
-    if min(shape, default=0) < 0 or math.prod(shape) > MOST_VALUES:
-        raise RefusalError(f"it would make a constant of shape {shape}; {MOST_VALUES} values are allowed")
+    if min(shape, default=0) < 0 or len(shape) > _MOST_AXES:
+        raise RefusalError(f"it would make a constant of {len(shape)} axes of sizes {str(shape)[:100]}")
     return shape

@@ -103,11 +103,7 @@ def _all(path: tuple[str, ...]) -> dict[tuple[str, str], list[Entry]]:
         owner = f"{point.dist.name} {point.dist.version}" if point.dist else "an unknown distribution"
         domain, op_type, since = _key(point, owner)
         entries = found.setdefault((domain, op_type), [])
-        others = [entry.owner for entry in entries if entry.since == since and entry.owner != owner]
-        if others:
-            place = f"{domain or 'ai.onnx'}/{op_type}/{since}"
-            raise RegistryError(f"the ONNX operator {place} has two owners: {others[0]} and {owner}; uninstall one of them")
-        if all(entry.since != since for entry in entries):
+        if all((entry.since, entry.owner) != (since, owner) for entry in entries):
             entries.append(Entry(since, owner, partial(_loaded, point, owner)))
     return {key: sorted(entries, key=lambda entry: entry.since) for key, entries in sorted(found.items())}
 
@@ -117,7 +113,12 @@ def available_handlers() -> dict[tuple[str, str], list[Entry]]:
     return _all(tuple(sys.path))
 
 
-def find(domain: str, op_type: str, version: int) -> Handler | None:
-    """The handler of an operator in a file of this opset; None where there is none."""
+def find(domain: str, op_type: str, version: int) -> Entry | None:
+    """What reads an operator in a file of this opset; None where nothing does. Raises `RegistryError` for two owners."""
     entries = [e for e in available_handlers().get((domain, op_type), ()) if e.since <= version]
-    return entries[-1].load() if entries else None
+    newest = [entry for entry in entries if entry.since == entries[-1].since]
+    if len(newest) > 1:
+        place = f"{domain or 'ai.onnx'}/{op_type}/{newest[0].since}"
+        owners = " and ".join(entry.owner for entry in newest)
+        raise RegistryError(f"the ONNX operator {place} has two owners: {owners}; uninstall one of them")
+    return newest[0] if newest else None

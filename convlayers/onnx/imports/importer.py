@@ -12,14 +12,21 @@ from ...layers.reshape import Identity
 from ...model import Input, Model
 from ...randomness import NoDraws
 from ...shapes import features
+from ..limits import MOST_VALUES, domain_of
+from ..session import one_line
 from . import handlers, inlining
-from .folding import MOST_VALUES, can_fold, evaluate
+from .folding import can_fold, evaluate, work_of
 from .op import Op
 from .values import PROBES, Constant, RefusalError, Tensor, Value, constant
 
-# Values in one sample of any layer's output: 2 GB as float32.
-_MOST_FEATURES = 2**29
-_SHOWN = 12
+# Values in one sample of any layer's output: 1 GB as float32.
+_MOST_FEATURES = 2**28
+# Bytes that constants and parameters may take, for a small file; for a large one, a few times those of its own weights.
+_MOST_BYTES, _TIMES = 2**31, 4
+# Values that operators on constants may read and write, in all.
+_MOST_WORK = 2**29
+_SHOWN, _SHOWN_KINDS = 12, 100
+FAILED = "its handler failed:"
 
 
 class Importer:
@@ -44,11 +51,13 @@ class Importer:
         self.place_name, self.opsets, self.batch, self.file_batch = place, opsets, batch, file_batch
         self.functions, self.needed = functions, needed
         self.values: dict[str, Value | None] = dict(constants)
-        # What is in the way: operator, name, reason; and the inputs that would have to be constants.
+        # What is in the way: operator, name, reason; and the values that would have to be constants.
         self.problems: list[tuple[str, str, str]] = []
-        self.wanted: set[str] = set()
-        self.values_left = MOST_VALUES
-        self._taken: set[str] = set()
+        self._wanted: list[Node] = []
+        self._bytes_left = _MOST_BYTES + _TIMES * sum(a.nbytes for value in constants.values() for a in value.arrays)
+        self._work_left = _MOST_WORK
+        # The names of layers, with the last number that was put behind each.
+        self._taken: dict[str, int] = {}
         self._layers: dict[Any, Layer] = {}
         self.inputs: dict[str, Tensor] = {}
         for name, shape in inputs.items():
@@ -64,11 +73,12 @@ class Importer:
 
     def fresh(self, name: str) -> str:
         """`name`, or with a number behind it where another layer has it."""
-        found, count = name, 0
+        found, count = name, self._taken.get(name, 0)
         while found in self._taken:
             count += 1
             found = f"{name}_{count}"
-        self._taken.add(found)
+        self._taken[name] = count
+        self._taken.setdefault(found, 0)
         return found
 
     def anchor(self) -> Tensor:
@@ -76,6 +86,11 @@ class Importer:
         if not self.inputs:
             raise RefusalError("nothing it reads depends on an input of the model")
         return next(iter(self.inputs.values()))
+
+    @property
+    def wanted(self) -> set[str]:
+        """The inputs that would have to be constants for some operator."""
+        return set(reached(self.inputs, self._wanted))
 
     # Operators
 
@@ -97,12 +112,14 @@ class Importer:
             return self._read(node, name, inputs)
         except RefusalError as refusal:
             if refusal.wanted is not None:
-                self.wanted.update(reached(self.inputs, [refusal.wanted.node]))
+                self._wanted.append(refusal.wanted.node)
             reason = str(refusal)
         except ConvlayersError as error:
             reason = str(error)
         except MemoryError:
             reason = "its sizes do not fit into memory"
+        except Exception as error:  # a plug-in's handler can raise anything
+            reason = f"{FAILED} {type(error).__name__}: {one_line(error)}"
         self.problems.append((_operator_name(node), node.name or name, reason))
         return [None] * len(node.output)
 
@@ -119,44 +136,47 @@ class Importer:
         return given or output or f"node_{number}"
 
     def _read(self, node: Any, name: str, inputs: list[Value | None]) -> Sequence[Value | None]:
-        domain = "" if node.domain == "ai.onnx" else node.domain
+        domain = domain_of(node)
         version = self.opsets.get(domain, 1)
         if all(value is None or isinstance(value, Constant) for value in inputs) and can_fold(node.op_type, domain):
             return self._folded(node, version, [value for value in inputs if not isinstance(value, Tensor)])
         if domain == inlining.LAYERS and node.op_type in self.functions:
             return [inlining.layer_of(self.functions[node.op_type], Op(self, node, name, version, inputs))]
-        handler = handlers.find(domain, node.op_type, version)
-        if handler is None:
+        entry = handlers.find(domain, node.op_type, version)
+        if entry is None:
             raise RefusalError("no layer computes this operator")
-        found = handler(Op(self, node, name, version, inputs))
+        found = entry.load()(Op(self, node, name, version, inputs))
         results = list(found) if isinstance(found, tuple | list) else [found]
         wanted = [number for number, output in enumerate(node.output) if output in self.needed]
         if any(number >= len(results) for number in wanted):
             raise RefusalError(f"its output {max(wanted)} is not computed")
+        if odd := [type(results[number]).__name__ for number in wanted if not isinstance(results[number], Tensor | Constant)]:
+            raise RefusalError(f"its handler, of {entry.owner}, must give values of the graph; got {odd[0]}")
         return results
 
     def _folded(self, node: Any, version: int, inputs: list[Constant | None]) -> list[Constant]:
         probes = 1 if all(value is None or value.fixed for value in inputs) else len(PROBES)
-        runs = [
-            evaluate(node, version, [None if v is None else v.arrays[min(p, len(v.arrays) - 1)] for v in inputs])
-            for p in range(probes)
-        ]
+        feeds = [[None if v is None else v.arrays[min(p, len(v.arrays) - 1)] for v in inputs] for p in range(probes)]
+        self._work_left -= sum(work_of(node, arrays) for arrays in feeds)
+        if self._work_left < 0:
+            raise RefusalError(f"the file computes more than {_MOST_WORK} values from constants alone")
+        runs = [evaluate(node, version, arrays) for arrays in feeds]
         names = [name for name in node.output if name]
         # What is made of a weight is a weight; a fill of several numbers stands for one.
         given = [value for value in inputs if value is not None]
         trained = any(value.trained for value in given) or node.op_type == "ConstantOfShape"
         results = []
         for name, arrays in zip(names, zip(*runs, strict=True), strict=True):
-            self.take(arrays[0].size)
+            self._take(sum(array.nbytes for array in arrays))
             floats = arrays[0].dtype.kind == "f" and arrays[0].size > 1
             results.append(constant(name, list(arrays), trained and floats and probes == 1))
         return results
 
-    def take(self, values: int) -> None:
-        """Count a constant's values against what one file may hold."""
-        self.values_left -= values
-        if self.values_left < 0:
-            raise RefusalError(f"the file's constants hold more than {MOST_VALUES} values")
+    def _take(self, size: int) -> None:
+        """Count bytes against what one file may take."""
+        self._bytes_left -= size
+        if self._bytes_left < 0:
+            raise RefusalError("with it, what the file makes of its weights would take more memory than a file may")
 
     # Layers
 
@@ -175,15 +195,19 @@ class Importer:
         return Tensor(Node(layer, [tensor.node for tensor in tensors], self.fresh(name), shape), self.batch)
 
     def _built(self, layer: Layer, shapes: list[Shape], arrays: dict[str, np.ndarray]) -> Shape:
+        self._take(4 * sum(array.size for array in arrays.values()))
         shape = build_layer(layer, shapes, NoDraws(MOST_VALUES), type(layer).__name__)
         if features(shape) > _MOST_FEATURES:
             raise RefusalError(f"its output of shape {shape} is too large")
         layer.built_for = shapes
         for key, array in arrays.items():
             home = layer.params if key in layer.params else layer.buffers
-            if home[key].shape != array.shape:
-                raise RefusalError(f"its {key} must have the shape {home[key].shape}; got {array.shape}")
+            if key not in home or home[key].shape != array.shape:
+                own = home[key].shape if key in home else "of nothing"
+                raise RefusalError(f"its {key} must have the shape {own}; got {array.shape}")
             home[key] = np.array(array, np.float32, order="C")
+        rest = (layer.params | layer.buffers).keys() - arrays.keys()
+        self._take(sum((layer.params | layer.buffers)[key].nbytes for key in rest))
         return shape
 
     # The model
@@ -206,6 +230,9 @@ class Importer:
         for operator, name, reason in self.problems:
             places.setdefault((operator, reason), []).append(f'"{name}"')
         parts = [f"{operator} {_listed(names)}: {reason}" for (operator, reason), names in places.items()]
+        rest = {operator for operator, _ in list(places)[_SHOWN_KINDS:]}
+        if rest:
+            parts[_SHOWN_KINDS:] = [f"and {len(places) - _SHOWN_KINDS} more reasons, at {', '.join(sorted(rest))}"]
         raise OnnxImportError(f"{self.place_name} cannot be imported; in the way are {'; '.join(parts)}")
 
 

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from ...errors import ConvlayersError, FileFormatError, OnnxImportError
+from ...errors import ConvlayersError, OnnxImportError
 from ...registry import create_layer, layer_class
 from ..functions import described
 from ..session import one_line
@@ -10,13 +10,6 @@ from .op import Op
 from .values import Tensor
 
 LAYERS = "convlayers.functions"
-_MOST_NODES = 100_000
-
-Key = tuple[str, str]
-
-
-def _key(node: Any) -> Key:
-    return (node.domain, node.op_type)
 
 
 def is_layer(function: Any) -> bool:
@@ -44,44 +37,17 @@ def layer_of(function: Any, op: Op) -> Tensor:
     if data < 1:
         op.refuse(f"layer {said.layer} has {len(said.params)} weights and only {len(op.inputs)} inputs")
     weights: dict[str, Any] = {name: op.weight(data + i, name) for i, name in enumerate(said.params)}
-    return op.layer(layer, *[op.tensor(i) for i in range(data)], **weights)
+    return op.placed(layer, [op.tensor(i) for i in range(data)], weights)
 
 
 def written_out(proto: Any, place: str) -> Any:
     """The model with its functions in place of their calls, but for those that are layers."""
     from onnx import inliner
 
-    functions = {(f.domain, f.name): f for f in proto.functions}
-    if not functions:
+    if not proto.functions:
         return proto
-    _check_calls(functions, proto.graph, place)
-    kept = [key for key, function in functions.items() if is_layer(function)]
+    kept = [(function.domain, function.name) for function in proto.functions if is_layer(function)]
     try:
         return inliner.inline_selected_functions(proto, kept, exclude=True)
     except Exception as error:
         raise OnnxImportError(f"{place}: its functions cannot be written out: {one_line(error)}") from error
-
-
-def _check_calls(functions: dict[Key, Any], graph: Any, place: str) -> None:
-    """No function calls itself, and all of them written out are no more than `_MOST_NODES` operators."""
-    sizes: dict[Key, int] = {}
-    open_calls: list[Key] = []
-
-    def size(key: Key) -> int:
-        if key in sizes:
-            return sizes[key]
-        if key in open_calls or len(open_calls) > 100:
-            raise FileFormatError(f'{place}: function "{key[1]}" calls itself, or functions are nested too deep')
-        open_calls.append(key)
-        sizes[key] = total(functions[key].node)
-        open_calls.pop()
-        return sizes[key]
-
-    def total(nodes: Any) -> int:
-        count = sum(size(_key(node)) if _key(node) in functions else 1 for node in nodes)
-        count += sum(total(g.node) for node in nodes for a in node.attribute for g in (a.g, *a.graphs))
-        if count > _MOST_NODES:
-            raise FileFormatError(f"{place}: its functions make more than {_MOST_NODES} operators")
-        return count
-
-    total(graph.node)

@@ -181,6 +181,10 @@ class Op:
 
     def layer(self, layer: Layer, *tensors: Tensor, part: str = "", **arrays: np.ndarray | None) -> Tensor:
         """Put `layer` behind `tensors` with `arrays` as its parameters and buffers; `part` tells several layers apart."""
+        return self.placed(layer, tensors, arrays, part)
+
+    def placed(self, layer: Layer, tensors: Sequence[Tensor], arrays: dict[str, np.ndarray | None], part: str = "") -> Tensor:
+        """`layer`, for arrays whose names are another's."""
         given = {key: array for key, array in arrays.items() if array is not None}
         key = (*self._signature, part, json.dumps(layer.config())) if self._signature and given else None
         return self._importer.place(self.name + (f"/{part}" if part else ""), layer, tensors, given, key)

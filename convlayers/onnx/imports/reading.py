@@ -4,9 +4,8 @@ Sizes, depth and references are checked before memory is taken: a file can say t
 functions for ever, or point outside its folder.
 """
 
-import math
 import os
-from collections.abc import Iterator
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +13,13 @@ import numpy as np
 
 from ...errors import ArrayTypeError, FileAccessError, FileFormatError, OnnxImportError
 from ...files import read_whole
+from ...shapes import features
+from ..limits import check_limits, is_external, tensors
 from ..session import one_line
-from .folding import MOST_VALUES
 from .values import Constant
 
-_MOST_NODES = 100_000
-_DEEPEST = 16
+# A weight of more values is not shown to the checker.
+_SMALL = 4096
 
 
 def parse(source: Any) -> tuple[Any, str]:
@@ -42,16 +42,16 @@ def parse(source: Any) -> tuple[Any, str]:
 
 
 def check(proto: Any, place: str) -> None:
-    """Sizes and depth, then onnx's own checker. Raises `FileFormatError`."""
+    """Sizes, depth and calls, then onnx's own checker. Raises `FileFormatError`."""
     from onnx import checker
 
-    nodes = 0
-    for depth, part in _parts(proto):
-        nodes += len(part.node)
-        if nodes > _MOST_NODES or depth > _DEEPEST:
-            raise FileFormatError(f"{place}: more than {_MOST_NODES} operators, or graphs nested more than {_DEEPEST} deep")
+    check_limits(proto, place)
+    weights = {id(tensor) for tensor in proto.graph.initializer}
     for tensor in tensors(proto):
-        _check_dims(tensor, place)
+        if is_external(tensor) and id(tensor) not in weights:
+            raise OnnxImportError(
+                f'{place}: tensor "{tensor.name}" lies in another file; that is for weights of the graph alone'
+            )
     try:
         checker.check_model(without_weights(proto))
     except Exception as error:  # the checker and protobuf have no common base
@@ -73,7 +73,7 @@ def without_weights(proto: Any) -> Any:
         entry.type.tensor_type.shape.SetInParent()  # the checker wants a shape, and nobody else does
     known = {entry.name for entry in proto.graph.input}
     for tensor in proto.graph.initializer:
-        if math.prod(tensor.dims) < 4096 and not tensor.external_data:
+        if features(tensor.dims) < _SMALL and not is_external(tensor):
             small.graph.initializer.add().CopyFrom(tensor)
         elif tensor.name not in known:
             small.graph.input.append(helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims))
@@ -89,85 +89,95 @@ def _set(message: Any, field: Any, value: Any) -> None:
         setattr(message, field.name, value)
 
 
-def _parts(proto: Any) -> Iterator[tuple[int, Any]]:
-    """The graph, its functions and every graph inside an operator, with their depth."""
-    waiting = [(0, proto.graph), *((0, function) for function in proto.functions)]
-    while waiting:
-        depth, part = waiting.pop()
-        yield depth, part
-        for node in part.node:
-            for attribute in node.attribute:
-                graphs = [attribute.g] if attribute.HasField("g") else attribute.graphs
-                waiting += [(depth + 1, graph) for graph in graphs]
-
-
-def tensors(proto: Any) -> Iterator[Any]:
-    """Every tensor of a file, in subgraphs and functions too."""
-    for _, part in _parts(proto):
-        yield from getattr(part, "initializer", ())
-        for sparse in getattr(part, "sparse_initializer", ()):
-            yield from (sparse.values, sparse.indices)
-        for node in part.node:
-            for attribute in node.attribute:
-                yield from [attribute.t] if attribute.HasField("t") else attribute.tensors
-
-
-def _check_dims(tensor: Any, place: str) -> None:
-    if min(tensor.dims, default=0) < 0 or math.prod(tensor.dims) > MOST_VALUES:
-        raise FileFormatError(
-            f'{place}: tensor "{tensor.name}" has the shape {tuple(tensor.dims)}; at most {MOST_VALUES} values are read'
-        )
-
-
 # Weights
 
 
-def constants(proto: Any, names: set[str], place: str, folder: Path | None) -> dict[str, Constant]:
-    """The initializers called `names`. `folder` is where their files lie, None where they must not be read."""
-    found = {}
-    for tensor in proto.graph.initializer:
-        if tensor.name in names:
-            array = array_of(tensor, place, folder)
-            found[tensor.name] = Constant(tensor.name, (array,), array.dtype.kind == "f" and array.size > 1)
-    for sparse in proto.graph.sparse_initializer:
-        if sparse.values.name in names:
-            raise OnnxImportError(f'{place}: the weight "{sparse.values.name}" is sparse; store it dense')
-    return found
+class Weights:
+    """The initializers of a file, read when they are asked for. `folder` is where the files of external ones lie, None where
+    those must not be read."""
 
+    def __init__(self, place: str, folder: Path | None) -> None:
+        self._place, self._folder = place, folder
+        # Bytes of each file that no tensor has claimed yet: two tensors do not share any.
+        self._left: dict[Path, int] = {}
 
-def array_of(tensor: Any, place: str, folder: Path | None) -> np.ndarray:
-    """A tensor's values, read-only where they are those of the file."""
-    from onnx import numpy_helper
+    def constants(self, graph: Any, names: Collection[str]) -> dict[str, Constant]:
+        """The initializers called `names`."""
+        found = {}
+        for tensor in graph.initializer:
+            if tensor.name in names:
+                array = self._array(tensor)
+                found[tensor.name] = Constant(tensor.name, (array,), array.dtype.kind == "f" and array.size > 1)
+        for sparse in graph.sparse_initializer:
+            if sparse.values.name in names:
+                raise OnnxImportError(f'{self._place}: the weight "{sparse.values.name}" is sparse; store it dense')
+        return found
 
-    try:
-        if tensor.external_data or tensor.data_location == tensor.EXTERNAL:
-            array = _external(tensor, place, folder)
+    def _array(self, tensor: Any) -> np.ndarray:
+        """A tensor's values, read-only where they are those of the file."""
+        from onnx import numpy_helper
+
+        if is_external(tensor):
+            array = self._external(tensor)
         else:
-            array = numpy_helper.to_array(tensor)
-    except (FileFormatError, FileAccessError, OnnxImportError):
-        raise
-    except Exception as error:  # what it raises depends on the data type
-        shape = tuple(tensor.dims)
-        raise FileFormatError(
-            f'{place}: tensor "{tensor.name}" does not hold what its shape {shape} says: {one_line(error)}'
-        ) from error
-    return array.astype(np.float32) if array.dtype.name == "bfloat16" else array
+            try:
+                array = numpy_helper.to_array(tensor)
+            except Exception as error:  # what it raises depends on the data type
+                shape = tuple(tensor.dims)
+                raise FileFormatError(
+                    f'{self._place}: tensor "{tensor.name}" does not hold what its shape {shape} says: {one_line(error)}'
+                ) from error
+        return array.astype(np.float32) if array.dtype.name == "bfloat16" else array
+
+    def _external(self, tensor: Any) -> np.ndarray:
+        """The values of a tensor in another file, below the model's folder and nowhere else."""
+        said = {entry.key: entry.value for entry in tensor.external_data}
+        location, where = said.get("location", ""), f'{self._place}: tensor "{tensor.name}"'
+        if self._folder is None:
+            raise OnnxImportError(f"{where} lies in another file, {location!r:.200}; external_data=True reads it")
+        path = _below(self._folder, location)
+        if path is None:
+            raise FileAccessError(f"{where} lies in {location!r:.200}, which is no file below the model's folder")
+        dtype, count = _stored(tensor, where), features(tensor.dims)
+        size = count * dtype.itemsize
+        offset, length = _number(said.get("offset", "0"), where), _number(said.get("length", str(size)), where)
+        left = self._left.setdefault(path, path.stat().st_size)
+        if length != size or offset + size > path.stat().st_size or size > left:
+            raise FileFormatError(
+                f"{where} needs {size} bytes of {path.name}, and takes {length} from {offset} on; {left} of "
+                f"{path.stat().st_size} bytes belong to no other tensor"
+            )
+        self._left[path] -= size
+        try:
+            return np.fromfile(path, dtype, count, offset=offset).reshape(tuple(tensor.dims))
+        except OSError as error:
+            raise FileAccessError(f"{where}: cannot read {path.name}: {one_line(error)}") from error
 
 
-def _external(tensor: Any, place: str, folder: Path | None) -> np.ndarray:
-    """The values of a tensor in another file, below the model's folder and nowhere else."""
+def _below(folder: Path, location: str) -> Path | None:
+    """The real path of `location` in `folder`, links followed; None where that is no file, or lies elsewhere."""
+    root = folder.resolve()
+    try:
+        path = (root / location).resolve()
+        return path if path.is_relative_to(root) and path.is_file() else None
+    except (OSError, ValueError):  # a name that no file can have
+        return None
+
+
+def _stored(tensor: Any, where: str) -> np.dtype:
+    """The type of values in another file: numbers of whole bytes."""
     from onnx import helper
 
-    said = {entry.key: entry.value for entry in tensor.external_data}
-    where = f'{place}: tensor "{tensor.name}"'
-    if folder is None:
-        raise OnnxImportError(f"{where} lies in another file, {said.get('location')!r}; external_data=True reads it")
-    root = folder.resolve()
-    path = (root / said.get("location", "")).resolve()
-    if not path.is_relative_to(root) or not path.is_file():
-        raise FileAccessError(f"{where} lies in {said.get('location')!r}, which is no file below the model's folder")
-    dtype = np.dtype(helper.tensor_dtype_to_np_dtype(tensor.data_type)).newbyteorder("<")
-    offset, count = int(said.get("offset", 0)), math.prod(tensor.dims)
-    if offset < 0 or offset + count * dtype.itemsize > path.stat().st_size:
-        raise FileFormatError(f"{where} needs {count * dtype.itemsize} bytes from {offset} on; {path.name} is shorter")
-    return np.fromfile(path, dtype, count, offset=offset).reshape(tuple(tensor.dims))
+    try:
+        dtype = np.dtype(helper.tensor_dtype_to_np_dtype(tensor.data_type))
+    except KeyError:
+        dtype = np.dtype(object)
+    if dtype.kind not in "fiub" and dtype.name != "bfloat16":
+        raise OnnxImportError(f"{where} is of data type {tensor.data_type}, which is not read from other files")
+    return dtype if dtype.name == "bfloat16" else dtype.newbyteorder("<")
+
+
+def _number(text: str, where: str) -> int:
+    if not text.isascii() or not text.isdecimal() or len(text) > 18:
+        raise FileFormatError(f"{where}: offset and length of external data are counts of bytes; got {text!r:.40}")
+    return int(text)
