@@ -13,6 +13,8 @@ from ..shapes import features
 
 # Values in one constant: the largest weights of published networks hold 2**27.
 MOST_VALUES = 2**28
+# Axes of a tensor, as every version of NumPy can have them, with the batch.
+MOST_AXES = 31
 # Operators of a file, with its functions written out. Published networks have up to 5,000.
 MOST_NODES = 100_000
 _DEEPEST_GRAPH, _DEEPEST_CALL = 16, 32

@@ -11,6 +11,7 @@ from ...errors import ConfigError, ConvlayersError, OnnxImportError
 from ...layer import Shape
 from ...model import Model
 from ...model.graph import sample_shape
+from ..limits import MOST_AXES
 from . import inlining, reading
 from .importer import Importer
 
@@ -118,8 +119,8 @@ def _sample(entry: Any, given: Any, place: str) -> Shape:
         shape = sample_shape(_known(said) if given is None else tuple(given), "its shape")
     except ConvlayersError as error:
         raise OnnxImportError(f"{where} needs a batch axis and at least one more: {error}") from error
-    if math.prod(shape) > _MOST_FEATURES:
-        raise OnnxImportError(f"{where}: a sample of shape {shape} is too large")
+    if math.prod(shape) > _MOST_FEATURES or len(shape) > MOST_AXES:
+        raise OnnxImportError(f"{where}: a sample of shape {shape!s:.200} is too large")
     fits = said is None or (len(said) == len(shape) + 1 and all(n in (None, m) for n, m in zip(said[1:], shape, strict=True)))
     if not fits:
         raise ConfigError(f"{where} has the shape {said}; input_shape {shape} contradicts that")

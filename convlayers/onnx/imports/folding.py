@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from ..limits import MOST_VALUES
+from ..limits import MOST_AXES, MOST_VALUES
 from ..session import one_line
 from .values import RefusalError
 
@@ -33,8 +33,6 @@ _OTHERS = {"ConstantOfShape", "Expand", "Tile", "Range", "Pad", "OneHot", "NonZe
 # The evaluator computes these value by value in Python; each counts as many.
 _SLOW = {"Erf", "Gelu", "GatherElements", "GatherND", "ReverseSequence", "TopK", "Unique"}
 _SLOWER = 64
-# NumPy's limit.
-_MOST_AXES = 64
 # TensorProto.STRING.
 _STRING = 8
 _FOLDED = _GATHERING | _ELEMENTWISE | _PRODUCTS | _OTHERS
@@ -124,6 +122,6 @@ def evaluate(node: Any, opset: int, inputs: list[np.ndarray | None]) -> list[np.
 
 def _shape(inputs: list[np.ndarray | None]) -> tuple[int, ...]:
     shape = tuple(int(n) for n in np.asarray(inputs[0]).reshape(-1)) if inputs and inputs[0] is not None else ()
-    if min(shape, default=0) < 0 or len(shape) > _MOST_AXES:
+    if min(shape, default=0) < 0 or len(shape) > MOST_AXES:
         raise RefusalError(f"it would make a constant of {len(shape)} axes of sizes {str(shape)[:100]}")
     return shape

@@ -12,7 +12,7 @@ from ...layers.reshape import Identity
 from ...model import Input, Model
 from ...randomness import NoDraws
 from ...shapes import features
-from ..limits import MOST_VALUES, domain_of
+from ..limits import MOST_AXES, MOST_VALUES, domain_of
 from ..session import one_line
 from . import handlers, inlining
 from .folding import can_fold, evaluate, work_of
@@ -197,8 +197,8 @@ class Importer:
     def _built(self, layer: Layer, shapes: list[Shape], arrays: dict[str, np.ndarray]) -> Shape:
         self._take(4 * sum(array.size for array in arrays.values()))
         shape = build_layer(layer, shapes, NoDraws(MOST_VALUES), type(layer).__name__)
-        if features(shape) > _MOST_FEATURES:
-            raise RefusalError(f"its output of shape {shape} is too large")
+        if features(shape) > _MOST_FEATURES or len(shape) > MOST_AXES:
+            raise RefusalError(f"its output of shape {shape!s:.200} is too large")
         layer.built_for = shapes
         for key, array in arrays.items():
             home = layer.params if key in layer.params else layer.buffers

@@ -46,12 +46,10 @@ def check(proto: Any, place: str) -> None:
     from onnx import checker
 
     check_limits(proto, place)
-    weights = {id(tensor) for tensor in proto.graph.initializer}
-    for tensor in tensors(proto):
-        if is_external(tensor) and id(tensor) not in weights:
-            raise OnnxImportError(
-                f'{place}: tensor "{tensor.name}" lies in another file; that is for weights of the graph alone'
-            )
+    external = [tensor.name for tensor in tensors(proto) if is_external(tensor)]
+    if len(external) > sum(map(is_external, proto.graph.initializer)):
+        names = ", ".join(f'"{name}"' for name in external[:12])
+        raise OnnxImportError(f"{place}: of {names}, in other files, some are no weights of the graph; store those inside")
     try:
         checker.check_model(without_weights(proto))
     except Exception as error:  # the checker and protobuf have no common base
