@@ -68,12 +68,13 @@ def ordered(inputs: Sequence[Node], outputs: Sequence[Node]) -> list[Node]:
 
     Raises `ShapeError` for a graph that is none: a cycle, an Input that is read and not listed, or listed and not read.
     """
-    for number, node in enumerate(inputs):
+    done: set[Node] = set()
+    for node in inputs:
         if node.layer is not None:
             raise ShapeError(f"an input of a model is a cl.Input, not a layer's output; got {node}")
-        if node in inputs[:number]:
+        if node in done:
             raise ShapeError(f"{node} is listed twice among the model's inputs")
-    done = set(inputs)
+        done.add(node)
     order: list[Node] = []
     # Depth first with a stack of its own: a deep network must not meet Python's recursion limit. A node is `open` from
     # its first visit to its second, with the nodes behind it that led here.

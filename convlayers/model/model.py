@@ -62,17 +62,18 @@ class Model:
         self._nodes = list(inputs)
         self._owners: dict[int, str] = {}
         zeros = None if limit is None else NoDraws(limit)
+        names = self.value_names
         for number, step in enumerate(steps):
-            shape = self._build(step, zeros or generator(seed, "init", number), limit)
+            shape = self._build(step, names, zeros or generator(seed, "init", number), limit)
             self.value_shapes.append(shape)
             self._nodes.append(Node(step.layer, [self._nodes[s] for s in step.sources], step.name, shape))
             self._owners.setdefault(id(step.layer), step.name)
         self._step = 0
         self._freeze(frozenset())
 
-    def _build(self, step: Step, rng: np.random.Generator, limit: int | None) -> Shape:
+    def _build(self, step: Step, names: Sequence[str], rng: np.random.Generator, limit: int | None) -> Shape:
         shapes = [self.value_shapes[s] for s in step.sources]
-        reads = () if step.follows else [f'"{self.value_names[s]}" {self.value_shapes[s]}' for s in step.sources]
+        reads = () if step.follows else [f'"{names[s]}" {self.value_shapes[s]}' for s in step.sources]
         if step.layer.built_for is not None:
             return infer_shape(step.layer, shapes, step.place, reads, limit)
         output = build_layer(step.layer, shapes, rng, step.place, reads)

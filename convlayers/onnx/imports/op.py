@@ -49,6 +49,7 @@ class Op:
         self.outputs = max((i for i, output in enumerate(node.output, 1) if output in importer.needed), default=1)
         self.batch, self.file_batch = importer.batch, importer.file_batch
         self.attributes = {a.name: plain(helper.get_attribute_value(a)) for a in node.attribute}
+        self._anchor = next((v for v in self.inputs if isinstance(v, Tensor)), None)
         constants = [v.name if isinstance(v, Constant) else None for v in self.inputs]
         settings = sorted(a.SerializeToString() for a in node.attribute)
         # Two operators with the same settings and the same weights are one layer at two places.
@@ -193,7 +194,7 @@ class Op:
         """A constant as a tensor: a parameter of the model where it is trained, else a buffer."""
         from ...layers.parameter import Parameter
 
-        anchor = next((v for v in self.inputs if isinstance(v, Tensor)), None) or self._importer.anchor()
+        anchor = self._anchor or self._importer.anchor()
         sample = self.sample_of(value, anchor.rank)
         name = "operand" if not value.name else self._importer.tidy(value.name.rpartition("/")[2])
         if sample.dtype.kind not in "fiub":
