@@ -65,6 +65,9 @@ def check_limits(proto: Any, place: str) -> None:
             raise FileFormatError(f"{place}: more than {MOST_NODES} operators")
         if depth > _DEEPEST_GRAPH:
             raise FileFormatError(f"{place}: graphs are nested more than {_DEEPEST_GRAPH} deep")
+        # Protobuf gives bytes for a text that is no UTF-8.
+        if odd := next((name for name in _names(part) if not isinstance(name, str)), None):
+            raise FileFormatError(f"{place}: the name {odd!r:.80} is not UTF-8")
     for tensor in tensors(proto):
         if min(tensor.dims, default=0) < 0 or features(tensor.dims) > MOST_VALUES:
             shape = tuple(tensor.dims)
@@ -72,6 +75,18 @@ def check_limits(proto: Any, place: str) -> None:
                 f'{place}: tensor "{tensor.name}" has the shape {shape}; at most {MOST_VALUES} values are read'
             )
     _check_calls(proto, place)
+
+
+def _names(part: Any) -> Iterator[Any]:
+    """What a graph or a function calls its values and its operators."""
+    yield part.name
+    for node in part.node:
+        yield from (node.name, node.op_type, node.domain, *node.input, *node.output)
+        yield from (attribute.name for attribute in node.attribute)
+    for tensor in getattr(part, "initializer", ()):
+        yield tensor.name
+    for end in (*part.input, *part.output):
+        yield end if isinstance(end, str | bytes) else end.name
 
 
 def _check_calls(proto: Any, place: str) -> None:
@@ -110,3 +125,13 @@ def _check_calls(proto: Any, place: str) -> None:
 def _operators(root: Any) -> Counter[Key]:
     """How often a graph or a function calls which operator, its inner graphs too."""
     return Counter((domain_of(node), node.op_type) for _, part in parts(root) for node in part.node)
+
+
+def check_loops(proto: Any, place: str) -> None:
+    """No operator runs as often as the file likes. Raises `FileFormatError`; for a file that is about to be run."""
+    for _, part in parts(proto.graph, *proto.functions):
+        for node in part.node:
+            if node.op_type == "Loop" and domain_of(node) == "":
+                raise FileFormatError(
+                    f'{place}: the Loop "{node.name or node.output[0]}" could run for ever; it is not run here'
+                )

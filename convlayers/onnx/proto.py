@@ -5,7 +5,7 @@ weights as further inputs (`sketch`); they go from the model's own memory into t
 them.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from os import PathLike
 from typing import Any
 
@@ -16,6 +16,7 @@ from ..files import read_whole
 from .body import GraphFunction
 from .functions import DOMAIN
 from .graph import GraphBuilder, Value
+from .limits import check_limits, check_loops, is_external, tensors
 from .nodes import GraphNode
 from .session import one_line
 
@@ -192,30 +193,18 @@ def read(path: str | PathLike[str]) -> tuple[bytes, Any]:
         raise FileFormatError(f"{path} is not a whole ONNX file: {one_line(error)}") from error
     if not proto.ir_version or not proto.graph.node or not proto.opset_import:
         raise FileFormatError(f"{path} is not a whole ONNX file: it has no IR version, no opset or no operators")
-    for tensor in _tensors(proto):
+    check_limits(proto, str(path))
+    check_loops(proto, str(path))
+    for tensor in tensors(proto):
         _check_tensor(tensor, str(path))
     check(data, str(path))
     return data, proto
 
 
-def _tensors(proto: Any) -> Iterator[Any]:
-    """Every tensor of a file, in subgraphs and functions too."""
-    waiting = [proto.graph, *proto.functions]
-    while waiting:
-        part = waiting.pop()
-        yield from getattr(part, "initializer", ())
-        for sparse in getattr(part, "sparse_initializer", ()):
-            yield from (sparse.values, sparse.indices)
-        for node in part.node:
-            for attribute in node.attribute:
-                yield from [attribute.t] if attribute.HasField("t") else attribute.tensors
-                waiting += [attribute.g] if attribute.HasField("g") else attribute.graphs
-
-
 def _check_tensor(tensor: Any, place: str) -> None:
-    from onnx import TensorProto, numpy_helper
+    from onnx import numpy_helper
 
-    if tensor.data_location == TensorProto.EXTERNAL or tensor.external_data:
+    if is_external(tensor):
         raise ExportError(f'{place}: tensor "{tensor.name}" lies in another file; store the weights inside the ONNX file')
     try:
         numpy_helper.to_array(tensor)
