@@ -109,7 +109,7 @@ def no_record(proto):
         (another_operator, ExportMismatchError, 'output "output" of onnxruntime differs'),
         (another_padding, ExportMismatchError, "differs"),
         (cut_weight, FileFormatError, '"0.weight" does not hold'),
-        (negative_size, ExportError, r"0\.weight"),
+        (negative_size, FileFormatError, r"0\.weight"),
         (elsewhere, ExportError, "lies in another file"),
         (no_record, FileFormatError, "record is gone"),
         (another_record(seed=1), ExportMismatchError, "differs"),
