@@ -1,7 +1,8 @@
 """Time training steps, inference, convolution and pooling beside PyTorch and onnxruntime; measure memory, import and export.
 
     python tools/bench.py                           everything, as tables in Markdown
-    python tools/bench.py --only train              train, infer, conv, pool, memory, import or export
+    python tools/bench.py --only train              train, infer, conv, pool, memory, import, export or
+                                                    onnx-import
     python tools/bench.py --only infer --case vgg   the cases whose title holds this text
     python tools/bench.py --isa avx2                convlayers and PyTorch held to an instruction set
 
@@ -179,6 +180,14 @@ def export(given: dict[str, str], models: tuple[str, ...] = ("resnet50", "vgg16"
         print(f"| {name} | {write:.2f} | {whole:.2f} | **{ratio:.1f}** | {before:.0f} | {peak:.0f} |", flush=True)
 
 
+def onnx_import(given: dict[str, str], models: tuple[str, ...] = ("resnet50", "mobilenet_v2"), turns: int = 5) -> None:
+    """What an import costs, and inference of the imported network beside the one that was built by hand."""
+    print("\n| ONNX import | seconds | inference by hand, ms | imported, ms | ratio |\n|---|---:|---:|---:|---:|")
+    for name in models:
+        cost, by_hand, imported, ratio = fresh(given, "-m", "benchlib.onnx_import", name, str(turns))
+        print(f"| {name} | {cost:.2f} | {by_hand:.1f} | {imported:.1f} | **{ratio:.2f}** |", flush=True)
+
+
 def machine() -> str:
     """The processor's name, as far as the system tells."""
     try:
@@ -190,7 +199,7 @@ def machine() -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--only", choices=(*TABLES, "memory", "import", "export"))
+    parser.add_argument("--only", choices=(*TABLES, "memory", "import", "export", "onnx-import"))
     parser.add_argument("--case", default="", metavar="TEXT", help="only the cases whose title holds this text")
     parser.add_argument("--isa", choices=tuple(TORCH_ISA))
     parser.add_argument("--threads", type=int, default=min(2, os.cpu_count() or 1))
@@ -216,6 +225,8 @@ def main() -> None:
         import_time(given, with_torch)
     if args.only in (None, "export"):
         export(given)
+    if args.only in (None, "onnx-import"):
+        onnx_import(given)
 
 
 if __name__ == "__main__":
