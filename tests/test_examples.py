@@ -9,6 +9,7 @@ import onnx
 import pytest
 from conftest import ROOT
 
+import convlayers as cl
 from convlayers import registry
 
 FILES = sorted((ROOT / "examples").glob("*.py"))
@@ -92,6 +93,21 @@ def test_mnist_resnet(run, toy_idx, tmp_path):
     assert accuracy >= 0.9
     assert f"idx:{toy_idx}: {accuracy:.4f} of the 10 test images are right, seed 0" in out
     assert len(onnx.load(tmp_path / "m.onnx").graph.node) > 60
+
+
+def test_finetune_onnx(run, tmp_path):
+    target = tmp_path / "tuned.onnx"
+    found, out = run("finetune_onnx", "--epochs", 8, "--export", target)
+    assert 0.6 <= found <= 1
+    assert "the new head trains 650 of 13,706 weights" in out
+    assert run("finetune_onnx", target, "--epochs", 1)[0] > 0.1
+    assert len(onnx.load(target).graph.node) == 10
+
+
+def test_finetune_onnx_of_other_images(run, tmp_path):
+    cl.export_onnx(cl.models.mobilenet_small(input_shape=(3, 16, 12), classes=4), tmp_path / "m.onnx")
+    _, out = run("finetune_onnx", tmp_path / "m.onnx", "--epochs", 1)
+    assert "10 classes of digits" in out
 
 
 def test_custom_layer(run):

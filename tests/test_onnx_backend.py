@@ -1,10 +1,13 @@
 """ONNX's own test suite, run against the importer through ONNX's own runner; `onnx_cases.py` says which cases and why."""
 
 import re
+import subprocess
+import sys
 
 import numpy as np
 import onnx_cases
 import pytest
+from conftest import ROOT
 from onnx import TensorProto, helper
 from onnx_cases import EXCLUDED, cases
 
@@ -64,3 +67,8 @@ def test_what_it_supports():
     assert not backend.is_compatible(other)
     with pytest.raises(OnnxImportError, match=r'Sin "y": no layer computes this operator'):
         backend.prepare(other).run([np.ones((2, 2), np.float32)])
+
+
+def test_the_table_in_the_docs_is_that_of_the_registry():
+    done = subprocess.run([sys.executable, ROOT / "tools" / "operators.py", "--check"], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
