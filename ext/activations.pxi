@@ -31,22 +31,26 @@ cdef dict _numbered_activations():
 # Their places in the tables.
 ACTIVATIONS = _numbered_activations()
 
+# The constants come as double: Cython takes `real` for a float, and would round a number of Python's to that.
 
-def activation_forward(str name, const real[::1] x, real[::1] y, real a, real b, int threads, /):
+
+def activation_forward(str name, const real[::1] x, real[::1] y, double a, double b, int threads, /):
     """Fill y."""
     cdef Py_ssize_t u, n = x.shape[0]
     cdef int what = ACTIVATIONS[name]
     for u in prange(chunks(n), schedule="static", nogil=True, num_threads=threads):
-        activation_values[what](&x[0] + u * CHUNK, &y[0] + u * CHUNK, min(CHUNK, n - u * CHUNK), a, b)
+        activation_values[what](&x[0] + u * CHUNK, &y[0] + u * CHUNK, min(CHUNK, n - u * CHUNK), <real> a, <real> b)
 
 
-def activation_backward(str name, const real[::1] dy, const real[::1] kept, real[::1] dx, real a, real b, int threads, /):
+def activation_backward(
+    str name, const real[::1] dy, const real[::1] kept, real[::1] dx, double a, double b, int threads, /
+):
     """Fill dx from what the forward pass kept."""
     cdef Py_ssize_t u, n = dy.shape[0]
     cdef int what = ACTIVATIONS[name]
     for u in prange(chunks(n), schedule="static", nogil=True, num_threads=threads):
         activation_gradients[what](
-            &dy[0] + u * CHUNK, &kept[0] + u * CHUNK, &dx[0] + u * CHUNK, min(CHUNK, n - u * CHUNK), a, b)
+            &dy[0] + u * CHUNK, &kept[0] + u * CHUNK, &dx[0] + u * CHUNK, min(CHUNK, n - u * CHUNK), <real> a, <real> b)
 
 
 cdef double bent_sum(const real* dy, const real* x, Py_ssize_t count) noexcept nogil:
