@@ -224,7 +224,8 @@ def asan(rest: list[str]) -> int:
     runtime = quiet("asking GCC for AddressSanitizer", "gcc", "-print-file-name=libasan.so").strip()
     if not os.path.isabs(runtime):
         raise ChoreError("GCC has no AddressSanitizer here (Fedora: dnf install libasan)")
-    tests = [*sorted((ROOT / "tests").glob("test_kernels_*.py")), ROOT / "tests" / "test_algorithms.py"]
+    named = [ROOT / "tests" / f"test_{name}.py" for name in ("algorithms", "memory_threads")]
+    tests = [*sorted((ROOT / "tests").glob("test_kernels_*.py")), *named]
     with tempfile.TemporaryDirectory() as temporary:
         folder, python = Path(temporary), executable(VENV)
         shutil.copytree(ROOT / "convlayers", folder / "convlayers", ignore=shutil.ignore_patterns("*.so", "__pycache__"))
