@@ -147,15 +147,18 @@ def test_labels_and_preprocessing_travel(train, run):
     expected = {"labels": ["0", "1"], "preprocessing": {"layout": "NCHW", "scale": 1 / 255}}
     assert cl.load("m.st").metadata == expected
     assert run("export", "m.st", "b.onnx")[0] == 0
-    built_in = {"input": "uint8", "layout": "NHWC", "mean": 0.0, "scale": 1 / 255, "softmax": False}
     for name in ("m.onnx", "b.onnx"):
-        assert {key: OnnxModel(name).metadata[key] for key in expected} == {**expected, "preprocessing": built_in}
+        assert {key: OnnxModel(name).metadata[key] for key in expected} == expected
+        assert OnnxModel(name).input_shape == (1, 8, 8)
+    assert run("export", "m.st", "r.onnx", "--raw-pixels")[0] == 0
+    built_in = {"input": "uint8", "layout": "NHWC", "mean": 0.0, "scale": 1 / 255, "softmax": False}
+    assert {key: OnnxModel("r.onnx").metadata[key] for key in expected} == {**expected, "preprocessing": built_in}
 
 
 def test_an_exported_file_takes_an_image_file_s_array(train, toy_arrays):
     from convlayers.onnx import OnnxModel
 
-    train("--epochs", "8", "--export", "m.onnx")
+    train("--epochs", "8", "--export", "m.onnx", "--raw-pixels")
     file = OnnxModel("m.onnx")
     assert file.input_shape == (8, 8, 1)
     pixels = toy_arrays["x_test"]
@@ -163,15 +166,12 @@ def test_an_exported_file_takes_an_image_file_s_array(train, toy_arrays):
     assert (file.predict(pixels[..., None]).argmax(axis=1) == toy_arrays["y_test"]).all()
 
 
-def test_floats_are_exported_as_they_are(run, refused, train, toy_arrays, tmp_path):
-    from convlayers.onnx import OnnxModel
-
+def test_floats_are_no_raw_pixels(run, refused, train, toy_arrays, tmp_path):
     floats = {key: value / np.float32(255) if value.ndim > 1 else value for key, value in toy_arrays.items()}
     np.savez(tmp_path / "floats.npz", **floats)
-    assert run("train", "floats.npz", "--epochs", "8", "--quiet", "--export", "f.onnx")[0] == 0
-    assert OnnxModel("f.onnx").input_shape == (1, 8, 8)
-    assert "accuracy 1.0000" in run("evaluate", "f.onnx", "floats.npz")[1]
-    train("--epochs", "1", "--export", "m.onnx")
+    message = refused(2, "train", "floats.npz", "--epochs", "8", "--quiet", "--export", "f.onnx", "--raw-pixels")
+    assert "--raw-pixels is for images that their data set scaled" in message
+    train("--epochs", "1", "--export", "m.onnx", "--raw-pixels")
     assert "m.onnx takes raw pixels, whole numbers from 0 to 255; floats.npz holds others" in refused(
         1, "evaluate", "m.onnx", "floats.npz"
     )

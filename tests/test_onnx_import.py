@@ -9,6 +9,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 import convlayers as cl
 from convlayers.errors import ArrayTypeError, ConfigError, OnnxImportError
+from convlayers.onnx import available_handlers, handler
 
 # Every reference architecture at a size that is exported in seconds.
 SIZES = {
@@ -289,3 +290,29 @@ def test_functions_are_written_out():
     proto = helper.make_model(graph, opset_imports=opsets, functions=[function], ir_version=8)
     model = agreed(proto.SerializeToString(), (4,))
     assert [type(step.layer).__name__ for step in model.steps] == ["Add", "ReLU"]
+
+
+# Handlers of one's own
+
+
+def test_a_program_brings_a_handler_for_its_own_operator(monkeypatch):
+    from convlayers.onnx.imports import handlers
+
+    monkeypatch.setattr(handlers, "_registered", {k: list(v) for k, v in handlers._registered.items()})
+
+    @handler("Halve", domain="com.example")
+    def halve(op):
+        return op.layer(cl.MultiplyConstant(0.5), op.tensor(0))
+
+    node = helper.make_node("Halve", ["x"], ["y"], domain="com.example")
+    ends = [helper.make_tensor_value_info(n, TensorProto.FLOAT, ["N", 4]) for n in "xy"]
+    opsets = [helper.make_opsetid("", 17), helper.make_opsetid("com.example", 1)]
+    proto = helper.make_model(helper.make_graph([node], "g", ends[:1], ends[1:]), opset_imports=opsets, ir_version=8)
+    model = cl.import_onnx(proto.SerializeToString())
+    np.testing.assert_array_equal(model(random(2, 4)), random(2, 4) / 2)
+    assert available_handlers()["com.example", "Halve"][0].owner == "the running program"
+
+    handler("Relu")(halve)
+    with pytest.raises(OnnxImportError, match=r"ai\.onnx/Relu/1 has two owners: convlayers and the running program"):
+        cl.import_onnx(bytes_of([("Relu", "x", "y")], (4,)))
+    handlers._all.cache_clear()

@@ -12,6 +12,7 @@ import sys
 import unittest
 from collections import Counter
 from pathlib import Path
+from textwrap import fill
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "tests"))
@@ -62,16 +63,14 @@ def written(found: Counter[str]) -> str:
     """The part of the document between the markers."""
     run, every = sum(found.values()), len(onnx_cases.cases())
     kinds = Counter(case.kind for case in onnx_cases.cases() if case.reason is None)
-    return f"""
-{len(available_handlers())} operators, beside Constant, ConstantOfShape and the arithmetic on shapes and weights that is done while a
-file is read. Of the {every:,} cases of ONNX {onnx.__version__} that need no other operator, {run:,} are run
-({", ".join(f"{n} {kind}" for kind, n in kinds.items())}) and {every - run:,} left out; {found["in layers"]:,} pass in layers,
-{found["as constants"]:,} as constants, {found["failed"]:,} fail.
-
-{table()}
-
-{exclusions()}
-"""
+    of_each = ", ".join(f"{n} {kind}" for kind, n in kinds.items())
+    said = (
+        f"{len(available_handlers())} operators, beside Constant, ConstantOfShape and the arithmetic on shapes and weights"
+        f" that is done while a file is read. Of the {every:,} cases of ONNX {onnx.__version__} that need no other operator,"
+        f" {run:,} are run ({of_each}) and {every - run:,} left out; {found['in layers']:,} pass in layers,"
+        f" {found['as constants']:,} as constants, {found['failed']:,} fail."
+    )
+    return f"\n{fill(said, 128)}\n\n{table()}\n\n{exclusions()}\n"
 
 
 def operators(text: str) -> list[str]:

@@ -18,13 +18,13 @@ def evaluate(args: argparse.Namespace) -> None:
 
 
 def export(args: argparse.Namespace) -> None:
-    """Write a saved model as ONNX, with its labels; it takes raw pixels where its training data were such."""
+    """Write a saved model as ONNX, with its labels and preprocessing."""
     from ..onnx import export_onnx
     from .scoring import load_model, raw_pixels
 
     model = load_model(args.model)
     options = {name: getattr(args, name) for name in ("certificate", "fold_batchnorm", "dynamic_image")}
-    print(export_onnx(model, args.target, args.opset, preprocessing=raw_pixels(model), **options))
+    print(export_onnx(model, args.target, args.opset, preprocessing=raw_pixels(model, args.raw_pixels), **options))
 
 
 def quantize(args: argparse.Namespace) -> None:

@@ -83,6 +83,9 @@ def parser() -> argparse.ArgumentParser:
     return top
 
 
+_RAW_PIXELS = "the exported file takes an image file's array, uint8 (N, H, W, C), and scales it itself"
+
+
 def _train(commands: argparse._SubParsersAction) -> None:
     from .architectures import classifiers
 
@@ -110,6 +113,7 @@ def _train(commands: argparse._SubParsersAction) -> None:
     train.add_argument("--checkpoint", metavar="FILE", help="written after each epoch and on Ctrl-C; training resumes from it")
     train.add_argument("--save", metavar="FILE", help="write the trained model, for evaluate and export")
     train.add_argument("--export", metavar="FILE.onnx", help="write the trained model as ONNX, verified with onnxruntime")
+    train.add_argument("--raw-pixels", action="store_true", help=_RAW_PIXELS)
     train.add_argument("--quiet", action="store_true", help="print the results alone")
 
 
@@ -124,6 +128,7 @@ def _export(commands: argparse._SubParsersAction) -> None:
     export.add_argument("model", metavar="SAVED", help="a model that train --save or Model.save wrote, or an .onnx file")
     export.add_argument("target", metavar="MODEL.onnx", help="the file to write")
     export.add_argument("--opset", type=count, default=17, metavar="N", help="version of ONNX's operators (default 17)")
+    export.add_argument("--raw-pixels", action="store_true", help=_RAW_PIXELS)
     export.add_argument("--fold-batchnorm", action="store_true", help="take batch normalization into the weights before it")
     export.add_argument("--dynamic-image", action="store_true", help="leave the images' height and width open")
     export.add_argument(

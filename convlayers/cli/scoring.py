@@ -6,7 +6,7 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 
 from ..datasets import Dataset
-from ..errors import DataError, FileAccessError, ShapeError
+from ..errors import ConfigError, DataError, FileAccessError, ShapeError
 from ..model import Model, load
 from ..model.store import unpack
 
@@ -109,13 +109,15 @@ def as_taken(predictor: Predictor, x: np.ndarray) -> np.ndarray:
     return predictor.pixels(x) if isinstance(predictor, _FromPixels) else x
 
 
-def raw_pixels(model: Model) -> Any:
-    """The preprocessing to build into the model's file: images that their data set scaled come in as raw pixels, as an image
-    file's array has them. For other samples None, the model's metadata alone."""
+def raw_pixels(model: Model, wanted: bool) -> Any:
+    """The preprocessing to build into the model's file, so that it takes raw pixels as an image file's array has them; None
+    where that is not wanted. Raises `ConfigError` for a model whose data set did not scale raw pixels."""
+    if not wanted:
+        return None
     given = model.metadata.get("preprocessing")
     scale = given.get("scale") if isinstance(given, dict) and given.get("layout") == "NCHW" else None
     if not isinstance(scale, float) or scale == 1 or len(model.input_shape) != 3:
-        return None
+        raise ConfigError(f"--raw-pixels is for images that their data set scaled; this model's preprocessing is {given!r}")
     from ..onnx import Preprocessing
 
     return Preprocessing(scale=scale)

@@ -28,6 +28,7 @@ def train(args: argparse.Namespace) -> None:
         name = args.model or default_name(data)
         model = create(name, data, args.seed)
         model.metadata = {"labels": data.labels, "preprocessing": data.preprocessing}
+        raw_pixels(model, args.raw_pixels)  # what cannot be is said before the training
         if args.export:
             _check_exportable(model)
         trainer = _trainer(args, model, len(data.x_train), say)
@@ -139,5 +140,5 @@ def _write(model: Model, data: datasets.Dataset, args: argparse.Namespace) -> No
     if args.export:
         from ..onnx import export_onnx
 
-        print(export_onnx(model, args.export, preprocessing=raw_pixels(model)))
+        print(export_onnx(model, args.export, preprocessing=raw_pixels(model, args.raw_pixels)))
         print(f"exported {os.path.realpath(args.export)}: {score(open_predictor(args.export, data), data)} in onnxruntime")
