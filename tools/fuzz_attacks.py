@@ -18,6 +18,12 @@ def _reroute(proto: Any, made: str, rng: random.Random) -> None:
         node.input[rng.randrange(len(node.input))] = made
 
 
+def add_weights(proto: Any, *tensors: Any) -> None:
+    """Initializers that are no inputs, as newer versions of the format allow."""
+    proto.ir_version = max(proto.ir_version, 8)
+    proto.graph.initializer.extend(tensors)
+
+
 def cycle(proto: Any, rng: random.Random) -> None:
     """An operator reads what it gives, or what comes later."""
     nodes = [node for node in proto.graph.node if node.input and node.output]
@@ -30,12 +36,12 @@ def huge_fill(proto: Any, rng: random.Random) -> None:
     """A few bytes that ask for much memory, while the file is read or when it runs."""
     sizes = [rng.choice((1, 2**10, 2**14, 2**20, 2**31, 2**40, -1)) for _ in range(rng.randrange(1, 5))]
     shape = helper.make_tensor("huge_shape", TensorProto.INT64, [len(sizes)], sizes)
-    proto.graph.initializer.append(shape)
+    add_weights(proto, shape)
     kind = rng.choice(("ConstantOfShape", "Expand", "Tile", "Range", "Pad", "MatMul", "OneHot", "RandomNormal", "Gather"))
     read = ["huge_shape"] if kind == "ConstantOfShape" else ["huge_shape", "huge_shape"]
     if kind == "Range":
         start, limit, step = (helper.make_tensor(f"huge_{i}", TensorProto.INT64, [], [v]) for i, v in enumerate((0, 2**62, 1)))
-        proto.graph.initializer.extend((start, limit, step))
+        add_weights(proto, start, limit, step)
         read = [t.name for t in (start, limit, step)]
     attributes = {"shape": sizes} if kind == "RandomNormal" else {}
     proto.graph.node.insert(0, helper.make_node(kind, [] if attributes else read, ["huge"], **attributes))
@@ -44,13 +50,23 @@ def huge_fill(proto: Any, rng: random.Random) -> None:
 
 def deep(proto: Any, rng: random.Random) -> None:
     """Graphs inside operators inside graphs."""
+    if not proto.graph.input:
+        return
+    depth, twice = rng.choice((1, 5, 14, 20, 45)), rng.random() < 0.1
     graph = GraphProto(name="g")
-    graph.node.add(op_type="Identity", input=["x"], output=["y"])
-    for _ in range(rng.choice((1, 5, 20, 45))):
+    graph.node.add(op_type="Identity", input=[proto.graph.input[0].name], output=["y"])
+    graph.output.add(name="y")
+    for _ in range(min(depth, 10) if twice else depth):
         outer = GraphProto(name="g")
-        outer.node.append(helper.make_node("If", ["x"], ["y"], then_branch=graph, else_branch=GraphProto(name="e")))
+        outer.node.append(
+            helper.make_node("If", ["flag"], ["y"], then_branch=graph, else_branch=graph if twice else GraphProto(name="e"))
+        )
+        outer.output.add(name="y")
         graph = outer
-    proto.graph.node.extend(graph.node)
+    add_weights(proto, helper.make_tensor("flag", TensorProto.BOOL, [], [True]))
+    graph.node[0].output[0] = "nested"
+    proto.graph.node.insert(0, graph.node[0])
+    _reroute(proto, "nested", rng)
 
 
 def calls(proto: Any, rng: random.Random) -> None:
@@ -81,7 +97,7 @@ def endless(proto: Any, rng: random.Random) -> None:
     state = {"going": TensorProto.BOOL, "state": TensorProto.FLOAT}
     nodes = [helper.make_node("Identity", [name], [f"{name}_out"]) for name in state]
     body = helper.make_graph(nodes, "body", _values({"round": TensorProto.INT64, **state}), _values(state, "_out"))
-    proto.graph.initializer.append(helper.make_tensor("rounds", TensorProto.INT64, [], [2**62]))
+    add_weights(proto, helper.make_tensor("rounds", TensorProto.INT64, [], [2**62]))
     proto.graph.node.insert(0, helper.make_node("Loop", ["rounds", "", proto.graph.input[0].name], ["turned"], body=body))
     _reroute(proto, "turned", rng)
 

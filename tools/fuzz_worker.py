@@ -7,6 +7,7 @@ Any of them may raise a `ConvlayersError`; whatever else happens is a finding.
 import contextlib
 import faulthandler
 import json
+import os
 import random
 import shutil
 import sys
@@ -34,11 +35,14 @@ LARGE = 10_000
 def main() -> None:
     box, seed, memory, seconds, *files = sys.argv[1:]
     limit_memory(int(memory))
+    # What native code writes to standard output goes where errors go.
+    answers = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)
     folder = furnished(Path(box), Path(files[0]).parent)
     for line in sys.stdin:
         number = int(line)
         faulthandler.dump_traceback_later(float(seconds), file=sys.stderr)
-        print(json.dumps(tried(folder, files, seed, number)), flush=True)
+        print(json.dumps(tried(folder, files, seed, number)), file=answers, flush=True)
         faulthandler.cancel_dump_traceback_later()
 
 

@@ -4,6 +4,7 @@ A file of a few bytes can say that a tensor has 2**60 values, nest a graph in a 
 onnx's own checker, its inliner and onnxruntime follow it as far as memory and time go.
 """
 
+import re
 from collections import Counter
 from collections.abc import Iterator
 from typing import Any
@@ -18,6 +19,8 @@ MOST_AXES = 31
 # Operators of a file, with its functions written out. Published networks have up to 5,000.
 MOST_NODES = 100_000
 _DEEPEST_GRAPH, _DEEPEST_CALL = 16, 32
+_TERM = rb"[A-Za-z]*(\.\.\.[A-Za-z]*)?"
+_EQUATION = re.compile(rb"(?!$)%b(,%b)*(->%b)?" % (_TERM, _TERM, _TERM))
 
 Key = tuple[str, str]
 
@@ -68,6 +71,9 @@ def check_limits(proto: Any, place: str) -> None:
         # Protobuf gives bytes for a text that is no UTF-8.
         if odd := next((name for name in _names(part) if not isinstance(name, str)), None):
             raise FileFormatError(f"{place}: the name {odd!r:.80} is not UTF-8")
+        for node in part.node:
+            if node.op_type == "Einsum":
+                _check_equation(node, place)
     for tensor in tensors(proto):
         if min(tensor.dims, default=0) < 0 or features(tensor.dims) > MOST_VALUES:
             shape = tuple(tensor.dims)
@@ -87,6 +93,14 @@ def _names(part: Any) -> Iterator[Any]:
         yield tensor.name
     for end in (*part.input, *part.output):
         yield end if isinstance(end, str | bytes) else end.name
+
+
+def _check_equation(node: Any, place: str) -> None:
+    """Letters and at most one `...` a term. onnx's shape inference, which onnxruntime has too, reads others for ever."""
+    for attribute in node.attribute:
+        if attribute.name == "equation" and not _EQUATION.fullmatch(attribute.s.replace(b" ", b"")):
+            name, equation = node.name or ", ".join(node.output), attribute.s or attribute.ref_attr_name
+            raise FileFormatError(f'{place}: the Einsum "{name}" must have an equation such as ij,jk->ik; got {equation!r:.80}')
 
 
 def _check_calls(proto: Any, place: str) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ...errors import ConfigError, ConvlayersError, OnnxImportError
+from ...errors import ConfigError, ConvlayersError, FileFormatError, OnnxImportError
 from ...layer import Shape
 from ...model import Model
 from ...model.graph import sample_shape
@@ -63,6 +63,8 @@ class Prepared:
     def __init__(self, proto: Any, place: str) -> None:
         self.proto, self.place = proto, place
         self.outputs = [entry.name for entry in proto.graph.output]
+        if not self.outputs:
+            raise FileFormatError(f"{place}: its graph has no outputs")
         weights = {t.name for t in proto.graph.initializer} | {s.values.name for s in proto.graph.sparse_initializer}
         self.needed = set(self.outputs)
         kept = []
