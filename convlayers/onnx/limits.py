@@ -24,6 +24,13 @@ _EQUATION = re.compile(rb"(?!$)%b(,%b)*(->%b)?" % (_TERM, _TERM, _TERM))
 
 Key = tuple[str, str]
 
+_CRASHES = "reads values whose type onnx's shape inference may not know, and does not check"
+_NOT_RUN: dict[Key, str] = {
+    ("", "Loop"): "could run for ever",
+    **dict.fromkeys([("", "EyeLike"), ("", "RegexFullMatch")], _CRASHES),
+    **{("ai.onnx.ml", name): _CRASHES for name in ("DictVectorizer", "LabelEncoder", "TreeEnsemble")},
+}
+
 
 def domain_of(part: Any) -> str:
     """The domain of an operator or a function; ONNX's own has two names."""
@@ -141,11 +148,11 @@ def _operators(root: Any) -> Counter[Key]:
     return Counter((domain_of(node), node.op_type) for _, part in parts(root) for node in part.node)
 
 
-def check_loops(proto: Any, place: str) -> None:
-    """No operator runs as often as the file likes. Raises `FileFormatError`; for a file that is about to be run."""
+def check_runnable(proto: Any, place: str) -> None:
+    """For a file that is about to be run: no operator that takes its reader down. Raises `FileFormatError`."""
     for _, part in parts(proto.graph, *proto.functions):
         for node in part.node:
-            if node.op_type == "Loop" and domain_of(node) == "":
-                raise FileFormatError(
-                    f'{place}: the Loop "{node.name or node.output[0]}" could run for ever; it is not run here'
-                )
+            reason = _NOT_RUN.get((domain_of(node), node.op_type))
+            if reason:
+                name = node.name or ", ".join(node.output)
+                raise FileFormatError(f'{place}: the {node.op_type} "{name}" {reason}; files with one are not run')

@@ -16,7 +16,7 @@ from ..files import read_whole
 from .body import GraphFunction
 from .functions import DOMAIN
 from .graph import GraphBuilder, Value
-from .limits import check_limits, check_loops, is_external, tensors
+from .limits import check_limits, check_runnable, is_external, tensors
 from .nodes import GraphNode
 from .session import one_line
 
@@ -194,7 +194,7 @@ def read(path: str | PathLike[str]) -> tuple[bytes, Any]:
     if not proto.ir_version or not proto.graph.node or not proto.opset_import:
         raise FileFormatError(f"{path} is not a whole ONNX file: it has no IR version, no opset or no operators")
     check_limits(proto, str(path))
-    check_loops(proto, str(path))
+    check_runnable(proto, str(path))
     for tensor in tensors(proto):
         _check_tensor(tensor, str(path))
     check(data, str(path))

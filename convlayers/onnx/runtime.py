@@ -30,6 +30,8 @@ class OnnxModel:
         self.metadata = {entry.key: _value(entry.key, entry.value) for entry in proto.metadata_props if entry.key != KEY}
         self._session = open_session(data, self.path)
         self._inputs = inputs_of(self._session, self.path, open_axes=True)
+        if not self._inputs:
+            raise ExportError(f"{self.path} has no inputs, so it cannot predict")
 
     @property
     def input_shape(self) -> Shape | list[Shape]:

@@ -15,6 +15,7 @@ operator and opset of the domain, and the function is imported when a file first
 An operator has one owner at each opset: a second one is an error that names both.
 """
 
+import re
 import sys
 from collections.abc import Callable
 from functools import lru_cache, partial
@@ -90,35 +91,46 @@ def _loaded(point: "EntryPoint", owner: str) -> Handler:
     return function
 
 
-def _key(point: "EntryPoint", owner: str) -> tuple[str, str, int]:
-    domain, _, rest = point.name.rpartition("/")[0].rpartition("/")
-    since = point.name.rpartition("/")[2]
-    if not rest or not since.isdecimal():
-        raise RegistryError(
-            f'the ONNX handler "{point.name}" of {owner} must be named domain/Operator/opset, such as com.example/Swish/1'
-        )
-    return "" if domain == "ai.onnx" else domain, rest, int(since)
+def _key(name: str) -> tuple[str, str, int] | None:
+    """Domain, operator and opset; None where the name does not say them."""
+    match = re.fullmatch(r"([\w.-]+)/(\w+)/([0-9]{1,9})", name)
+    return ("" if match[1] == "ai.onnx" else match[1], match[2], int(match[3])) if match else None
+
+
+class _Installed(NamedTuple):
+    entries: dict[tuple[str, str], list[Entry]]
+    misnamed: list[str]
 
 
 @lru_cache(maxsize=4)
-def _all(path: tuple[str, ...]) -> dict[tuple[str, str], list[Entry]]:
+def _installed(path: tuple[str, ...]) -> _Installed:
     from importlib.metadata import entry_points
 
     for family in FAMILIES:
         import_module(f".ops.{family}", __package__)
-    found = {key: list(entries) for key, entries in _registered.items()}
+    found, misnamed = {key: list(entries) for key, entries in _registered.items()}, []
     for point in entry_points(group=GROUP):
         owner = f"{point.dist.name} {point.dist.version}" if point.dist else "an unknown distribution"
-        domain, op_type, since = _key(point, owner)
+        key = _key(point.name)
+        if key is None:
+            misnamed.append(f'"{point.name}" of {owner}')
+            continue
+        domain, op_type, since = key
         entries = found.setdefault((domain, op_type), [])
         if all((entry.since, entry.owner) != (since, owner) for entry in entries):
             entries.append(Entry(since, owner, partial(_loaded, point, owner)))
-    return {key: sorted(entries, key=lambda entry: entry.since) for key, entries in sorted(found.items())}
+    ordered = {key: sorted(entries, key=lambda entry: entry.since) for key, entries in sorted(found.items())}
+    return _Installed(ordered, misnamed)
 
 
 def available_handlers() -> dict[tuple[str, str], list[Entry]]:
     """Every operator that can be imported, by domain and name, with its entries by opset."""
-    return _all(tuple(sys.path))
+    return _installed(tuple(sys.path)).entries
+
+
+def misnamed() -> list[str]:
+    """Entry points of the group whose names are not domain/Operator/opset, so that nobody knows what they read."""
+    return _installed(tuple(sys.path)).misnamed
 
 
 def find(domain: str, op_type: str, version: int) -> Entry | None:

@@ -144,7 +144,8 @@ class Importer:
             return [inlining.layer_of(self.functions[node.op_type], Op(self, node, name, version, inputs))]
         entry = handlers.find(domain, node.op_type, version)
         if entry is None:
-            raise RefusalError("no layer computes this operator")
+            odd = [f"; the handler {name} is not named domain/Operator/opset" for name in handlers.misnamed()]
+            raise RefusalError("no layer computes this operator" + "".join(odd))
         found = entry.load()(Op(self, node, name, version, inputs))
         results = list(found) if isinstance(found, tuple | list) else [found]
         wanted = [number for number, output in enumerate(node.output) if output in self.needed]
