@@ -6,6 +6,7 @@
     build    compile the kernels in place again
     lint     ruff, cython-lint, mypy
     asan     run the tests of the kernels with every access to memory checked by AddressSanitizer (GCC, Linux)
+    fuzz     read ONNX files that are damaged at random; --mutations, --seed, --minutes and more go to tools/fuzz.py
     bench    run the measurements; --torch installs PyTorch to compare with; further arguments go to tools/bench.py
     wheel    build a wheel and try it in a fresh environment in which no compiler can be found
 
@@ -209,6 +210,11 @@ def bench(rest: list[str]) -> int:
     return show(executable(VENV), str(ROOT / "tools" / "bench.py"), *(r for r in rest if r != "--torch"))
 
 
+def fuzz(rest: list[str]) -> int:
+    prepare("dev")
+    return show(executable(VENV), str(ROOT / "tools" / "fuzz.py"), *rest)
+
+
 # A kernel that is told of one frequency more than an operand has.
 PLANTED = """
 import numpy as np
@@ -310,7 +316,7 @@ def try_wheel(path: Path, folder: Path) -> None:
 def main() -> int:
     if sys.version_info < OLDEST:
         raise ChoreError(f"Python {'.'.join(map(str, OLDEST))} or later is needed; this is {sys.version.split()[0]}")
-    chores = {chore.__name__: chore for chore in (demo, test, build, lint, asan, bench, wheel)}
+    chores = {chore.__name__: chore for chore in (demo, test, build, lint, asan, fuzz, bench, wheel)}
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("chore", choices=chores)
     args, rest = parser.parse_known_args()

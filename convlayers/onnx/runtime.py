@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import ArrayTypeError, ShapeError
+from ..errors import ArrayTypeError, ExportError, ShapeError
 from ..functional import as_array
 from ..layer import Shape
 from ..model.graph import in_order
