@@ -315,4 +315,4 @@ def test_a_program_brings_a_handler_for_its_own_operator(monkeypatch):
     handler("Relu")(halve)
     with pytest.raises(OnnxImportError, match=r"ai\.onnx/Relu/1 has two owners: convlayers and the running program"):
         cl.import_onnx(bytes_of([("Relu", "x", "y")], (4,)))
-    handlers._all.cache_clear()
+    handlers._installed.cache_clear()

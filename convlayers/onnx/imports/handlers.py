@@ -68,7 +68,7 @@ def handler(op_type: str, since: int = 1, domain: str = "") -> Callable[[Handler
         # A function of the same name again is a module run twice, as notebooks do.
         entries[:] = [e for e in entries if (e.since, e.owner, _name(e.load())) != (since, owner, _name(function))]
         entries.append(Entry(since, owner, lambda: function))
-        _all.cache_clear()
+        _installed.cache_clear()
         return function
 
     return register

@@ -68,7 +68,8 @@ def without_weights(proto: Any) -> Any:
         if field.name != "initializer":
             _set(small.graph, field, value)
     for entry in (*small.graph.input, *small.graph.output):
-        entry.type.tensor_type.shape.SetInParent()  # the checker wants a shape, and nobody else does
+        if entry.type.HasField("tensor_type"):
+            entry.type.tensor_type.shape.SetInParent()  # the checker wants a shape, and nobody else does
     known = {entry.name for entry in proto.graph.input}
     for tensor in proto.graph.initializer:
         if features(tensor.dims) < _SMALL and not is_external(tensor):
