@@ -246,6 +246,8 @@ def test_real_mnist(run, mnist_dir):
         "lenet5",
         "--epochs",
         "10",
+        "--lr",
+        "0.001",  # the default leaves the last epochs noisy: 0.962 to 0.980, by seed and instruction set
         "--seed",
         "0",
         "--export",

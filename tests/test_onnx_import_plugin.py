@@ -32,7 +32,10 @@ def install(tmp_path, monkeypatch):
     folder = tmp_path / "site"
     folder.mkdir()
 
+    added = []
+
     def add(name, **entries):
+        added.append(f"{name}_onnx")
         (folder / f"{name}_onnx.py").write_text(MODULE)
         metadata = folder / f"{name}-1.0.dist-info"
         metadata.mkdir()
@@ -43,8 +46,8 @@ def install(tmp_path, monkeypatch):
         monkeypatch.syspath_prepend(folder)
 
     yield add
-    for name in [name for name in sys.modules if name.endswith("_onnx")]:
-        del sys.modules[name]
+    for name in added:
+        sys.modules.pop(name, None)
 
 
 def calling(tmp_path, op_type):
