@@ -8,7 +8,7 @@ from bad_files import changed, graph, integers, node, refused
 from onnx import GraphProto, TensorProto, ValueInfoProto, helper
 
 import convlayers as cl
-from convlayers.errors import FileFormatError, OnnxImportError
+from convlayers.errors import ExportError, FileFormatError, OnnxImportError
 from convlayers.onnx import OnnxModel
 
 # Depth, and numbers of things
@@ -182,3 +182,41 @@ def test_strings_and_sparse_tensors_are_not_computed_with(tmp_path):
     cast = node("Cast", ["c"], ["t"], to=TensorProto.STRING, name="s")
     path = graph(tmp_path, cast, node("Add", ["x", "t"], ["y"]), constants=[("c", np.ones(3, np.float32))])
     refused(path, OnnxImportError, 'Cast "s": it casts to strings')
+
+
+# Files that are run
+
+
+@pytest.mark.parametrize("read", [cl.verify_onnx, OnnxModel])
+@pytest.mark.parametrize("op_type", HUGE)
+def test_constants_too_large_for_a_file_that_is_run(tmp_path, op_type, read):
+    constants = HUGE[op_type]
+    nodes = [node(op_type, [name for name, _ in constants], ["huge"], name="big"), node("Flatten", ["x"], ["y"])]
+    path = graph(tmp_path, *nodes, constants=constants)
+    with pytest.raises(ExportError, match=r'foreign\.onnx: ("huge" would hold|.* "big": it would make a constant of)'):
+        read(path)
+
+
+def test_values_too_large_for_a_file_that_is_run(tmp_path):
+    resized = node("Resize", ["x", "", "", "s"], ["r"], name="big")
+    nodes = [resized, node("GlobalAveragePool", ["r"], ["a"]), node("Flatten", ["a"], ["y"])]
+    path = graph(tmp_path, *nodes, constants=[integers("s", [1, 3, 2**20, 2**20])])
+    with pytest.raises(ExportError, match='"r" would hold 3298534883328 values, more than the 268435456 allowed'):
+        cl.verify_onnx(path)
+
+
+def test_constants_inside_branches_and_functions_that_are_run(tmp_path):
+    sizes = [integers("a", 0), integers("b", 2**60), integers("c", 1)]
+    inner = [node("Range", ["a", "b", "c"], ["r"], name="big"), node("Cast", ["r"], ["t"], to=TensorProto.FLOAT)]
+    branch = GraphProto(name="g", node=inner, output=[helper.make_tensor_value_info("t", TensorProto.FLOAT, ["n"])])
+    chosen = node("If", ["flag"], ["y"], then_branch=branch, else_branch=branch)
+    line = ("y", TensorProto.FLOAT, ["n"])
+    with pytest.raises(ExportError, match='Range "big": it would make a constant of'):
+        cl.verify_onnx(graph(tmp_path, chosen, constants=[*sizes, ("flag", np.array(True))], outputs=[line]))
+    opsets = [helper.make_opsetid("", 17)]
+    function = helper.make_function("local", "f", ["a", "b", "c"], ["t"], inner, opsets)
+    call = node("f", ["a", "b", "c"], ["y"], domain="local")
+    path = graph(tmp_path, call, constants=sizes, functions=[function], outputs=[line])
+    changed(path, lambda proto: proto.opset_import.add(domain="local", version=1))
+    with pytest.raises(ExportError, match=f"would hold {2**60} values"):
+        cl.verify_onnx(path)

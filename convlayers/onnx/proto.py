@@ -17,6 +17,7 @@ from .body import GraphFunction
 from .functions import DOMAIN
 from .graph import GraphBuilder, Value
 from .limits import check_limits, check_runnable, is_external, tensors
+from .memory import check_memory
 from .nodes import GraphNode
 from .session import one_line
 
@@ -198,6 +199,7 @@ def read(path: str | PathLike[str]) -> tuple[bytes, Any]:
     for tensor in tensors(proto):
         _check_tensor(tensor, str(path))
     check(data, str(path))
+    check_memory(proto, str(path))
     return data, proto
 
 

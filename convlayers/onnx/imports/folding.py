@@ -33,9 +33,15 @@ _OTHERS = {"ConstantOfShape", "Expand", "Tile", "Range", "Pad", "OneHot", "NonZe
 # The evaluator computes these value by value in Python; each counts as many.
 _SLOW = {"Erf", "Gelu", "GatherElements", "GatherND", "ReverseSequence", "TopK", "Unique"}
 _SLOWER = 64
+# Values that all operators on constants may read and write.
+_MOST_WORK = 2**29
 # TensorProto.STRING.
 _STRING = 8
 _FOLDED = _GATHERING | _ELEMENTWISE | _PRODUCTS | _OTHERS
+
+
+class TooMuchError(RefusalError):
+    """More memory or time than a file may take."""
 
 
 def _length(array: Any) -> int:
@@ -88,14 +94,23 @@ def size_of(node: Any, inputs: list[np.ndarray | None]) -> int:
     except (ValueError, TypeError, IndexError, OverflowError) as error:
         raise RefusalError(f"its constants do not fit together ({one_line(error)})") from error
     if size > MOST_VALUES:
-        raise RefusalError(f"it would make a constant of {size} values; {MOST_VALUES} are allowed")
+        raise TooMuchError(f"it would make a constant of {size} values; {MOST_VALUES} are allowed")
     return size
 
 
-def work_of(node: Any, inputs: list[np.ndarray | None]) -> int:
-    """How many values `node` reads and writes, more where each takes long."""
-    values = size_of(node, inputs) + sum(array.size for array in inputs if array is not None)
-    return values * (_SLOWER if node.op_type in _SLOW else 1)
+class Folding:
+    """Computes operators on constants, and counts what they read and write: all of one file's together have a limit."""
+
+    def __init__(self) -> None:
+        self._left = _MOST_WORK
+
+    def run(self, node: Any, opset: int, inputs: list[np.ndarray | None]) -> list[np.ndarray]:
+        """What `node` gives for these inputs. Raises `RefusalError` where it fails, or would give or compute too much."""
+        values = size_of(node, inputs) + sum(array.size for array in inputs if array is not None)
+        self._left -= values * (_SLOWER if node.op_type in _SLOW else 1)
+        if self._left < 0:
+            raise TooMuchError(f"the file computes more than {_MOST_WORK} values from constants alone")
+        return evaluate(node, opset, inputs)
 
 
 def evaluate(node: Any, opset: int, inputs: list[np.ndarray | None]) -> list[np.ndarray]:

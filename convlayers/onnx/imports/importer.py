@@ -15,7 +15,7 @@ from ...shapes import features
 from ..limits import MOST_AXES, MOST_VALUES, domain_of
 from ..session import one_line
 from . import handlers, inlining
-from .folding import can_fold, evaluate, work_of
+from .folding import Folding, can_fold
 from .op import Op
 from .values import PROBES, Constant, RefusalError, Tensor, Value, constant
 
@@ -23,8 +23,6 @@ from .values import PROBES, Constant, RefusalError, Tensor, Value, constant
 _MOST_FEATURES = 2**28
 # Bytes that constants and parameters may take, for a small file; for a large one, a few times those of its own weights.
 _MOST_BYTES, _TIMES = 2**31, 4
-# Values that operators on constants may read and write, in all.
-_MOST_WORK = 2**29
 _SHOWN, _SHOWN_KINDS = 12, 100
 FAILED = "its handler failed:"
 
@@ -55,7 +53,7 @@ class Importer:
         self.problems: list[tuple[str, str, str]] = []
         self._wanted: list[Node] = []
         self._bytes_left = _MOST_BYTES + _TIMES * sum(a.nbytes for value in constants.values() for a in value.arrays)
-        self._work_left = _MOST_WORK
+        self._folding = Folding()
         # The names of layers, with the last number that was put behind each.
         self._taken: dict[str, int] = {}
         self._layers: dict[Any, Layer] = {}
@@ -158,10 +156,7 @@ class Importer:
     def _folded(self, node: Any, version: int, inputs: list[Constant | None]) -> list[Constant]:
         probes = 1 if all(value is None or value.fixed for value in inputs) else len(PROBES)
         feeds = [[None if v is None else v.arrays[min(p, len(v.arrays) - 1)] for v in inputs] for p in range(probes)]
-        self._work_left -= sum(work_of(node, arrays) for arrays in feeds)
-        if self._work_left < 0:
-            raise RefusalError(f"the file computes more than {_MOST_WORK} values from constants alone")
-        runs = [evaluate(node, version, arrays) for arrays in feeds]
+        runs = [self._folding.run(node, version, arrays) for arrays in feeds]
         names = [name for name in node.output if name]
         # What is made of a weight is a weight; a fill of several numbers stands for one.
         given = [value for value in inputs if value is not None]

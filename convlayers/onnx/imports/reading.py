@@ -84,7 +84,7 @@ def _set(message: Any, field: Any, value: Any) -> None:
         getattr(message, field.name).extend(value)
     elif hasattr(value, "CopyFrom"):
         getattr(message, field.name).CopyFrom(value)
-    else:
+    elif not isinstance(value, bytes):  # a text that is no UTF-8, and that nobody needs
         setattr(message, field.name, value)
 
 
