@@ -110,6 +110,10 @@ def huge_input(proto):
     proto.graph.input[0].type.tensor_type.shape.dim[2].dim_value = 2**40
 
 
+def large_input(proto):
+    proto.graph.input[0].type.tensor_type.shape.dim[2].dim_value = 2**28
+
+
 def long_input(proto):
     for _ in range(40):
         proto.graph.input[0].type.tensor_type.shape.dim.add(dim_value=1)
@@ -135,6 +139,7 @@ def long_input(proto):
         (string_input, OnnxImportError, ['input "x" is string']),
         (sequence_input, OnnxImportError, ['input "x"', "a model takes tensors of floats"]),
         (huge_input, OnnxImportError, ['input "x"', "1099511627776"]),
+        (large_input, OnnxImportError, ['input "x": a sample of shape (2, 268435456, 5) is too large']),
         (long_input, OnnxImportError, ['input "x"', "too large"]),
     ],
 )

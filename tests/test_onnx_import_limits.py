@@ -197,6 +197,13 @@ def test_constants_too_large_for_a_file_that_is_run(tmp_path, op_type, read):
         read(path)
 
 
+def test_a_batch_too_large_for_another_input(tmp_path):
+    ends = [("x", TensorProto.FLOAT, [2**24, 1]), ("z", TensorProto.FLOAT, ["N", 100])]
+    path = graph(tmp_path, node("Relu", ["x"], ["y"]), node("Relu", ["z"], ["w"]), inputs=ends, outputs=[("y", *ends[0][1:])])
+    with pytest.raises(ExportError, match="a batch of 16777216 holds 1694498816 values, more than the 67108864 that are fed"):
+        cl.verify_onnx(path)
+
+
 def test_values_too_large_for_a_file_that_is_run(tmp_path):
     resized = node("Resize", ["x", "", "", "s"], ["r"], name="big")
     nodes = [resized, node("GlobalAveragePool", ["r"], ["a"]), node("Flatten", ["a"], ["y"])]

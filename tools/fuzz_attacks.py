@@ -126,6 +126,8 @@ def retyped(proto: Any, rng: random.Random) -> None:
 
 def older(proto: Any, rng: random.Random) -> None:
     """Another opset or IR version."""
+    if not proto.opset_import:
+        proto.opset_import.add()
     proto.opset_import[0].version = rng.choice((0, 1, 5, 7, 9, 11, 13, 18, 21, 22, 23, 24, 27, 999, -1))
     if rng.random() < 0.2:
         proto.ir_version = rng.choice((1, 3, 8, 13, 99))

@@ -9,10 +9,11 @@ import numpy as np
 
 from ..errors import ExportError
 from ..randomness import generator
+from ..shapes import features
 from ..tolerance import largest_error, tolerance
 from .compare import BATCHES, judge, scale_of
 from .int8 import has_integer_operators, is_quantized, steps_apart
-from .session import InputSpec, inputs_of, one_line, open_session, run, tensors
+from .session import MOST_FED, InputSpec, inputs_of, one_line, open_session, run, tensors
 
 _SEED = 0
 
@@ -28,6 +29,9 @@ def against_reference(data: bytes, proto: Any, place: str) -> dict[str, Any]:
     specs = inputs_of(session, place)
     fixed = next((spec.batch for spec in specs if spec.batch is not None), None)
     batches = BATCHES if fixed is None else (fixed,)
+    fed = max(batches) * sum(features(spec.shape) for spec in specs)
+    if fed > MOST_FED:
+        raise ExportError(f"{place}: a batch of {max(batches)} holds {fed} values, more than the {MOST_FED} that are fed")
     names = [output.name for output in session.get_outputs()]
     reference, evaluate = _reference(data, proto, names, place)
     errors, scales, seconds = dict.fromkeys(names, 0.0), dict.fromkeys(names, math.inf), 0.0

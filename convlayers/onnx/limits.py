@@ -12,7 +12,7 @@ from typing import Any
 from ..errors import FileFormatError
 from ..shapes import features
 
-# Values in one constant: the largest weights of published networks hold 2**27.
+# Values in one constant, and in one sample: the largest weights of published networks hold 2**27.
 MOST_VALUES = 2**28
 # Axes of a tensor, as every version of NumPy can have them, with the batch.
 MOST_AXES = 31

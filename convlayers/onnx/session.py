@@ -55,7 +55,7 @@ class InputSpec(NamedTuple):
 
 _DTYPES = {"tensor(float)": "f4", "tensor(double)": "f8", "tensor(float16)": "f2", "tensor(bool)": "?"}
 _DTYPES |= {f"tensor({sign}int{bits})": f"{sign or 'i'}{bits // 8}" for sign in ("", "u") for bits in (8, 16, 32, 64)}
-_MOST_VALUES = 2**26  # of one sample; what a file claims must not take the machine's memory
+MOST_FED = 2**26  # of one sample; what a file claims must not take the machine's memory
 
 
 def inputs_of(session: Any, place: str, *, open_axes: bool = False) -> list[InputSpec]:
@@ -74,8 +74,8 @@ def inputs_of(session: Any, place: str, *, open_axes: bool = False) -> list[Inpu
         sizes = [size if isinstance(size, int) else None for size in sizes]
         if None in sizes and not open_axes:
             raise ExportError(f"{where} has shape {entry.shape}; every axis behind the batch needs a fixed size")
-        if math.prod(1 if size is None else size for size in sizes) * (batch if isinstance(batch, int) else 1) > _MOST_VALUES:
-            raise ExportError(f"{where} has shape {entry.shape}, more than the {_MOST_VALUES} values that are fed")
+        if math.prod(1 if size is None else size for size in sizes) * (batch if isinstance(batch, int) else 1) > MOST_FED:
+            raise ExportError(f"{where} has shape {entry.shape}, more than the {MOST_FED} values that are fed")
         specs.append(
             InputSpec(entry.name, np.dtype(_DTYPES[entry.type]), batch if isinstance(batch, int) else None, tuple(sizes))
         )

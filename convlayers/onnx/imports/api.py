@@ -1,7 +1,6 @@
 """`import_onnx`."""
 
 import json
-import math
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -11,12 +10,10 @@ from ...errors import ConfigError, ConvlayersError, FileFormatError, OnnxImportE
 from ...layer import Shape
 from ...model import Model
 from ...model.graph import sample_shape
-from ..limits import MOST_AXES
+from ...shapes import features
+from ..limits import MOST_AXES, MOST_VALUES
 from . import inlining, reading
 from .importer import Importer
-
-# A sample holds no more values than the kernels can count.
-_MOST_FEATURES = 2**31 - 1
 
 
 def import_onnx(
@@ -121,7 +118,7 @@ def _sample(entry: Any, given: Any, place: str) -> Shape:
         shape = sample_shape(_known(said) if given is None else tuple(given), "its shape")
     except ConvlayersError as error:
         raise OnnxImportError(f"{where} needs a batch axis and at least one more: {error}") from error
-    if math.prod(shape) > _MOST_FEATURES or len(shape) > MOST_AXES:
+    if features(shape) > MOST_VALUES or len(shape) > MOST_AXES:
         raise OnnxImportError(f"{where}: a sample of shape {shape!s:.200} is too large")
     fits = said is None or (len(said) == len(shape) + 1 and all(n in (None, m) for n, m in zip(said[1:], shape, strict=True)))
     if not fits:

@@ -19,8 +19,6 @@ from .folding import Folding, can_fold
 from .op import Op
 from .values import PROBES, Constant, RefusalError, Tensor, Value, constant
 
-# Values in one sample of any layer's output: 1 GB as float32.
-_MOST_FEATURES = 2**28
 # Bytes that constants and parameters may take, for a small file; for a large one, a few times those of its own weights.
 _MOST_BYTES, _TIMES = 2**31, 4
 _SHOWN, _SHOWN_KINDS = 12, 100
@@ -193,7 +191,7 @@ class Importer:
     def _built(self, layer: Layer, shapes: list[Shape], arrays: dict[str, np.ndarray]) -> Shape:
         self._take(4 * sum(array.size for array in arrays.values()))
         shape = build_layer(layer, shapes, NoDraws(MOST_VALUES), type(layer).__name__)
-        if features(shape) > _MOST_FEATURES or len(shape) > MOST_AXES:
+        if features(shape) > MOST_VALUES or len(shape) > MOST_AXES:
             raise RefusalError(f"its output of shape {shape!s:.200} is too large")
         layer.built_for = shapes
         for key, array in arrays.items():
