@@ -55,7 +55,8 @@ def operator(config, size):
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 19)], ir_version=9)
 
 
-def test_every_rule_is_that_of_onnxs_reference():
+def test_every_rule_is_that_of_onnxs_reference(tmp_path):
+    """Which of two neighbours is nearest is decided in float32, by onnxruntime; the reference has float64."""
     rng = np.random.default_rng(3)
     for _ in range(250):
         config, size = random_resize(rng, whole=False)
@@ -65,7 +66,11 @@ def test_every_rule_is_that_of_onnxs_reference():
         # Where a length has a fraction the reference loses a value to rounding; for one output PyTorch's rule is 0.
         if (rule == "half_pixel_symmetric" and "scales" in config) or (rule == "pytorch_half_pixel" and 1 in y.shape[2:]):
             continue
-        (expected,) = ReferenceEvaluator(operator(config, size)).run(None, {"x": x})
+        if config["mode"] == "nearest" and rule not in ("align_corners", _CROPS):  # for which onnxruntime rounds the length
+            onnx.save(operator(config, size), tmp_path / "m.onnx")
+            (expected,) = run(tmp_path / "m.onnx", x)
+        else:
+            (expected,) = ReferenceEvaluator(operator(config, size)).run(None, {"x": x})
         assert_close(y, expected, 64, f"{layer!r} on {size}")
 
 

@@ -15,6 +15,9 @@ The weight of value i is `f(s (i - x))`: a triangle for "linear", `f(t) = 1 - |t
 with s = 1; under `antialias` and for a scale below 1, s = scale, and the weights are divided by their sum. Values before the
 first are the first, and those behind the last are the last, or under `exclude_outside` they have no weight and the others
 share it.
+
+Which of two neighbours is the nearest of a place in their middle is for the rounding to say, so places are computed in float32
+for "nearest", in the order of the equations, as onnxruntime does.
 """
 
 from functools import lru_cache
@@ -47,8 +50,8 @@ class Resampling(NamedTuple):
     antialias: bool
 
 
-def _places(n: int, outputs: int, scale: float, transformation: str, region: tuple[float, float]) -> np.ndarray:
-    k, width, (start, end) = np.arange(outputs, dtype=np.float64), scale * n, region
+def _places(n: int, outputs: int, scale: np.floating, transformation: str, region: tuple[float, float]) -> np.ndarray:
+    k, width, (start, end) = np.arange(outputs, dtype=scale.dtype), scale * scale.dtype.type(n), region
     if transformation == "asymmetric":
         return k / scale
     if transformation == "align_corners":
@@ -99,7 +102,7 @@ def resize_taps(
     n: int, outputs: int, scale: float, how: Resampling, region: tuple[float, float] = (0.0, 1.0)
 ) -> tuple[Taps, Taps]:
     """The map from n values to `outputs` that lie `scale` times as close, and its transpose."""
-    x = _places(n, outputs, scale, how.transformation, region)
+    x = _places(n, outputs, (np.float32 if how.mode == "nearest" else np.float64)(scale), how.transformation, region)
     inside = np.ones(outputs, bool) if how.transformation != "tf_crop_and_resize" else (x >= 0) & (x <= n - 1)
     if how.mode == "nearest":
         taps = picked(n, np.where(inside, np.clip(_nearest(x, how.nearest_mode), 0, n - 1), -1))

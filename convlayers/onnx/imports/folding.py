@@ -35,6 +35,8 @@ _SLOW = {"Erf", "Gelu", "GatherElements", "GatherND", "ReverseSequence", "TopK",
 _SLOWER = 64
 # Values that all operators on constants may read and write.
 _MOST_WORK = 2**29
+# The evaluator has these since opset 19, where they came to mean no more for the types before it.
+_SINCE = {"DequantizeLinear": 19, "QuantizeLinear": 19}
 # TensorProto.STRING.
 _STRING = 8
 _FOLDED = _GATHERING | _ELEMENTWISE | _PRODUCTS | _OTHERS
@@ -126,7 +128,8 @@ def evaluate(node: Any, opset: int, inputs: list[np.ndarray | None]) -> list[np.
     values = [helper.make_value_info(name, TypeProto()) for name in feeds]
     outputs = [helper.make_value_info(name, TypeProto()) for name in node.output if name]
     graph = helper.make_graph([node], "constants", values, outputs)
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)])
+    version = max(opset, _SINCE.get(node.op_type, 1))
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", version)])
     try:
         with np.errstate(all="ignore"):
             found: Any = ReferenceEvaluator(model).run(None, feeds)

@@ -85,6 +85,8 @@ def _transposed_padding(op: Op, x: Tensor, kernel: list[int], stride: list[int],
     pairs = []
     for i, size in enumerate(x.spatial):
         total = stride[i] * (size - 1) + extra[i] + (kernel[i] - 1) * dilation[i] + 1 - wanted[i]
+        if total < 0 and not op.get_ints("output_shape"):
+            op.refuse(f"auto_pad {mode} makes {wanted[i]} pixels, in onnxruntime {wanted[i] + total}; write output_shape out")
         extra[i] -= min(total, 0)  # an output larger than the convolution's has its last pixels empty
         half = max(total, 0) // 2
         pair = (half, max(total, 0) - half)

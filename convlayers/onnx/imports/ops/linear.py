@@ -75,12 +75,22 @@ def _product(op: Op, x: Tensor) -> Tensor:
 @handler("MatMul")
 def matmul(op: Op) -> Tensor:
     x, weight = op.value(0), op.value(1)
-    if isinstance(x, Tensor) and isinstance(weight, Constant) and weight.fixed and weight.arrays[0].ndim == 2 and x.sample:
-        matrix = op.weight(1, "weight", 2)
-        if x.sample[-1] != len(matrix) or (not op.batch and x.rank < 2):
-            op.refuse(f"its weight of shape {matrix.shape} does not fit {x.sample[-1]} features")
-        return op.layer(Dense(matrix.shape[1], bias=False), x, weight=matrix.T)
+    if isinstance(x, Tensor) and isinstance(weight, Constant) and weight.fixed and weight.arrays[0].ndim in (1, 2) and x.sample:
+        return _rows(op, x)
     return _matrices(op, op.tensor(0), op.tensor(1))
+
+
+def _rows(op: Op, x: Tensor) -> Tensor:
+    """The rows of x by a constant matrix: `Dense`; by a vector, each gives one number."""
+    weight = op.weight(1, "weight")
+    if x.sample[-1] != len(weight) or (not op.batch and x.rank < 2):
+        op.refuse(f"its weight of shape {weight.shape} does not fit {x.sample[-1]} features")
+    if weight.ndim == 2:
+        return op.layer(Dense(weight.shape[1], bias=False), x, weight=weight.T)
+    if len(x.sample) == 1:
+        op.refuse("it leaves a sample without an axis")
+    y = op.layer(Dense(1, bias=False), x, part="product", weight=weight[None])
+    return op.layer(Reshape(list(x.sample[:-1])), y)
 
 
 def _matrices(op: Op, x: Tensor, y: Tensor) -> Tensor:

@@ -18,6 +18,11 @@ from ..values import Tensor
 _BATCH: dict[int, Any] = {1: BatchNorm1d, 2: BatchNorm1d, 3: BatchNorm2d, 4: BatchNorm3d}
 
 
+def _eps(op: Op) -> float:
+    """What is added to a variance. Some converters write 0 where it is in the variance already; ours is above that."""
+    return op.get_float("epsilon", 1e-5) or float(np.finfo(np.float32).tiny)
+
+
 @handler("BatchNormalization")
 def batch_normalization(op: Op) -> Tensor:
     x = op.tensor(0)
@@ -29,7 +34,7 @@ def batch_normalization(op: Op) -> Tensor:
         op.refuse("spatial=0, statistics of each pixel, is not there")
     # ONNX's momentum is what is kept, PyTorch's what is new.
     momentum = plain(1.0 - op.get_float("momentum", 0.9))
-    layer = _BATCH[len(x.sample)](eps=op.get_float("epsilon", 1e-5), momentum=momentum)
+    layer = _BATCH[len(x.sample)](eps=_eps(op), momentum=momentum)
     names = ("weight", "bias", "running_mean", "running_var")
     arrays: dict[str, Any] = {name: op.weight(i, name, 1) for i, name in enumerate(names, 1)}
     return op.layer(layer, x, **arrays)
@@ -37,7 +42,7 @@ def batch_normalization(op: Op) -> Tensor:
 
 @handler("InstanceNormalization")
 def instance_normalization(op: Op) -> Tensor:
-    layer = InstanceNorm(eps=op.get_float("epsilon", 1e-5), affine=True)
+    layer = InstanceNorm(eps=_eps(op), affine=True)
     x = op.tensor(0)
     if not op.batch:
         op.refuse("it needs a batch axis")
@@ -46,7 +51,7 @@ def instance_normalization(op: Op) -> Tensor:
 
 @handler("LayerNormalization", since=17)
 def layer_normalization(op: Op) -> tuple[Tensor, ...]:
-    x, eps = op.tensor(0), op.get_float("epsilon", 1e-5)
+    x, eps = op.tensor(0), _eps(op)
     axis = op.axis(op.get_int("axis", -1), x.rank)
     shape = x.sample[axis - 1 :]
     arrays: dict[str, Any] = {}
@@ -67,8 +72,9 @@ def _statistics(op: Op, x: Tensor, axis: int, eps: float) -> tuple[Tensor, Tenso
 
 
 def _broadcast(op: Op, array: np.ndarray, shape: tuple[int, ...], name: str) -> np.ndarray:
+    extra = array.ndim - len(shape)
     try:
-        return np.broadcast_to(array, shape)
+        return np.broadcast_to(array.reshape(array.shape[extra:]) if extra > 0 else array, shape)
     except ValueError:
         op.refuse(f"its {name} of shape {array.shape} does not fit {shape}")
 
@@ -80,7 +86,7 @@ def _group_normalization(op: Op, per_group: bool) -> Tensor:
     arrays: dict[str, Any] = {name: op.weight(number, name, 1) for number, name in ((1, "weight"), (2, "bias"))}
     if per_group:
         arrays = {name: np.repeat(array, x.sample[0] // groups) for name, array in arrays.items()}
-    return op.layer(GroupNorm(groups, eps=op.get_float("epsilon", 1e-5)), x, **arrays)
+    return op.layer(GroupNorm(groups, eps=_eps(op)), x, **arrays)
 
 
 @handler("GroupNormalization", since=18)

@@ -36,6 +36,8 @@ def _pool(op: Op, classes: dict[int, Any], *first: Any, **options: Any) -> Tenso
     spatial(op, x, rank)
     stride, dilation = per_axis(op, "strides", rank), per_axis(op, "dilations", rank)
     if any(d != 1 for d in dilation):
+        if op.get_string("auto_pad", "NOTSET").startswith("SAME"):
+            op.refuse(f"auto_pad with dilations {dilation}: runtimes and ONNX differ about the padding; write it out as pads")
         options["dilation"] = even(dilation)
     pads = padding(op, x, kernel, stride, dilation)
     # SAME leaves no part of a window over, and ceil_mode nothing to do.

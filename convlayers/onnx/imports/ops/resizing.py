@@ -11,6 +11,9 @@ from ..op import BATCH, Op
 from ..values import Tensor
 
 _INTERPOLATED = {1: "linear", 2: "bilinear", 3: "trilinear"}
+# What onnxruntime and PyTorch spread between the first and the last pixel, however many the scales make; by ONNX's text there
+# would be part of one behind the last.
+_BETWEEN_ENDS = ("align_corners", "tf_crop_and_resize")
 
 
 def _behind_batch(op: Op, x: Tensor, values: list[Any] | None, one: Any) -> list[Any] | None:
@@ -45,6 +48,11 @@ def _resize(op: Op, scales: list[float] | None, sizes: list[int] | None, roi: An
     x = op.tensor(0)
     if sizes is None and scales is None:
         op.refuse("it has neither scales nor sizes")
+    if scales and options["coordinate_transformation_mode"] in _BETWEEN_ENDS:
+        sizes = [int(np.float32(n) * np.float32(s)) for n, s in zip(x.sample, scales, strict=True)]
+        if options["antialias"] and any(n * s != length for n, s, length in zip(x.sample, scales, sizes, strict=True)):
+            op.refuse(f"antialias with scales {scales} that leave a part of a pixel; give sizes")
+        scales = None
     exact = scales if sizes is None else [n / m for n, m in zip(sizes, x.sample, strict=True)]
     whole = _whole(exact) if op.batch and options["keep_aspect_ratio_policy"] == "stretch" else None
     kind = (options["mode"], options["coordinate_transformation_mode"], options["nearest_mode"])
@@ -60,6 +68,14 @@ def _resize(op: Op, scales: list[float] | None, sizes: list[int] | None, roi: An
 
 
 def _options(op: Op) -> dict[str, Any]:
+    options = _given(op)
+    kind = (options["mode"], options["coordinate_transformation_mode"], options["nearest_mode"])
+    if kind == ("nearest", "tf_half_pixel_for_nn", "floor"):  # opsets 11 and 12: half a pixel further on
+        options |= {"coordinate_transformation_mode": "half_pixel", "nearest_mode": "round_prefer_ceil"}
+    return options
+
+
+def _given(op: Op) -> dict[str, Any]:
     return {
         "mode": op.get_string("mode", "nearest"),
         "coordinate_transformation_mode": op.get_string("coordinate_transformation_mode", "half_pixel"),
@@ -88,7 +104,13 @@ def _old(op: Op, scales: list[float] | None) -> Tensor:
     if mode not in ("nearest", "linear", "bilinear"):
         op.refuse(f"mode {mode!r} is not there")
     found = _behind_batch(op, op.tensor(0), scales, (1,))
-    return _resize(op, found, None, None, {"mode": "linear" if mode == "bilinear" else mode, **_OLD})
+    options: dict[str, Any] = {"mode": "linear" if mode == "bilinear" else mode, **_OLD}
+    if op.op_type == "Upsample" or mode != "nearest" or not found or min(found) >= 1:
+        return _resize(op, found, None, None, options)
+    # onnxruntime's Resize of opset 10 takes the next pixel where an axis shrinks, and the one before where it grows.
+    smaller = Resize(scales=[min(s, 1.0) for s in found], **{**options, "nearest_mode": "ceil"})
+    op.inputs[0] = op.layer(smaller, op.tensor(0), part="smaller")
+    return _resize(op, [max(s, 1.0) for s in found], None, None, options)
 
 
 @handler("Upsample")

@@ -1,0 +1,121 @@
+"""Operators in the forms that other programs write: what onnxruntime computes of them, and what is refused."""
+
+import numpy as np
+import pytest
+from imports import agreed, bytes_of, weights
+
+import convlayers as cl
+from convlayers.errors import OnnxImportError
+
+CORNERS = {"coordinate_transformation_mode": "align_corners"}
+TENSORFLOW = {"mode": "nearest", "coordinate_transformation_mode": "tf_half_pixel_for_nn", "nearest_mode": "floor"}
+
+
+def resize(opset, scales, **options):
+    """Resize of images (2, 7, 5)."""
+    given = "x s" if opset == 10 else "x r s"
+    constants = {"s": np.float32([1, 1, *scales]), "r": np.float32([])}
+    return bytes_of([("Resize", given, "y", options)], (2, 7, 5), constants, opset)
+
+
+@pytest.mark.parametrize(
+    ("opset", "scales", "options"),
+    [
+        # Until opset 10 the nearest pixel is the next one where an axis shrinks, and the one before where it grows.
+        (10, (0.5, 0.7), {"mode": "nearest"}),
+        (10, (0.7, 2.3), {"mode": "nearest"}),
+        (10, (0.7, 2.3), {"mode": "linear"}),
+        (11, (2, 3), TENSORFLOW),
+        (11, (0.6, 2.3), TENSORFLOW),
+        # PyTorch's align_corners, where the scales leave a part of a pixel.
+        (11, (1.5, 2.3), {"mode": "linear", **CORNERS}),
+        (17, (0.7, 0.5), {"mode": "cubic", **CORNERS}),
+        (17, (1.5, 0.7), {"mode": "nearest", "nearest_mode": "ceil", **CORNERS}),
+        # In the middle of two pixels, as float32 rounds it.
+        (17, (2.3, 1.5), {"mode": "nearest"}),
+        (17, (0.7, 0.7), {"mode": "nearest", "coordinate_transformation_mode": "pytorch_half_pixel"}),
+    ],
+)
+def test_resizing_as_it_was_in_each_opset(opset, scales, options):
+    agreed(resize(opset, scales, **options), (2, 7, 5))
+
+
+@pytest.mark.parametrize(
+    ("opset", "axis"), [(10, None), (13, 0), (18, 1), (19, 0), (21, 1)], ids=lambda v: "whole" if v is None else str(v)
+)
+def test_quantized_weights_are_read_at_every_opset(opset, axis):
+    rng = np.random.default_rng(opset)
+    count = () if axis is None else ((4, 3)[axis],)
+    constants = {
+        "q": rng.integers(-128, 128, (4, 3, 2, 2)).astype(np.int8),
+        "scale": rng.uniform(0.01, 0.1, count).astype(np.float32),
+        "zero": rng.integers(-9, 9, count).astype(np.int8),
+    }
+    options = {} if axis is None else {"axis": axis}
+    nodes = [("DequantizeLinear", "q scale zero", "w", options), ("Conv", "x w", "y")]
+    agreed(bytes_of(nodes, (3, 5, 6), constants, opset), (3, 5, 6))
+
+
+def test_a_normalization_that_adds_nothing_to_its_variance():
+    vectors = {name: np.abs(weights(3, seed=i)) + 0.1 for i, name in enumerate("sbmv")}
+    data = bytes_of([("BatchNormalization", "x s b m v", "y", {"epsilon": 0.0})], (3, 4, 5), vectors)
+    assert agreed(data, (3, 4, 5)).steps[0].layer.eps > 0
+
+
+@pytest.mark.parametrize("shape", [(5,), (1, 5), (1, 1, 5), (4, 5), (1, 4, 1)])
+def test_the_scale_of_a_layer_normalization_is_broadcast(shape):
+    nodes = [("LayerNormalization", "x w b", "y", {"axis": -2})]
+    agreed(bytes_of(nodes, (4, 5), {"w": weights(*shape), "b": weights(4, 5)}), (4, 5))
+
+
+@pytest.mark.parametrize("shape", [(4, 5), (3, 4, 5)])
+def test_rows_times_a_vector_give_a_number_each(shape):
+    model = agreed(bytes_of([("MatMul", "x w", "y")], shape, {"w": weights(5)}), shape)
+    assert model.output_shape == shape[:-1]
+
+
+def test_two_settings_of_one_weight_are_two_layers():
+    nodes = [
+        ("Conv", "x w", "a", {"pads": [1, 1, 1, 1]}),
+        ("Conv", "a w", "b", {"strides": [2, 2]}),
+        ("Conv", "a w", "c"),
+        ("Conv", "b w", "d"),
+        ("Flatten", "c", "f"),
+        ("Flatten", "d", "g"),
+        ("Concat", "f g", "y", {"axis": 1}),
+    ]
+    model = agreed(bytes_of(nodes, (2, 9, 9), {"w": weights(2, 2, 3, 3)}), (2, 9, 9))
+    layers = {step.name: step.layer for step in model.steps}
+    assert layers["c"] is layers["d"]  # both without settings, for two sizes of image
+    assert len({id(layers[name]) for name in "abcd"}) == 3
+
+
+def test_one_array_as_scale_and_as_bias_is_two_parameters():
+    data = bytes_of([("BatchNormalization", "x s s s v", "y")], (3, 2, 2), {"s": weights(3), "v": np.abs(weights(3))})
+    layer = agreed(data, (3, 2, 2)).steps[0].layer
+    arrays = [*layer.params.values(), *layer.buffers.values()]
+    assert not any(np.shares_memory(a, b) for i, a in enumerate(arrays) for b in arrays[:i])
+
+
+@pytest.mark.parametrize(
+    ("node", "opset", "constants", "reason"),
+    [
+        (
+            ("MaxPool", "x", "y", {"kernel_shape": [2, 2], "dilations": [2, 1], "auto_pad": "SAME_UPPER"}),
+            17,
+            {},
+            r"MaxPool \"y\": auto_pad with dilations \[2, 1\].* write it out as pads",
+        ),
+        (
+            ("ConvTranspose", "x w", "y", {"strides": [3, 3], "auto_pad": "SAME_LOWER"}),
+            17,
+            {"w": weights(3, 2, 2, 2)},
+            "auto_pad SAME_LOWER makes 21 pixels, in onnxruntime 20; write output_shape out",
+        ),
+        (("MatMul", "x w", "y"), 17, {"w": weights(4)}, r"its weight of shape \(4,\) does not fit 5 features"),
+    ],
+)
+def test_what_means_two_things_is_refused(node, opset, constants, reason):
+    data = bytes_of([node], (3, 7, 5), constants, opset)
+    with pytest.raises(OnnxImportError, match=reason):
+        cl.import_onnx(data)
