@@ -52,13 +52,18 @@ def _joined(op: Op, join: Callable[[], Layer]) -> Tensor:
     return tensors[0] if len(tensors) == 1 else op.layer(join(), *tensors)
 
 
-@handler("Add")
-def add(op: Op) -> Tensor:
+def _commutative(op: Op, with_number: Callable[[float], Layer], join: Callable[[], Layer]) -> Tensor:
+    """Two operands in either order, one of which may be a number."""
     for place in (0, 1):
         number = _number(op, place)
         if number is not None:
-            return op.layer(AddConstant(number), op.tensor(1 - place))
-    return _joined(op, Add)
+            return op.layer(with_number(number), op.tensor(1 - place))
+    return _joined(op, join)
+
+
+@handler("Add")
+def add(op: Op) -> Tensor:
+    return _commutative(op, AddConstant, Add)
 
 
 @handler("Sub")
@@ -69,11 +74,7 @@ def sub(op: Op) -> Tensor:
 
 @handler("Mul")
 def mul(op: Op) -> Tensor:
-    for place in (0, 1):
-        number = _number(op, place)
-        if number is not None:
-            return op.layer(MultiplyConstant(number), op.tensor(1 - place))
-    return _joined(op, Multiply)
+    return _commutative(op, MultiplyConstant, Multiply)
 
 
 @handler("Div")
