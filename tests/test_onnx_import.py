@@ -2,14 +2,16 @@
 
 import numpy as np
 import pytest
+from exports import around, random
 from exports import graph as joined_graph
-from exports import random
 from imports import agreed, bytes_of, weights
 from onnx import TensorProto, helper, numpy_helper
 
 import convlayers as cl
 from convlayers.errors import ArrayTypeError, ConfigError, OnnxImportError
 from convlayers.onnx import available_handlers, handler
+from convlayers.registry import layer_class
+from convlayers.testing import assert_close
 
 # Every reference architecture at a size that is exported in seconds.
 SIZES = {
@@ -146,6 +148,16 @@ def test_a_dense_layer_behind_each_way_to_write_it():
 def test_operators_that_changed_between_opsets(opset, nodes, constants):
     named = {key: np.array(value) if isinstance(value, list) else value for key, value in constants.items()}
     agreed(bytes_of(nodes, (3, 4, 5), named, opset), (3, 4, 5))
+
+
+@pytest.mark.parametrize("layer_id", ["adaptive_max_pool1d", "max_pool2d", "mixed_pool2d", "group_norm", "resize", "gelu"])
+def test_layers_of_several_operators_come_back(layer_id, tmp_path):
+    cls = layer_class(layer_id)
+    for config, shape in cls.examples[:3]:
+        model = around(cls(**config), shape)
+        cl.export_onnx(model, tmp_path / "m.onnx")
+        x = random(3, *shape)
+        assert_close(cl.import_onnx(tmp_path / "m.onnx")(x), model(x), 200, f"{layer_id} {config}")
 
 
 # Names

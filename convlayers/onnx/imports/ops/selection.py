@@ -95,8 +95,9 @@ def _pad(op: Op, pads: list[int] | None, value: float, axes: list[int] | None) -
     pairs = sorted((op.axis(axis, x.rank), pair) for axis, pair in borders.items())
     if not pairs:
         return x
-    if mode != "constant":
-        value = 0.0
+    # Infinity, which stands before a maximum, is the largest float32 here: settings are JSON, which has no infinity.
+    largest = float(np.finfo(np.float32).max)
+    value = min(max(value, -largest), largest) if mode == "constant" else 0.0
     spatial = all(axis > 1 for axis, _ in pairs) and all(min(pair) >= 0 for _, pair in pairs) and mode != "wrap"
     if spatial and len(x.sample) > 1:
         found = dict(pairs)
