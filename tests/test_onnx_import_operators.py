@@ -97,6 +97,67 @@ def test_one_array_as_scale_and_as_bias_is_two_parameters():
     assert not any(np.shares_memory(a, b) for i, a in enumerate(arrays) for b in arrays[:i])
 
 
+def kinds(model):
+    return [type(step.layer).__name__ for step in model.steps]
+
+
+@pytest.mark.parametrize(
+    ("node", "weight", "bias"),
+    [
+        (("MatMul", "x w", "h"), (6, 4), (4,)),
+        (("MatMul", "x w", "h"), (6, 4), (1, 1, 1, 4)),
+        (("MatMul", "x w", "h"), (6, 1), (1,)),
+        (("Conv", "x w", "h"), (4, 3, 1, 2), (4, 1, 1)),
+        (("Conv", "x w", "h", {"strides": [2, 1]}), (4, 3, 1, 2), (1, 4, 1, 1)),
+        (("Conv", "x w", "h"), (1, 3, 2, 2), (1, 1, 1)),
+        (("ConvTranspose", "x w", "h"), (3, 2, 2, 2), (2, 1, 1)),
+    ],
+)
+@pytest.mark.parametrize("order", ["h b", "b h"])
+def test_a_bias_that_is_added_is_its_layer_s(node, weight, bias, order):
+    data = bytes_of([node, ("Add", order, "y")], (3, 5, 6), {"w": weights(*weight), "b": weights(*bias)})
+    model = agreed(data, (3, 5, 6))
+    assert list(model.parameters()) == ["h.weight", "h.bias"]
+    assert len(model.steps) == 1
+
+
+@pytest.mark.parametrize(
+    ("nodes", "bias", "layers"),
+    [
+        # Another reads the product; each value has its own; each row; a difference; the weight stands in a second place.
+        ([("MatMul", "x w", "h"), ("Add", "h b", "a"), ("Mul", "a h", "y")], (6,), ["Dense", "Parameter", "Add", "Multiply"]),
+        ([("MatMul", "x w", "h"), ("Add", "h b", "y")], (5, 6), ["Dense", "Parameter", "Add"]),
+        ([("MatMul", "x w", "h"), ("Add", "h b", "y")], (5, 1), ["Dense", "Parameter", "Add"]),
+        ([("MatMul", "x w", "h"), ("Sub", "h b", "y")], (6,), ["Dense", "Parameter", "Subtract"]),
+        (
+            [("MatMul", "x w", "h"), ("Relu", "h", "r"), ("MatMul", "r w", "g"), ("Add", "g b", "y")],
+            (6,),
+            ["Dense", "ReLU", "Dense", "Parameter", "Add"],
+        ),
+    ],
+)
+def test_what_is_no_bias_stays_as_it_is(nodes, bias, layers):
+    model = agreed(bytes_of(nodes, (5, 6), {"w": weights(6, 6), "b": weights(*bias)}), (5, 6))
+    assert sorted(kinds(model)) == sorted(layers)
+
+
+def test_silu_in_two_operators_is_one_layer():
+    silu = [("Sigmoid", "x", "s"), ("Mul", "s x", "y")]
+    assert kinds(agreed(bytes_of(silu, (3, 4)), (3, 4))) == ["SiLU"]
+    assert kinds(agreed(bytes_of([*silu[:1], ("Mul", "s x", "a"), ("Add", "a s", "y")], (3, 4)), (3, 4))) != ["SiLU", "Add"]
+
+
+def test_rows_silu_and_biases_come_back_to_the_bit(tmp_path):
+    x = cl.Input((4, 6), name="x")
+    hidden = cl.SiLU()(cl.Dense(5)(x, name="fc"), name="act")
+    model = cl.Model(x, cl.Dense(1)(hidden, name="head"), seed=1)
+    cl.export_onnx(model, tmp_path / "m.onnx")
+    again = cl.import_onnx(tmp_path / "m.onnx")
+    assert [step.name for step in again.steps] == ["fc", "act", "head"]
+    assert list(again.parameters()) == list(model.parameters())
+    np.testing.assert_array_equal(again(weights(3, 4, 6)), model(weights(3, 4, 6)))
+
+
 @pytest.mark.parametrize(
     ("node", "opset", "constants", "reason"),
     [

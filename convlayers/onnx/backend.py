@@ -16,7 +16,6 @@ from onnx import ModelProto, NodeProto, helper
 from onnx.backend.base import Backend, BackendRep
 
 from ..errors import ArrayTypeError, OnnxImportError
-from ..layers.reshape import Identity
 from ..model import Model
 from .imports import handlers
 from .imports.api import Prepared
@@ -108,13 +107,12 @@ class Representation(BackendRep):
         values = [importer.values.get(name) for name in self._graph.outputs]
         if any(isinstance(v, Constant) and not v.fixed for v in values) or None in values:
             return None
-        tensors = [_own(importer, v) for v in values if isinstance(v, Tensor)]
+        tensors = [v for v in values if isinstance(v, Tensor)]
         outputs = [v.arrays[0] if isinstance(v, Constant) else None for v in values]
         if not tensors:
             return _Plan(None, [], outputs, importer.batch)
         used = reached(importer.inputs, [t.node for t in tensors])
-        model = Model([importer.inputs[name].node for name in used], [t.node for t in tensors])
-        return _Plan(model, used, outputs, importer.batch)
+        return _Plan(importer.built(tensors), used, outputs, importer.batch)
 
 
 def _is_float(array: np.ndarray) -> bool:
@@ -124,11 +122,6 @@ def _is_float(array: np.ndarray) -> bool:
 def _one_batch(arrays: list[np.ndarray]) -> bool:
     """Whether axis 0 of all arrays can be the batch."""
     return bool(arrays) and len({len(a) for a in arrays}) == 1 and min(a.ndim for a in arrays) > 1
-
-
-def _own(importer: Importer, value: Tensor) -> Tensor:
-    """An output that is an input gets a layer, since a model computes its outputs."""
-    return value if value.node.layer else importer.place("identity", Identity(), [value], {})
 
 
 def _run(plan: _Plan, arrays: dict[str, np.ndarray]) -> list[np.ndarray]:

@@ -5,6 +5,7 @@ functions.py    local functions, whole or written out
 importer.py     the walk over the operators: each becomes layers, or a constant
 folding.py      constants of constants, and shapes
 handlers.py     which function reads which operator, and plug-ins' own
+merging.py      two operators that are one layer
 op.py           what such a function sees
 ops/            the functions, a family a file
 """

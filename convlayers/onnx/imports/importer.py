@@ -16,8 +16,9 @@ from ..limits import MOST_AXES, MOST_VALUES, domain_of
 from ..session import one_line
 from . import handlers, inlining
 from .folding import Folding, can_fold
+from .merging import merge
 from .op import Op
-from .values import PROBES, Constant, RefusalError, Tensor, Value, constant
+from .values import PROBES, Constant, RefusalError, Tensor, Value, behind, constant
 
 # Bytes that constants and parameters may take, for a small file; for a large one, a few times those of its own weights.
 _MOST_BYTES, _TIMES = 2**31, 4
@@ -209,12 +210,16 @@ class Importer:
     def model(self, outputs: Sequence[str]) -> Model:
         """The model that computes `outputs`. Raises `OnnxImportError` that lists all that is in the way."""
         self._raise_problems()
-        nodes = []
-        for name in outputs:
-            value = self.values.get(name)
+        values = [self.values.get(name) for name in outputs]
+        for name, value in zip(outputs, values, strict=True):
             if not isinstance(value, Tensor):
                 raise OnnxImportError(f'{self.place_name}: its output "{name}" does not depend on its input')
-            nodes.append(value.node if value.node.layer else self.place("identity", Identity(), [value], {}).node)
+        return self.built([value for value in values if isinstance(value, Tensor)])
+
+    def built(self, outputs: Sequence[Tensor]) -> Model:
+        """The model of these outputs, and of the inputs that they depend on; one that is an input itself gets a layer."""
+        nodes = [v.node if v.node.layer else self.place("identity", Identity(), [v], {}).node for v in outputs]
+        merge(nodes)
         return Model([self.inputs[name].node for name in reached(self.inputs, nodes)], nodes)
 
     def _raise_problems(self) -> None:
@@ -232,14 +237,8 @@ class Importer:
 
 def reached(inputs: dict[str, Tensor], outputs: Sequence[Node]) -> list[str]:
     """The names of the inputs that these outputs depend on."""
-    seen: set[int] = set()
-    waiting = list(outputs)
-    while waiting:
-        node = waiting.pop()
-        if id(node) not in seen:
-            seen.add(id(node))
-            waiting.extend(node.parents)
-    return [name for name, tensor in inputs.items() if id(tensor.node) in seen]
+    found = set(behind(outputs))
+    return [name for name, tensor in inputs.items() if tensor.node in found]
 
 
 def _operator_name(node: Any) -> str:

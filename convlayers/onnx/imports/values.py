@@ -4,7 +4,7 @@ A sample has no batch axis here, an ONNX tensor has one in front. With `batch` (
 batch, of any size; without, a tensor as a whole is one sample, and the model takes batches of those.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -36,6 +36,18 @@ class Tensor:
     def spatial(self) -> Shape:
         """The axes behind batch and channels."""
         return self.node.shape[1:] if self.batch else self.node.shape[2:]
+
+
+def behind(outputs: Iterable[Node]) -> list[Node]:
+    """Every node that these depend on, each once, with themselves."""
+    found: dict[Node, None] = {}
+    waiting = list(outputs)
+    while waiting:
+        node = waiting.pop()
+        if node not in found:
+            found[node] = None
+            waiting.extend(node.parents)
+    return list(found)
 
 
 class RefusalError(Exception):
