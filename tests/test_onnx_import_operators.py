@@ -90,11 +90,60 @@ def test_two_settings_of_one_weight_are_two_layers():
     assert len({id(layers[name]) for name in "abcd"}) == 3
 
 
+def test_one_weight_in_two_operators_is_one_parameter():
+    nodes = [("Mul", "x k", "a"), ("MaxPool", "a", "b", {"kernel_shape": [2, 2]}), ("Sub", "k b", "y")]
+    model = agreed(bytes_of(nodes, (3, 4, 5), {"k": weights(3, 1, 1)}), (3, 4, 5))
+    assert list(model.parameters()) == ["a/k.value"]
+
+
 def test_one_array_as_scale_and_as_bias_is_two_parameters():
     data = bytes_of([("BatchNormalization", "x s s s v", "y")], (3, 2, 2), {"s": weights(3), "v": np.abs(weights(3))})
     layer = agreed(data, (3, 2, 2)).steps[0].layer
     arrays = [*layer.params.values(), *layer.buffers.values()]
     assert not any(np.shares_memory(a, b) for i, a in enumerate(arrays) for b in arrays[:i])
+
+
+def conv_network():
+    """Channels last, squeeze and excitation, a bias behind each product; smooth, for differences."""
+    nodes = [
+        ("Transpose", "x", "t", {"perm": [0, 3, 1, 2]}),
+        ("Conv", "t w", "c", {"auto_pad": "SAME_UPPER", "strides": [2, 2]}),
+        ("Add", "c b", "d"),
+        ("BatchNormalization", "d s s s v", "n"),
+        ("Softplus", "n", "r"),
+        ("GlobalAveragePool", "r", "p"),
+        ("Conv", "p u", "q"),
+        ("Sigmoid", "q", "g"),
+        ("Mul", "g r", "e"),
+        ("Transpose", "e", "l", {"perm": [0, 2, 3, 1]}),
+        ("MatMul", "l k", "m"),
+        ("Add", "s m", "o"),
+        ("Sigmoid", "o", "h"),
+        ("Mul", "o h", "y"),
+    ]
+    constants = {"w": weights(4, 3, 3, 3), "b": weights(4, 1, 1), "s": weights(4), "v": np.abs(weights(4)) + 0.5}
+    return bytes_of(nodes, (6, 5, 3), {**constants, "u": weights(4, 4, 1, 1), "k": weights(4, 4)})
+
+
+def test_gradients_of_an_imported_network_are_those_of_central_differences():
+    model = agreed(conv_network(), (6, 5, 3))
+    for _, layer in model.layers():
+        for arrays in (layer.params, layer.grads, layer.buffers):
+            arrays.update({key: array.astype(np.float64) for key, array in arrays.items()})
+    rng = np.random.default_rng(5)
+    x = rng.standard_normal((2, 6, 5, 3))
+    y, tape = model.forward(x, training=False)
+    dy = rng.standard_normal(y.shape)
+    dx = model.backward(dy, tape)
+    gradients = {"x": dx, **model.gradients()}
+    for name, array in {"x": x, **model.parameters()}.items():
+        way, at, ends = rng.standard_normal(array.shape), array.copy(), []
+        for step in (1e-5, -1e-5):
+            array[...] = at + step * way
+            ends.append((model.forward(x, training=False)[0] * dy).sum())
+        array[...] = at
+        expected = (ends[0] - ends[1]) / 2e-5
+        assert np.isclose((gradients[name] * way).sum(), expected, rtol=1e-7, atol=1e-7), name
 
 
 def kinds(model):

@@ -191,7 +191,7 @@ class Op:
         return self._importer.place(self.name + (f"/{part}" if part else ""), layer, tensors, given, key)
 
     def operand(self, value: Constant) -> Tensor:
-        """A constant as a tensor: a parameter of the model where it is trained, else a buffer."""
+        """A constant as a tensor: a parameter of the model where it is trained, the same wherever it is read, else a buffer."""
         from ...layers.parameter import Parameter
 
         anchor = self._anchor or self._importer.anchor()
@@ -200,7 +200,9 @@ class Op:
         if sample.dtype.kind not in "fiub":
             self.refuse(f'the constant "{value.name}" of type {sample.dtype} cannot be computed with')
         trained = value.trained and sample.dtype.kind == "f"
-        return self.layer(Parameter(list(sample.shape), trainable=trained), anchor, part=name, value=sample)
+        layer = Parameter(list(sample.shape), trainable=trained)
+        key = ("operand", value.name, sample.shape) if trained else None
+        return self._importer.place(f"{self.name}/{name}", layer, [anchor], {"value": sample}, key)
 
     def sample_of(self, value: Constant, rank: int) -> np.ndarray:
         """What a constant is for one sample, where it stands beside a tensor of `rank` axes."""
