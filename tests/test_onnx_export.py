@@ -13,7 +13,7 @@ from exports import around, chain, graph, misuse, random, run
 import convlayers as cl
 from convlayers.errors import ConfigError, ShapeError
 from convlayers.onnx import OnnxModel
-from convlayers.onnx.compare import lengths, relative_error
+from convlayers.onnx.compare import batches_of, lengths, relative_error
 from convlayers.onnx.graph import GraphBuilder
 from convlayers.onnx.session import newest_opset
 from convlayers.registry import layer_class
@@ -286,3 +286,8 @@ def test_an_array_used_twice_is_stored_once_and_an_input_may_be_handed_on(tmp_pa
     x = cl.Input((4, 3, 3))
     cl.export_onnx(cl.Model(x, HandedOn()(misuse(write)(x))), tmp_path / "m.onnx")
     assert [i.name for i in onnx.load(tmp_path / "m.onnx").graph.initializer] == ["plugin/constant", "plugin/constant_1"]
+
+
+def test_large_networks_are_run_on_fewer_images():
+    assert batches_of(cl.models.lenet5()) == (1, 2, 7)
+    assert batches_of(cl.models.resnet18()) == (1, 2, 3)

@@ -9,8 +9,8 @@ from ..layer import Shape
 from ..model import Model
 from ..tolerance import tolerance
 from .compare import (
-    BATCHES,
     SAMPLES,
+    batches_of,
     bound,
     draw,
     hardly_tells,
@@ -44,6 +44,11 @@ class Draft(NamedTuple):
         """The file's inputs and the shapes of their samples, at the model's size."""
         names = [value.name for value in self.graph.inputs]
         return dict(zip(names, self.model.input_shapes, strict=True))
+
+    @property
+    def batches(self) -> tuple[int, ...]:
+        """The batches on which the file is run."""
+        return batches_of(self.model)
 
     @property
     def pixels(self) -> bool:
@@ -90,7 +95,7 @@ def prove(draft: Draft, path: str) -> Proof:
     """
     try:
         session = open_session(path, _PLACE)
-        actual, seconds = run_batches(session, SEED, BATCHES, draft.inputs, draft.outputs, _PLACE, pixels=draft.pixels)
+        actual, seconds = run_batches(session, SEED, draft.batches, draft.inputs, draft.outputs, _PLACE, pixels=draft.pixels)
     except ExportMismatchError:
         _blame(draft)
         raise
@@ -99,14 +104,14 @@ def prove(draft: Draft, path: str) -> Proof:
     del session  # and with it a copy of the weights, before the model computes
     two = draft.drawn(SAMPLES)
     narrow = dict(zip(draft.outputs, outputs_of(draft.model, two), strict=True))
-    rows = np.concatenate([order(batch) for batch in BATCHES])
+    rows = np.concatenate([order(batch) for batch in draft.batches])
     expected = {name: y[rows] for name, y in narrow.items()}
     errors = {name: relative_error(actual[name], y) for name, y in expected.items()}
     limit, rule = _bound(draft.model, two, list(narrow.values()), max(errors.values()))
     if any(not error <= limit for error in errors.values()):
         _blame(draft)
     for value in draft.graph.outputs:
-        judge(value.place, errors[value.name], limit, f"batches of {', '.join(map(str, BATCHES))}")
+        judge(value.place, errors[value.name], limit, f"batches of {', '.join(map(str, draft.batches))}")
     layered = is_small(draft.written) or any(hardly_tells(y, limit) for y in narrow.values())
     return Proof(expected, errors, limit, rule, draft.compare_layers(SAMPLES) if layered else {}, seconds)
 
@@ -125,5 +130,5 @@ def _bound(model: Model, inputs: list[np.ndarray], narrow: list[np.ndarray], err
 
 def _blame(draft: Draft) -> None:
     """`ExportMismatchError` with the first layer that differs, on the first batch on which one does."""
-    for batch in BATCHES:
+    for batch in draft.batches:
         draft.compare_layers(batch)
