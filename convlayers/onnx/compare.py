@@ -1,9 +1,9 @@
 """How a file and its model are compared: which inputs, by which measure, and how far apart the results may lie.
 
-**Inputs** are uniform, numbers in [-1, 1) and pixels from 0 to 255, drawn from (seed, number of the input), so that a file can
-be checked again anywhere. Two samples are drawn, and batches of 1, 2 and 7 (of large networks 1, 2 and 3) are made of them: one,
-an even and an odd number. So the model itself computes two samples only. A larger batch repeats them in the order of Barker's code of length 7 (0100111),
-which no shift maps to itself: a file that mixes up its samples cannot pass.
+**Inputs** are uniform, numbers in [-1, 1) and pixels from 0 to 255, drawn from (seed, number of the input), so that a file
+can be checked again anywhere. Two samples are drawn, and batches of 1, 2 and 7 (of large networks 1, 2 and 3) are made of
+them: one, an even and an odd number. So the model itself computes two samples only. A larger batch repeats them in the order
+of Barker's code of length 7 (0100111), which no shift maps to itself: a file that mixes up its samples cannot pass.
 
 **The measure** is the largest difference relative to the largest value of the model's own output over all batches.
 It has no floor at 1: deep in an untrained network values are small, and a wrong weight there must still show.
