@@ -74,6 +74,22 @@ def test_rows_times_a_vector_give_a_number_each(shape):
     assert model.output_shape == shape[:-1]
 
 
+@pytest.mark.parametrize("operator", ["ReduceMax", "ReduceMin", "ReduceL1", "ReduceL2"])
+@pytest.mark.parametrize(("axes", "keepdims"), [([1], 1), ([1], 0), ([-1, 2], 0), ([2], 1), ([1, 2, 3], 1)])
+def test_norms_and_extremes(operator, axes, keepdims):
+    old = bytes_of([(operator, "x", "y", {"axes": axes, "keepdims": keepdims})], (3, 4, 5))
+    new = bytes_of([(operator, "x a", "y", {"keepdims": keepdims})], (3, 4, 5), {"a": np.array(axes)}, opset=18)
+    for data in (old, new):
+        agreed(data, (3, 4, 5))
+
+
+def test_a_vector_of_zeros_has_a_norm_and_a_gradient():
+    model = cl.import_onnx(bytes_of([("ReduceL2", "x", "y", {"axes": [1]})], (3,)))
+    y, tape = model.forward(np.zeros((2, 3), np.float32), training=True)
+    assert not y.any()
+    assert not model.backward(np.ones_like(y), tape).any()
+
+
 def test_two_settings_of_one_weight_are_two_layers():
     nodes = [
         ("Conv", "x w", "a", {"pads": [1, 1, 1, 1]}),
@@ -222,10 +238,11 @@ def test_rows_silu_and_biases_come_back_to_the_bit(tmp_path):
             {"w": weights(3, 2, 2, 2)},
             "auto_pad SAME_LOWER makes 21 pixels, in onnxruntime 20; write output_shape out",
         ),
+        (("ReduceMax", "x", "y", {"axes": [1, 2, 3], "keepdims": 0}), 17, {}, "it leaves a sample without an axis"),
         (("MatMul", "x w", "y"), 17, {"w": weights(4)}, r"its weight of shape \(4,\) does not fit 5 features"),
     ],
 )
-def test_what_means_two_things_is_refused(node, opset, constants, reason):
+def test_what_means_two_things_or_fits_nowhere_is_refused(node, opset, constants, reason):
     data = bytes_of([node], (3, 7, 5), constants, opset)
     with pytest.raises(OnnxImportError, match=reason):
         cl.import_onnx(data)
