@@ -17,6 +17,7 @@
 #define SPECTRA_COLUMNS 2
 #endif
 #define PANEL (NV * VL)
+#define CACHE_LINE (64 / REAL_BYTES) /* values */
 #define TILE (MR * NV * VL)
 /* The tile of products of rows: so many rows and columns of accumulators, beside a vector for each row and one more. */
 #define DOT_ROWS 4

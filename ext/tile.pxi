@@ -22,6 +22,7 @@ cdef extern from "vec.h" nogil:
     enum: VL
     enum: MR
     enum: PANEL
+    enum: CACHE_LINE
     enum: TILE
     enum: TAPS_3X3
     enum: GUARD_BYTES

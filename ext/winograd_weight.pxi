@@ -7,6 +7,8 @@
 # [tiles, C]: with m = 4, 36 multiply-adds for 144 of the definition. Lanes of a vector are channels.
 #
 # Blocks of lines of tiles follow each other; within a block threads share the transforms, then the products of the values.
+# Transformed channels that share a cache line are written by one thread: with a vector of them for each, 16 channels took
+# twice as long (AVX2).
 # A product continues its sums from block to block, tile after tile: the same bits for any block and any number of threads.
 
 # Bytes of the transformed tiles of a block: they stay in the last-level cache until they are multiplied.
@@ -45,6 +47,10 @@ cdef struct WinogradWeight:
     Py_ssize_t sum_value
     char* workspace
     Py_ssize_t workspace_bytes
+
+
+cdef inline Py_ssize_t cache_lines(Py_ssize_t channels) noexcept nogil:
+    return (channels + CACHE_LINE - 1) // CACHE_LINE
 
 
 cdef inline Py_ssize_t odd_lines(Py_ssize_t values) noexcept nogil:
@@ -119,12 +125,9 @@ cdef inline void gradient_tile "convlayers_winograd_gradient_tile"(
             store(dst + (i * size + j) * ldv, v[i])
 
 
-cdef void transform_line(
-    WinogradWeight* g, Part* part, Py_ssize_t line, Py_ssize_t at, Py_ssize_t c0, real* copy
-) noexcept nogil:
-    """The tiles of one line, for the channels c0 .. c0 + VL - 1; `at` is the line's first tile within the block."""
+cdef void transform_vector(WinogradWeight* g, Part* part, Py_ssize_t line, Py_ssize_t c0, real* copy, real* dst) noexcept nogil:
+    """The tiles of one line, for the channels c0 .. c0 + VL - 1."""
     cdef Py_ssize_t j, row = ((g.across - 1) * g.m + part.side) * VL
-    cdef real* dst = part.values + at * part.pitch + c0
     copy_channels(g, part, line, c0, copy)
     for j in range(g.across):
         if part.side == 6:
@@ -136,6 +139,16 @@ cdef void transform_line(
         else:
             gradient_tile(4, 0, copy + j * g.m * VL, row, dst, part.value)
         dst += part.pitch
+
+
+cdef void transform_line(
+    WinogradWeight* g, Part* part, Py_ssize_t line, Py_ssize_t at, Py_ssize_t strip, real* copy
+) noexcept nogil:
+    """The tiles of one line, for the channels of one cache line; `at` is the line's first tile within the block."""
+    cdef Py_ssize_t c0 = strip * CACHE_LINE
+    while c0 < min(part.channels, (strip + 1) * CACHE_LINE):
+        transform_vector(g, part, line, c0, copy, part.values + at * part.pitch + c0)
+        c0 += VL
 
 
 cdef void add_products(WinogradWeight* g, Py_ssize_t value, Py_ssize_t tiles, bint accumulate) noexcept nogil:
@@ -185,7 +198,7 @@ cdef void gradient_filters(WinogradWeight* g, Py_ssize_t filter, real* dw) noexc
 
 cdef void run_winograd_weight(WinogradWeight* g, int threads) noexcept nogil:
     """All blocks of one group, up to the sums."""
-    cdef Py_ssize_t x_vectors = vectors_over(g.x.channels), vectors = x_vectors + vectors_over(g.dy.channels)
+    cdef Py_ssize_t x_lines = cache_lines(g.x.channels), parts = x_lines + cache_lines(g.dy.channels)
     cdef Py_ssize_t first, u, line
     cdef real* copy
     for u in range(g.block * g.across):
@@ -193,13 +206,13 @@ cdef void run_winograd_weight(WinogradWeight* g, int threads) noexcept nogil:
     first = 0
     while first < g.total:
         with parallel(num_threads=threads):
-            for u in prange(min(g.block, g.total - first) * vectors, schedule="dynamic"):
+            for u in prange(min(g.block, g.total - first) * parts, schedule="dynamic"):
                 copy = <real*> (g.workspace + threadid() * g.workspace_bytes)
-                line = u // vectors
-                if u % vectors < x_vectors:
-                    transform_line(g, &g.x, first + line, line * g.across, u % vectors * VL, copy)
+                line = u // parts
+                if u % parts < x_lines:
+                    transform_line(g, &g.x, first + line, line * g.across, u % parts, copy)
                 else:
-                    transform_line(g, &g.dy, first + line, line * g.across, (u % vectors - x_vectors) * VL, copy)
+                    transform_line(g, &g.dy, first + line, line * g.across, u % parts - x_lines, copy)
             for u in prange(g.size * g.size, schedule="dynamic"):
                 add_products(g, u, min(g.block, g.total - first) * g.across, first > 0)
         first += g.block
