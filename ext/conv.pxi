@@ -10,8 +10,7 @@
 # And of the panels that are packed together from planes that lie far apart: a few cache lines of each at a time.
 cdef enum:
     COPY_BYTES = 256 * 1024
-    PANELS_BYTES = 64 * 1024
-    MOST_PANELS = 8
+    PANELS_BYTES = 256 * 1024
 
 
 cdef struct Gather:
@@ -70,9 +69,10 @@ cdef void choose_blocks(Gather* g, int threads) noexcept nogil:
     # In place, the taps of a 1 x 1 kernel lie a plane apart: each tile would fetch them anew, from sets of the cache that
     # planes of 4 KiB share.
     g.panel = g.depth * PANEL + VL
-    g.panels = 1 if g.mode == PACKED else 0
-    if g.mode == PLAIN and tile_count(g.filters) > 1:
-        g.panels = max(1, min(MOST_PANELS, PANELS_BYTES // (g.panel * <Py_ssize_t> sizeof(real))))
+    g.panels = 0
+    if g.mode == PACKED or g.mode == PLAIN and tile_count(g.filters) > 1:
+        g.panels = PANELS_BYTES // (g.panel * <Py_ssize_t> sizeof(real))
+        g.panels = max(1, min(g.panels, (vectors_over(g.block * g.cols.outputs) + 1) // 2))
     g.workspace_bytes += g.panels * g.panel * <Py_ssize_t> sizeof(real)
     g.workspace_bytes = (g.workspace_bytes + 63) // 64 * 64
 
@@ -130,23 +130,49 @@ cdef void pack_filters(
                         k += 1
 
 
+cdef inline void pack_pair(
+    const real* a, const real* b, const Py_ssize_t* place, Py_ssize_t begin, Py_ssize_t end, real* panel
+) noexcept nogil:
+    """Two vectors side by side for the taps begin .. end."""
+    cdef Py_ssize_t k
+    for k in range(begin, end):
+        store(panel + k * PANEL, load(a + place[k]))
+        store(panel + k * PANEL + VL, load(b + place[k]))
+
+
+cdef void pack_runs(
+    Gather* g, Plan* plan, Py_ssize_t v, Py_ssize_t last, Py_ssize_t begin, Py_ssize_t end, const real* copy, real* panel
+) noexcept nogil:
+    """The same for vectors in several runs. A run is copied as a whole vector; what it writes too much lies where the next
+    run, or the next tap, writes later."""
+    cdef Py_ssize_t k, u, r
+    cdef Run* run
+    for k in range(begin, end):
+        for u in range(v, last):
+            for r in range(plan.begin[u], plan.begin[u + 1]):
+                run = plan.runs + r
+                store(panel + k * PANEL + (u - v) * VL + run.lane, load(copy + g.place[k] + run.src))
+
+
 cdef void pack_panels(Gather* g, Plan* plan, Py_ssize_t first, Py_ssize_t last, const real* copy, real* panels) noexcept nogil:
     """The vectors first .. last of outputs for every tap, two and two of them side by side.
 
-    A run is copied as a whole vector; what it writes too much lies where the next run, or the next tap, writes later.
+    Some taps at a time: so many streams are read, and what is written of a panel lies in one piece.
     """
-    cdef Py_ssize_t k, v, r
+    cdef Py_ssize_t k, v, next, end
     cdef real* panel
-    cdef Run* run
-    for k in range(g.depth):
-        for v in range(first, last):
-            panel = panels + (v - first) // 2 * g.panel + k * PANEL + v % 2 * VL
-            for r in range(plan.begin[v], plan.begin[v + 1]):
-                run = plan.runs + r
-                store(panel + run.lane, load(copy + g.place[k] + run.src))
-            if g.mode == PLAIN:
-                # The next panels' values; planes lie too far apart for the processor to see them coming.
-                prefetch_line(copy + g.place[k] + plan.src[v] + g.panels * PANEL, 0)
+    cdef const Run* run
+    for k in range(0, g.depth, 4):
+        end = min(g.depth, k + 4)
+        panel = panels
+        for v in range(first, last, 2):
+            next = min(v + 2, last)
+            run = plan.runs + plan.begin[v]
+            if plan.begin[next] - plan.begin[v] == next - v:
+                pack_pair(copy + run.src, copy + run[next - v - 1].src, g.place, k, end, panel)
+            else:
+                pack_runs(g, plan, v, next, k, end, copy, panel)
+            panel += g.panel
 
 
 cdef void scatter(Plan* plan, Py_ssize_t v, const real* values, real* dst, Py_ssize_t stride) noexcept nogil:
@@ -166,46 +192,63 @@ cdef void scatter(Plan* plan, Py_ssize_t v, const real* values, real* dst, Py_ss
             j += 1
 
 
-cdef void run_panel(
-    Gather* g, Plan* plan, Py_ssize_t v, int vecs, Tile* t, Py_ssize_t first, Py_ssize_t last, const real* a, const real* bias,
-    real* dst
+cdef void run_vectors(
+    Gather* g, Plan* plan, Py_ssize_t v, int vecs, int rows, Tile* t, real* dst
 ) noexcept nogil:
-    """All filters of tiles first .. last over one panel of outputs."""
-    cdef Py_ssize_t area = g.height * g.width, tile_index, m, i
+    """The filters of one tile over one panel of outputs."""
+    cdef Py_ssize_t area = g.height * g.width, i
     cdef real spill[TILE]
     cdef bint whole0 = plan.whole[v], whole1 = vecs == 2 and plan.whole[v + 1]
+    t.c0 = dst + plan.runs[plan.begin[v]].dst if whole0 else spill
+    t.c1 = dst + plan.runs[plan.begin[v + 1]].dst if whole1 else spill + VL
+    t.ldc0 = area if whole0 else PANEL
+    t.ldc1 = area if whole1 else PANEL
+    run_tile(rows, vecs, t)
+    for i in range(rows):
+        if not whole0:
+            scatter(plan, v, spill + i * PANEL, dst + i * area, g.cols.stride)
+        if vecs == 2 and not whole1:
+            scatter(plan, v + 1, spill + i * PANEL + VL, dst + i * area, g.cols.stride)
+
+
+cdef void run_tiles(
+    Gather* g, Plan* plan, Py_ssize_t begin, Py_ssize_t end, Py_ssize_t first, Py_ssize_t last, const real* a,
+    const real* bias, const real* src, const real* panels, real* dst
+) noexcept nogil:
+    """The filters of the tiles first .. last over the vectors begin .. end of outputs.
+
+    Tile by tile: its filters stay in the first-level cache, and what it writes are as many streams as it has rows.
+    """
+    cdef Py_ssize_t index, m, v
     cdef int rows
-    for tile_index in range(first, last):
-        m = tile_start(tile_index, g.filters)
-        rows = <int> (tile_start(tile_index + 1, g.filters) - m)
+    cdef Tile t
+    t.depth, t.step, t.accumulate, t.relu = g.depth, g.packed if g.panels > 0 else g.place, False, g.relu
+    for index in range(first, last):
+        m = tile_start(index, g.filters)
+        rows = <int> (tile_start(index + 1, g.filters) - m)
         t.a = a + m * g.depth
         t.lda = rows
         t.init = bias + m if bias != NULL else NULL
-        t.c0 = dst + m * area + plan.runs[plan.begin[v]].dst if whole0 else spill
-        t.c1 = dst + m * area + plan.runs[plan.begin[v + 1]].dst if whole1 else spill + VL
-        t.ldc0 = area if whole0 else PANEL
-        t.ldc1 = area if whole1 else PANEL
-        if whole0:
-            # The next panel's outputs: a filter's plane is far from the next, and a store waits for its line.
-            for i in range(rows):
-                prefetch(t.c0 + i * area + PANEL, PANEL * <Py_ssize_t> sizeof(real), True)
-        run_tile(rows, vecs, t)
-        for i in range(rows):
-            if not whole0:
-                scatter(plan, v, spill + i * PANEL, dst + (m + i) * area, g.cols.stride)
-            if vecs == 2 and not whole1:
-                scatter(plan, v + 1, spill + i * PANEL + VL, dst + (m + i) * area, g.cols.stride)
+        for v in range(begin, end, 2):
+            if g.panels > 0:
+                t.b0 = panels + (v - begin) // 2 * g.panel
+                t.b1 = t.b0 + VL
+            else:
+                t.b0 = src + plan.src[v]
+                t.b1 = src + plan.src[min(v + 1, end - 1)]
+            run_vectors(g, plan, v, <int> min(2, end - v), rows, &t, dst + m * g.height * g.width)
 
 
 cdef void run_unit(Gather* g, Py_ssize_t unit, char* workspace) noexcept nogil:
     """One block of output rows of one group of one image, for one part of the filters."""
-    cdef Py_ssize_t split = unit % g.splits, block, group, image, tiles = tile_count(g.filters), v, begin
+    cdef Py_ssize_t split = unit % g.splits, block, group, image, tiles = tile_count(g.filters), v, begin, end
     cdef const real* src
+    cdef const real* filters
+    cdef const real* bias
     cdef real* copy = <real*> workspace
     cdef real* panels = <real*> (workspace + g.copy_bytes)
     cdef real* dst
     cdef Plan* plan
-    cdef Tile t
     unit //= g.splits
     block = unit % g.blocks
     group = unit // g.blocks % g.groups
@@ -214,24 +257,18 @@ cdef void run_unit(Gather* g, Py_ssize_t unit, char* workspace) noexcept nogil:
     src = g.src + (image * g.groups + group) * g.channels * g.rows.size * g.cols.size
     begin = g.rows.first + block * g.block * g.rows.stride
     dst = g.dst + (image * g.groups + group) * g.filters * g.height * g.width + begin * g.width + g.cols.first
+    filters = g.packed_filters + group * g.filters * g.depth
+    bias = g.bias + group * g.filters if g.bias != NULL else NULL
     if g.mode != PLAIN:
         copy_padded(src, g.src_end, g.channels, &g.rows, &g.cols, block * g.block, g.block + g.rows.halo, copy)
         src = copy
-    t.depth = g.depth
-    t.accumulate, t.relu = False, g.relu
-    for v in range(0, plan.vectors, 2):
+    v = 0
+    while v < plan.vectors:
+        end = min(plan.vectors, v + 2 * g.panels) if g.panels > 0 else plan.vectors
         if g.panels > 0:
-            if v // 2 % g.panels == 0:
-                pack_panels(g, plan, v, min(v + 2 * g.panels, plan.vectors), src, panels)
-            t.b0 = panels + v // 2 % g.panels * g.panel
-            t.b1 = t.b0 + VL
-            t.step = g.packed
-        else:
-            t.b0 = src + plan.src[v]
-            t.b1 = src + plan.src[min(v + 1, plan.vectors - 1)]
-            t.step = g.place
-        run_panel(g, plan, v, <int> min(2, plan.vectors - v), &t, split * tiles // g.splits, (split + 1) * tiles // g.splits,
-                  g.packed_filters + group * g.filters * g.depth, g.bias + group * g.filters if g.bias != NULL else NULL, dst)
+            pack_panels(g, plan, v, end, src, panels)
+        run_tiles(g, plan, v, end, split * tiles // g.splits, (split + 1) * tiles // g.splits, filters, bias, src, panels, dst)
+        v = end
 
 
 cdef void run_gather(
