@@ -82,6 +82,7 @@ cdef size_t plan_memory(Plan* plan, Gather* g, size_t cursor) noexcept nogil:
     plan.src = <Py_ssize_t*> take(&cursor, most * sizeof(Py_ssize_t))
     plan.begin = <Py_ssize_t*> take(&cursor, (most + 1) * sizeof(Py_ssize_t))
     plan.whole = <Py_ssize_t*> take(&cursor, most * sizeof(Py_ssize_t))
+    plan.chain = <Py_ssize_t*> take(&cursor, most * sizeof(Py_ssize_t))
     plan.runs = <Run*> take(&cursor, (most + g.block) * sizeof(Run))
     return cursor
 
@@ -110,6 +111,8 @@ cdef void fill_tables(Gather* g) noexcept nogil:
                 k += 1
     plan_block(&g.full, g.mode, rows, cols, g.width, g.block)
     plan_block(&g.last, g.mode, rows, cols, g.width, rows.outputs - (g.blocks - 1) * g.block)
+    plan_chains(&g.full, g.panels > 0)
+    plan_chains(&g.last, g.panels > 0)
 
 
 cdef void pack_filters(
@@ -192,23 +195,34 @@ cdef void scatter(Plan* plan, Py_ssize_t v, const real* values, real* dst, Py_ss
             j += 1
 
 
-cdef void run_vectors(
-    Gather* g, Plan* plan, Py_ssize_t v, int vecs, int rows, Tile* t, real* dst
-) noexcept nogil:
-    """The filters of one tile over one panel of outputs."""
+cdef void run_pieces(Gather* g, Plan* plan, Py_ssize_t v, int vecs, int rows, Tile* t, real* dst) noexcept nogil:
+    """The filters of one tile over one or two vectors whose outputs may lie apart."""
     cdef Py_ssize_t area = g.height * g.width, i
     cdef real spill[TILE]
     cdef bint whole0 = plan.whole[v], whole1 = vecs == 2 and plan.whole[v + 1]
-    t.c0 = dst + plan.runs[plan.begin[v]].dst if whole0 else spill
-    t.c1 = dst + plan.runs[plan.begin[v + 1]].dst if whole1 else spill + VL
+    t.c0 = dst + run_place(plan, v) if whole0 else spill
+    t.c1 = dst + run_place(plan, v + 1) if whole1 else spill + VL
     t.ldc0 = area if whole0 else PANEL
     t.ldc1 = area if whole1 else PANEL
+    t.panels = 1
     run_tile(rows, vecs, t)
     for i in range(rows):
         if not whole0:
             scatter(plan, v, spill + i * PANEL, dst + i * area, g.cols.stride)
         if vecs == 2 and not whole1:
             scatter(plan, v + 1, spill + i * PANEL + VL, dst + i * area, g.cols.stride)
+
+
+cdef void run_chain(Gather* g, Plan* plan, Py_ssize_t v, Py_ssize_t panels, int rows, Tile* t, real* dst) noexcept nogil:
+    """The filters of one tile over panels of outputs that follow each other."""
+    t.c0 = dst + run_place(plan, v)
+    t.c1 = t.c0 + VL
+    t.ldc0 = t.ldc1 = g.height * g.width
+    t.panels = panels
+    t.next_b = g.panel
+    if g.panels == 0 and panels > 1:
+        t.next_b = plan.src[v + 2] - plan.src[v]
+    run_tile(rows, 2, t)
 
 
 cdef void run_tiles(
@@ -219,7 +233,8 @@ cdef void run_tiles(
 
     Tile by tile: its filters stay in the first-level cache, and what it writes are as many streams as it has rows.
     """
-    cdef Py_ssize_t index, m, v
+    cdef Py_ssize_t index, m, v, chain
+    cdef real* out
     cdef int rows
     cdef Tile t
     t.depth, t.step, t.accumulate, t.relu = g.depth, g.packed if g.panels > 0 else g.place, False, g.relu
@@ -229,14 +244,21 @@ cdef void run_tiles(
         t.a = a + m * g.depth
         t.lda = rows
         t.init = bias + m if bias != NULL else NULL
-        for v in range(begin, end, 2):
+        out = dst + m * g.height * g.width
+        v = begin
+        while v < end:
             if g.panels > 0:
                 t.b0 = panels + (v - begin) // 2 * g.panel
                 t.b1 = t.b0 + VL
             else:
                 t.b0 = src + plan.src[v]
                 t.b1 = src + plan.src[min(v + 1, end - 1)]
-            run_vectors(g, plan, v, <int> min(2, end - v), rows, &t, dst + m * g.height * g.width)
+            chain = min(plan.chain[v], (end - v) // 2)
+            if chain > 0:
+                run_chain(g, plan, v, chain, rows, &t, out)
+            else:
+                run_pieces(g, plan, v, <int> min(2, end - v), rows, &t, out)
+            v += 2 * max(chain, 1)
 
 
 cdef void run_unit(Gather* g, Py_ssize_t unit, char* workspace) noexcept nogil:

@@ -171,6 +171,7 @@ cdef void add_block(
     cdef int vecs
     cdef Tile t
     t.depth, t.step, t.init, t.accumulate, t.relu, t.ldc0, t.ldc1 = depth, g.place, NULL, accumulate, False, ldc, ldc
+    t.panels, t.next_b = 1, 0
     for r in range(g.runs):
         base = 0 if g.joined else piece_place(g, r)
         for panel in range((g.padded_run + PANEL - 1) // PANEL):

@@ -105,6 +105,7 @@ cdef struct Plan:
     Py_ssize_t* src         # where each vector begins in a plane (not in packed mode)
     Py_ssize_t* begin       # vector v has the runs begin[v] .. begin[v + 1]
     Py_ssize_t* whole       # whether vector v is VL neighbouring values of the destination
+    Py_ssize_t* chain       # panels from vector v on that one call of the tile computes
     Run* runs
 
 
@@ -153,13 +154,18 @@ cdef void add_run(Plan* plan, Axis* rows, Axis* cols, Py_ssize_t width, Py_ssize
     plan.begin[plan.vectors + 1] += 1
 
 
+cdef inline Py_ssize_t run_place(Plan* plan, Py_ssize_t v) noexcept nogil:
+    """Where the first value of vector v lies in the destination."""
+    return plan.runs[plan.begin[v]].dst
+
+
 cdef bint is_whole(Plan* plan, Py_ssize_t v, Axis* cols) noexcept nogil:
     """Whether a vector's runs follow each other without a gap, in the vector and in the destination."""
     cdef Py_ssize_t r, lane = 0
     cdef Run* run
     for r in range(plan.begin[v], plan.begin[v + 1]):
         run = plan.runs + r
-        if run.lane != lane or run.dst != plan.runs[plan.begin[v]].dst + lane:
+        if run.lane != lane or run.dst != run_place(plan, v) + lane:
             return False
         lane += run.length
     return cols.stride == 1 and lane == VL
@@ -194,6 +200,22 @@ cdef void plan_block(Plan* plan, Mode mode, Axis* rows, Axis* cols, Py_ssize_t w
             at += max(length, 1)
         plan.whole[vector] = is_whole(plan, vector, cols)
         plan.vectors += 1
+
+
+cdef void plan_chains(Plan* plan, bint packed) noexcept nogil:
+    """Panels of two vectors follow each other while they are whole and, where they are read in place, equally far apart."""
+    cdef Py_ssize_t v, step
+    cdef const Py_ssize_t* src = plan.src
+    for v in range((plan.vectors - 1) // 2 * 2, -1, -2):
+        plan.chain[v] = 0
+        if v + 1 == plan.vectors or not (plan.whole[v] and plan.whole[v + 1]) or run_place(plan, v + 1) != run_place(plan, v) + VL:
+            continue
+        plan.chain[v] = 1
+        if v + 2 >= plan.vectors or plan.chain[v + 2] == 0 or run_place(plan, v + 2) != run_place(plan, v) + PANEL:
+            continue
+        step = src[v + 2] - src[v]
+        if packed or src[v + 3] - src[v + 1] == step and (plan.chain[v + 2] == 1 or src[v + 4] - src[v + 2] == step):
+            plan.chain[v] += plan.chain[v + 2]
 
 
 # Lines are written from left to right, whole vectors at a time: what a vector writes too much is written again by what

@@ -57,7 +57,7 @@ cdef void run_gemm_unit(Gemm* g, Py_ssize_t unit, real* panel) noexcept nogil:
     cdef int rows
     cdef real spill[TILE]
     cdef Tile args
-    args.depth, args.accumulate, args.init, args.relu = g.k, g.bias != NULL, NULL, g.relu
+    args.depth, args.accumulate, args.init, args.relu, args.panels, args.next_b = g.k, g.bias != NULL, NULL, g.relu, 1, 0
     if whole and last - first == 1 and not g.transpose_b:
         args.b0 = g.b + j
         args.step = g.place

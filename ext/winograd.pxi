@@ -270,22 +270,22 @@ cdef void multiply_block(
     Winograd* g, const real* filters, Py_ssize_t vectors, Py_ssize_t first, Py_ssize_t last, const real* inputs, real* products
 ) noexcept nogil:
     """For each value the product of filters and tiles: [value][filter][tile]."""
-    cdef Py_ssize_t value, v, t, m
+    cdef Py_ssize_t value, t, m
     cdef Tile args
     args.depth, args.step, args.init, args.accumulate, args.relu = g.channels, g.step, NULL, False, False
     args.ldc0 = args.ldc1 = g.block
+    args.next_b = g.channels * PANEL
     for value in range(g.size * g.size):
-        for v in range(0, vectors, 2):
-            args.b0 = inputs + value * g.values_in + v // 2 * g.channels * PANEL
+        for t in range(first, last):
+            m = tile_start(t, g.filters)
+            args.lda = tile_start(t + 1, g.filters) - m
+            args.a = filters + value * g.filter_values + filter_tile(g, t)
+            prefetch(args.a + args.lda * g.channels + VL, args.lda * g.channels * <Py_ssize_t> sizeof(real), False)
+            args.b0 = inputs + value * g.values_in
             args.b1 = args.b0 + VL
-            for t in range(first, last):
-                m = tile_start(t, g.filters)
-                args.lda = tile_start(t + 1, g.filters) - m
-                args.a = filters + value * g.filter_values + filter_tile(g, t)
-                prefetch(args.a + args.lda * g.channels + VL, args.lda * g.channels * <Py_ssize_t> sizeof(real), False)
-                args.c0 = products + value * g.values_out + m * g.block + v * VL
-                args.c1 = args.c0 + VL
-                run_tile(<int> args.lda, <int> min(2, vectors - v), &args)
+            args.c0 = products + value * g.values_out + m * g.block
+            args.c1 = args.c0 + VL
+            run_vectors(<int> args.lda, vectors, &args)
 
 
 cdef void output_tiles(

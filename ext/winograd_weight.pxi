@@ -156,7 +156,7 @@ cdef void add_products(WinogradWeight* g, Py_ssize_t value, Py_ssize_t tiles, bi
     cdef Py_ssize_t panel, c, t, m
     cdef Tile args
     args.depth, args.step, args.init, args.accumulate, args.relu = tiles, g.step, NULL, accumulate, False
-    args.lda, args.ldc0, args.ldc1 = g.dy.pitch, g.ldc, g.ldc
+    args.lda, args.ldc0, args.ldc1, args.panels, args.next_b = g.dy.pitch, g.ldc, g.ldc, 1, 0
     for panel in range((g.x.channels + PANEL - 1) // PANEL):
         c = panel * PANEL
         args.b0 = g.x.values + value * g.x.value + c
