@@ -20,11 +20,12 @@
 #define CACHE_LINE (64 / REAL_BYTES) /* values */
 #define TILE (MR * NV * VL)
 /* The tile of products of rows: so many rows and columns of accumulators, beside a vector for each row and one more. */
-#define DOT_ROWS 4
 #if CONVLAYERS_REGISTERS >= 32
+#define DOT_ROWS 4
 #define DOT_COLS 6
 #else
-#define DOT_COLS 2
+#define DOT_ROWS 3
+#define DOT_COLS 4
 #endif
 #define DOT_SUMS ((DOT_ROWS * DOT_COLS + VL - 1) / VL * VL)
 /* Nine taps of the filters of a tile, in whole vectors. */

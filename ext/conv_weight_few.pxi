@@ -102,8 +102,8 @@ cdef void add_few_block(FewTaps* g, Py_ssize_t block, Py_ssize_t group, FewSpace
         for n in range(images):
             image = ((n0 + n) * g.groups + group) * g.filters + m
             copy_gradients(g, g.dy + (image * g.p + p0) * g.q, rows, space.dy + m * g.plane + n * size)
-    # Tiles are four rows by six columns: filters are the rows unless that leaves more of the last one empty.
-    if (g.filters + 3) // 4 * 4 * g.taps <= (g.taps + 3) // 4 * 4 * g.filters:
+    # Filters are the rows of tiles unless that leaves more of the last one empty.
+    if (g.filters + DOT_ROWS - 1) // DOT_ROWS * g.taps <= (g.taps + DOT_ROWS - 1) // DOT_ROWS * g.filters:
         dot_products(space.filters, g.filters, space.taps, g.taps, count, sums, g.taps, 1)
     else:
         dot_products(space.taps, g.taps, space.filters, g.filters, count, sums, 1, g.taps)

@@ -75,13 +75,13 @@ cdef void run_dot_tile(int cols, const real** a, const real** b, Py_ssize_t coun
         dot_tile(1, a, b, count, sums)
     elif cols == 2:
         dot_tile(2, a, b, count, sums)
-    elif DOT_COLS > 2 and cols == 3:
+    elif cols == 3:
         dot_tile(3, a, b, count, sums)
-    elif DOT_COLS > 2 and cols == 4:
+    elif cols == 4:
         dot_tile(4, a, b, count, sums)
-    elif DOT_COLS > 2 and cols == 5:
+    elif DOT_COLS > 4 and cols == 5:
         dot_tile(5, a, b, count, sums)
-    elif DOT_COLS > 2:
+    elif DOT_COLS > 4:
         dot_tile(6, a, b, count, sums)
 
 
