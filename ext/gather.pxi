@@ -237,7 +237,10 @@ cdef inline void copy_run(const real* src, const real* end, Py_ssize_t stride, r
         for j in range(whole * VL, count):
             dst[j] = src[j]
     elif stride == 2:
-        for j in range(count):
+        whole = min(vectors_over(count), max(end - src, 0) // PANEL)
+        for v in range(whole):
+            store(dst + v * VL, vevens(load(src + v * PANEL), load(src + v * PANEL + VL)))
+        for j in range(whole * VL, count):
             dst[j] = src[2 * j]
     else:
         for j in range(count):
