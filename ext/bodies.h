@@ -19,6 +19,7 @@
 #define PANEL (NV * VL)
 #define CACHE_LINE (64 / REAL_BYTES) /* values */
 #define TILE (MR * NV * VL)
+#define SPILL (TILE + VL)
 /* The tile of products of rows: so many rows and columns of accumulators, beside a vector for each row and one more. */
 #if CONVLAYERS_REGISTERS >= 32
 #define DOT_ROWS 4

@@ -179,27 +179,24 @@ cdef void pack_panels(Gather* g, Plan* plan, Py_ssize_t first, Py_ssize_t last, 
 
 
 cdef void scatter(Plan* plan, Py_ssize_t v, const real* values, real* dst, Py_ssize_t stride) noexcept nogil:
-    """A vector's values to their places in one plane of the destination."""
+    """A vector's values to their places in one plane of the destination; reads a vector from each run's first value on."""
     cdef Py_ssize_t r, j
     cdef Run* run
     for r in range(plan.begin[v], plan.begin[v + 1]):
         run = plan.runs + r
-        j = 0
-        if stride == 1:
-            # Four at a time: a call of memcpy costs more than a run of this length.
-            while j + 4 <= run.length:
-                memcpy(dst + run.dst + j, values + run.lane + j, 4 * sizeof(real))
-                j += 4
-        while j < run.length:
+        if run.dst + VL <= plan.covered:
+            store(dst + run.dst, load(values + run.lane))
+            continue
+        for j in range(run.length):
             dst[run.dst + j * stride] = values[run.lane + j]
-            j += 1
 
 
 cdef void run_pieces(Gather* g, Plan* plan, Py_ssize_t v, int vecs, int rows, Tile* t, real* dst) noexcept nogil:
     """The filters of one tile over one or two vectors whose outputs may lie apart."""
     cdef Py_ssize_t area = g.height * g.width, i
-    cdef real spill[TILE]
-    cdef bint whole0 = plan.whole[v], whole1 = vecs == 2 and plan.whole[v + 1]
+    cdef real spill[SPILL]
+    # What the first vector scatters may run over into the second's outputs, so these are not written before.
+    cdef bint whole0 = plan.whole[v], whole1 = whole0 and vecs == 2 and plan.whole[v + 1]
     t.c0 = dst + run_place(plan, v) if whole0 else spill
     t.c1 = dst + run_place(plan, v + 1) if whole1 else spill + VL
     t.ldc0 = area if whole0 else PANEL

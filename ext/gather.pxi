@@ -102,6 +102,7 @@ cdef struct Run:
 
 cdef struct Plan:
     Py_ssize_t vectors
+    Py_ssize_t covered      # values of the block's plane that are all written, in order: a vector may run over into them
     Py_ssize_t* src         # where each vector begins in a plane (not in packed mode)
     Py_ssize_t* begin       # vector v has the runs begin[v] .. begin[v + 1]
     Py_ssize_t* whole       # whether vector v is VL neighbouring values of the destination
@@ -160,9 +161,15 @@ cdef inline Py_ssize_t run_place(Plan* plan, Py_ssize_t v) noexcept nogil:
 
 
 cdef bint is_whole(Plan* plan, Py_ssize_t v, Axis* cols) noexcept nogil:
-    """Whether a vector's runs follow each other without a gap, in the vector and in the destination."""
+    """Whether a vector's runs follow each other without a gap, in the vector and in the destination.
+
+    One run that is shorter will do where what it has too much is written again by the vectors behind it.
+    """
     cdef Py_ssize_t r, lane = 0
     cdef Run* run
+    run = plan.runs + plan.begin[v]
+    if plan.begin[v + 1] - plan.begin[v] == 1 and run.lane == 0 and run.dst + VL <= plan.covered:
+        return True
     for r in range(plan.begin[v], plan.begin[v + 1]):
         run = plan.runs + r
         if run.lane != lane or run.dst != run_place(plan, v) + lane:
@@ -179,6 +186,7 @@ cdef void plan_block(Plan* plan, Mode mode, Axis* rows, Axis* cols, Py_ssize_t w
     if mode == ROWS:
         line = vectors_over(q) * VL
     end = (block - 1) * line + q
+    plan.covered = block * q if cols.stride == 1 and rows.stride == 1 and width == q else 0
     plan.vectors = 0
     plan.begin[0] = 0
     for vector in range(vectors_over(end)):

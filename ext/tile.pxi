@@ -28,6 +28,7 @@ cdef extern from "vec.h" nogil:
     enum: PANEL
     enum: CACHE_LINE
     enum: TILE
+    enum: SPILL
     enum: TAPS_3X3
     enum: GUARD_BYTES
     void ALLOW(const void*, size_t)
