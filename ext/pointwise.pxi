@@ -1,7 +1,7 @@
 # Elementwise kernels over arrays of any shape, passed flat, and the sum of a matrix over its rows.
 #
 #     relu  y = max(x, 0), NaN stays      dx = dy where y > 0, else 0
-#     add   y = a + b
+#     add   y = a + b, or max(a + b, 0)
 
 cdef enum:
     CHUNK = 16384               # values that a thread takes at a time: 64 KiB of float32
@@ -29,6 +29,12 @@ cdef void add_values(const real* a, const real* b, real* y, Py_ssize_t count) no
         y[j] = a[j] + b[j]
 
 
+cdef void add_values_relu(const real* a, const real* b, real* y, Py_ssize_t count) noexcept nogil:
+    cdef Py_ssize_t j
+    for j in range(count):
+        y[j] = 0 if a[j] + b[j] < 0 else a[j] + b[j]
+
+
 def relu_forward(const real[::1] x, real[::1] y, int threads, /):
     """Fill y."""
     cdef Py_ssize_t u, n = x.shape[0]
@@ -43,11 +49,14 @@ def relu_backward(const real[::1] dy, const real[::1] y, real[::1] dx, int threa
         relu_gradients(&dy[0] + u * CHUNK, &y[0] + u * CHUNK, &dx[0] + u * CHUNK, min(CHUNK, n - u * CHUNK))
 
 
-def add(const real[::1] a, const real[::1] b, real[::1] y, int threads, /):
+def add(const real[::1] a, const real[::1] b, real[::1] y, bint relu, int threads, /):
     """Fill y, which may be a."""
     cdef Py_ssize_t u, n = a.shape[0]
     for u in prange(chunks(n), schedule="static", nogil=True, num_threads=threads):
-        add_values(&a[0] + u * CHUNK, &b[0] + u * CHUNK, &y[0] + u * CHUNK, min(CHUNK, n - u * CHUNK))
+        if relu:
+            add_values_relu(&a[0] + u * CHUNK, &b[0] + u * CHUNK, &y[0] + u * CHUNK, min(CHUNK, n - u * CHUNK))
+        else:
+            add_values(&a[0] + u * CHUNK, &b[0] + u * CHUNK, &y[0] + u * CHUNK, min(CHUNK, n - u * CHUNK))
 
 
 def column_sums(const real[:, ::1] x, real[::1] y, /):

@@ -9,7 +9,7 @@ from .. import kernels
 from ..errors import ShapeError
 from ..kernels import memory
 from ..shapes import IntOrSequence, Padding
-from ._arrays import NO_BIAS, as_array, check_gradient, threads_for
+from ._arrays import DTYPE_NAMES, NO_BIAS, as_array, check_gradient, threads_for
 from .algorithms.problem import FORWARD, INPUT_GRADIENT, WEIGHT_GRADIENT
 from .plan import plan_conv
 
@@ -59,7 +59,7 @@ def _forward(
     name = f"conv{rank}d"
     x = as_array(x, f"{name}: x", rank + 2)
     w = as_array(w, f"{name}: w", rank + 2, x.dtype)
-    plan = plan_conv(FORWARD, x.shape, w.shape, x.dtype.name, **options)
+    plan = plan_conv(FORWARD, x.shape, w.shape, DTYPE_NAMES[x.dtype], **options)
     return plan.run.forward(x, w, as_bias(b, name, w.shape[0], x.dtype), plan.problem, relu)
 
 
@@ -70,7 +70,7 @@ def _backward_input(
     dy = as_array(dy, f"{name}: dy", rank + 2)
     w = as_array(w, f"{name}: w", rank + 2, dy.dtype)
     shape = as_shape(x_shape, f"{name}: x_shape", rank + 2)
-    plan = plan_conv(INPUT_GRADIENT, shape, w.shape, dy.dtype.name, **options)
+    plan = plan_conv(INPUT_GRADIENT, shape, w.shape, DTYPE_NAMES[dy.dtype], **options)
     return plan.run.backward_input(check_gradient(dy, plan.problem.y, name, dy.dtype), w, plan.problem)
 
 
@@ -80,7 +80,7 @@ def _backward_weight(
     name = f"conv{rank}d"
     x = as_array(x, f"{name}: x", rank + 2)
     shape = as_shape(w_shape, f"{name}: w_shape", rank + 2)
-    plan = plan_conv(WEIGHT_GRADIENT, x.shape, shape, x.dtype.name, **options)
+    plan = plan_conv(WEIGHT_GRADIENT, x.shape, shape, DTYPE_NAMES[x.dtype], **options)
     dy = check_gradient(dy, plan.problem.y, name, x.dtype)
     return plan.run.backward_weight(dy, x, plan.problem), bias_gradient(dy) if bias else NO_BIAS[x.dtype]
 

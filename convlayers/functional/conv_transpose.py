@@ -5,7 +5,7 @@ from typing import Unpack
 import numpy as np
 
 from ..shapes import IntOrSequence, Padding
-from ._arrays import NO_BIAS, as_array, check_gradient
+from ._arrays import DTYPE_NAMES, NO_BIAS, as_array, check_gradient
 from .algorithms.problem import FORWARD, INPUT_GRADIENT, WEIGHT_GRADIENT
 from .batchnorm import scale_shift
 from .conv import ConvOptions, as_bias, as_shape, bias_gradient
@@ -28,7 +28,7 @@ def _forward(
     name = f"conv_transpose{rank}d"
     x = as_array(x, f"{name}: x", rank + 2)
     w = as_array(w, f"{name}: w", rank + 2, x.dtype)
-    plan = plan_conv(INPUT_GRADIENT, x.shape, w.shape, x.dtype.name, **options)
+    plan = plan_conv(INPUT_GRADIENT, x.shape, w.shape, DTYPE_NAMES[x.dtype], **options)
     filters = plan.problem.x[1]
     bias = as_bias(b, name, filters, x.dtype)
     y = plan.run.backward_input(x, w, plan.problem)
@@ -45,7 +45,7 @@ def _backward_input(
     w = as_array(w, f"{name}: w", rank + 2, dy.dtype)
     options.setdefault("output_padding", 0)
     shape = as_shape(x_shape, f"{name}: x_shape", rank + 2)
-    plan = plan_conv(FORWARD, shape, w.shape, dy.dtype.name, **options)
+    plan = plan_conv(FORWARD, shape, w.shape, DTYPE_NAMES[dy.dtype], **options)
     return plan.run.forward(check_gradient(dy, plan.problem.x, name, dy.dtype), w, None, plan.problem, False)
 
 
@@ -56,7 +56,7 @@ def _backward_weight(
     x = as_array(x, f"{name}: x", rank + 2)
     options.setdefault("output_padding", 0)
     shape = as_shape(w_shape, f"{name}: w_shape", rank + 2)
-    plan = plan_conv(WEIGHT_GRADIENT, x.shape, shape, x.dtype.name, **options)
+    plan = plan_conv(WEIGHT_GRADIENT, x.shape, shape, DTYPE_NAMES[x.dtype], **options)
     dy = check_gradient(dy, plan.problem.x, name, x.dtype)
     return plan.run.backward_weight(x, dy, plan.problem), bias_gradient(dy) if bias else NO_BIAS[x.dtype]
 

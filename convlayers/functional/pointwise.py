@@ -29,8 +29,8 @@ def relu_backward(dy: np.ndarray, y: np.ndarray) -> np.ndarray:
     return dx
 
 
-def add(arrays: Sequence[np.ndarray]) -> np.ndarray:
-    """The sum of two or more arrays of one shape, added in order."""
+def add(arrays: Sequence[np.ndarray], *, relu: bool = False) -> np.ndarray:
+    """The sum of two or more arrays of one shape, added in order. `relu` gives `max(y, 0)`, in the same pass."""
     total = as_array(arrays[0], "add: input 0")
     y = memory.empty(total.shape, total.dtype)
     for number, array in enumerate(arrays[1:], 1):
@@ -38,7 +38,9 @@ def add(arrays: Sequence[np.ndarray]) -> np.ndarray:
         if array.shape != y.shape:
             raise ShapeError(f"add: inputs must have one shape; got {y.shape} and {array.shape}")
         if y.size:
-            kernels.compiled(y.dtype).add(total.reshape(-1), array.reshape(-1), y.reshape(-1), threads_for(y.size))
+            last = number == len(arrays) - 1
+            kernel = kernels.compiled(y.dtype).add
+            kernel(total.reshape(-1), array.reshape(-1), y.reshape(-1), relu and last, threads_for(y.size))
         total = y
     return y
 

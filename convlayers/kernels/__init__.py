@@ -83,26 +83,24 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_after_fork)
 
 
-def _check() -> None:
-    if _choice.problem:
-        raise _choice.problem
-
-
 def compiled(dtype: np.dtype) -> ModuleType:
     """The compiled kernels for `dtype`, float32 or float64."""
-    _check()
+    if _choice.problem:
+        raise _choice.problem
     return _choice.modules[dtype]
 
 
 def isa() -> str:
     """The instruction set in use."""
-    _check()
+    if _choice.problem:
+        raise _choice.problem
     return _choice.isa
 
 
 def get_num_threads() -> int:
     """How many threads a kernel may use."""
-    _check()
+    if _choice.problem:
+        raise _choice.problem
     return _choice.threads
 
 

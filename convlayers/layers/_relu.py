@@ -1,4 +1,4 @@
-"""The ReLU that a layer of weights takes over from the step behind it (`Layer.fuses_relu`)."""
+"""The ReLU that a layer takes over from the step behind it (`Layer.fuses_relu`)."""
 
 from typing import Any
 

@@ -14,6 +14,7 @@ from .. import functional
 from ..layer import Layer, OnnxGraph, Shape
 from ..shapes import broadcast
 from ._checks import several
+from ._relu import before_relu
 
 
 class _Arithmetic(Layer):
@@ -51,6 +52,7 @@ class Add(_Arithmetic):
     """The sum of two or more inputs, `y = x_1 + x_2 + ... + x_k`; each gets the gradient as it is."""
 
     operation, operator = "add", "Add"
+    fuses_relu = True
     examples = (
         ({}, [(3, 4, 5), (3, 4, 5)]),
         ({}, [(7,), (7,), (7,)]),
@@ -58,13 +60,17 @@ class Add(_Arithmetic):
         ({}, [(5,), (2, 1, 1), (4, 1)]),
     )
 
-    def forward(self, x, *, training):
-        if len({array.shape for array in x}) > 1:
-            return super().forward(x, training=training)
-        return functional.add(x), len(x)
+    def forward(self, x, *, training, relu=False):
+        if len({array.shape for array in x}) == 1:
+            y = functional.add(x, relu=relu)
+            return y, (len(x), y if relu else None)
+        y, cache = super().forward(x, training=training)
+        y = functional.relu(y) if relu else y
+        return y, (cache, y if relu else None)
 
     def backward(self, dy, cache):
-        return [dy] * cache if isinstance(cache, int) else super().backward(dy, cache)
+        dy, inputs = before_relu(dy, cache)
+        return [dy] * inputs if isinstance(inputs, int) else super().backward(dy, inputs)
 
 
 class Subtract(_Arithmetic):

@@ -8,6 +8,9 @@ from ..layer import Layer, has_scale_shift
 from ..layers.activations import ReLU
 from .graph import Step
 
+_NONE: dict[str, Any] = {}
+_RELU = {"relu": True}
+
 
 class Task(NamedTuple):
     """A step and what its layer takes over from the steps behind it; `target` is the value of the last of them."""
@@ -20,10 +23,8 @@ class Task(NamedTuple):
 
     def options(self) -> dict[str, Any]:
         """What `forward` is told beside its input."""
-        options: dict[str, Any] = {"relu": True} if self.relu else {}
-        if self.affine is not None:
-            options["affine"] = self.affine.scale_shift()
-        return options
+        options: dict[str, Any] = _RELU if self.relu else _NONE
+        return options if self.affine is None else {**options, "affine": self.affine.scale_shift()}
 
 
 def plan(steps: Sequence[Step], outputs: Sequence[int], *, affine: bool) -> list[Task]:

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ..errors import ConvlayersError, located
+from ..functional import add
 from ..layer import Layer, joined, sparing
 from ..randomness import at_node, training_step
 from .fusion import Task, plan
@@ -67,13 +68,13 @@ class Passes:
     def _run(self, tasks: list[Task], inputs: Sequence[np.ndarray], training: bool, caches: Any) -> list[Any]:
         values: list[Any] = [*inputs, *[None] * len(self.steps)]
         for task in tasks:
-            step = task.step
+            step, layer, mode = task.step, task.step.layer, False
             if training:
                 at_node(task.number)
-            read = joined(step.layer, [values[s] for s in step.sources])
-            mode = self._in_training(step.layer, training)
+                mode = self._in_training(layer, training)
+            read = joined(layer, [values[s] for s in step.sources])
             try:
-                values[task.target], cache = step.layer.forward(read, training=mode, **task.options())
+                values[task.target], cache = layer.forward(read, training=mode, **task.options())
             except ConvlayersError as error:
                 raise located(error, step.place) from error
             if caches is not None:
@@ -115,4 +116,4 @@ class Passes:
         for source, gradient, needed in zip(step.sources, dx if layer.joins else [dx], wanted, strict=True):
             # A value that several layers read gets the sum; a new array, since a layer may hand one array to two of them.
             if needed:
-                flowing[source] = gradient if flowing[source] is None else flowing[source] + gradient
+                flowing[source] = gradient if flowing[source] is None else add([flowing[source], gradient])
