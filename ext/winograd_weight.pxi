@@ -9,11 +9,17 @@
 # Blocks of lines of tiles follow each other; within a block threads share the transforms, then the products of the values.
 # Transformed channels that share a cache line are written by one thread: with a vector of them for each, 16 channels took
 # twice as long (AVX2).
+#
+# With few channels the sums are small: then shards of the lines, as many as the sizes say, have sums of their own, and a
+# thread takes a shard through blocks that stay in its second-level cache. The shards are added in order.
 # A product continues its sums from block to block, tile after tile: the same bits for any block and any number of threads.
 
 # Bytes of the transformed tiles of a block: they stay in the last-level cache until they are multiplied.
 cdef enum:
     GRADIENT_TILES_BYTES = 4 * 1024 * 1024
+    SHARD_TILES_BYTES = 192 * 1024
+    SHARD_SUMS_BYTES = 256 * 1024       # of one shard, at most
+    SHARD_TILES = 128                   # of one shard, at least
 
 
 # One operand: x or dy.
@@ -39,13 +45,15 @@ cdef struct WinogradWeight:
     Py_ssize_t across           # tiles in a line
     Py_ssize_t total            # lines in all images
     Py_ssize_t block            # lines of a block
+    Py_ssize_t shards
     Part x
     Part dy
     Py_ssize_t* step            # k * x.pitch
-    real* sums                  # [value][filter][channel], filters `ldc` apart
+    real* sums                  # [shard][value][filter][channel], filters `ldc` apart
     Py_ssize_t ldc
     Py_ssize_t sum_value
     char* workspace
+    Py_ssize_t copy_bytes       # of one thread: a line's copy, and in a shard its transformed tiles behind it
     Py_ssize_t workspace_bytes
 
 
@@ -60,24 +68,40 @@ cdef inline Py_ssize_t odd_lines(Py_ssize_t values) noexcept nogil:
 
 
 cdef size_t place_part(Part* part, Py_ssize_t tiles, Py_ssize_t values, size_t cursor) noexcept nogil:
-    part.pitch = odd_lines(vectors_over(part.channels) * VL)
     part.value = tiles * part.pitch + PANEL
     part.values = <real*> take(&cursor, values * part.value * sizeof(real))
     return cursor
 
 
-cdef size_t winograd_weight_memory(WinogradWeight* g, int threads, size_t cursor) noexcept nogil:
-    cdef Py_ssize_t values = g.size * g.size, tiles
-    g.block = GRADIENT_TILES_BYTES // (values * (g.x.channels + g.dy.channels) * g.across * <Py_ssize_t> sizeof(real))
-    g.block = max(1, min(g.block, g.total))
-    tiles = g.block * g.across
-    cursor = place_part(&g.x, tiles, values, cursor)
-    cursor = place_part(&g.dy, tiles, values, cursor)
-    g.step = <Py_ssize_t*> take(&cursor, tiles * sizeof(Py_ssize_t))
+cdef size_t place_parts(WinogradWeight* g, size_t cursor) noexcept nogil:
+    """The transformed tiles of a block, at `cursor`; the address behind them."""
+    cursor = place_part(&g.x, g.block * g.across, g.size * g.size, cursor)
+    return place_part(&g.dy, g.block * g.across, g.size * g.size, cursor)
+
+
+cdef void choose_weight_shards(WinogradWeight* g) noexcept nogil:
+    """Blocks and shards by the sizes alone: the sum's order follows from them."""
+    cdef Py_ssize_t values = g.size * g.size, line
+    g.x.pitch, g.dy.pitch = odd_lines(vectors_over(g.x.channels) * VL), odd_lines(vectors_over(g.dy.channels) * VL)
     g.ldc = g.x.pitch
     g.sum_value = g.dy.channels * g.ldc + PANEL
-    g.sums = <real*> take(&cursor, values * g.sum_value * sizeof(real))
-    g.workspace_bytes = ((g.size * (g.across * g.m + 2) + 1) * VL * <Py_ssize_t> sizeof(real) + 63) // 64 * 64
+    line = values * (g.x.channels + g.dy.channels) * g.across * <Py_ssize_t> sizeof(real)
+    g.shards = 1
+    if values * g.sum_value * <Py_ssize_t> sizeof(real) <= SHARD_SUMS_BYTES and line <= SHARD_TILES_BYTES:
+        g.shards = max(1, min(MOST_SHARDS, g.total * g.across // SHARD_TILES))
+    g.block = (GRADIENT_TILES_BYTES if g.shards == 1 else SHARD_TILES_BYTES) // line
+    g.block = max(1, min(g.block, g.total))
+
+
+cdef size_t winograd_weight_memory(WinogradWeight* g, int threads, size_t cursor) noexcept nogil:
+    g.step = <Py_ssize_t*> take(&cursor, g.block * g.across * sizeof(Py_ssize_t))
+    g.sums = <real*> take(&cursor, g.shards * g.size * g.size * g.sum_value * sizeof(real))
+    g.copy_bytes = ((g.size * (g.across * g.m + 2) + 1) * VL * <Py_ssize_t> sizeof(real) + 63) // 64 * 64
+    g.workspace_bytes = g.copy_bytes
+    if g.shards == 1:
+        cursor = place_parts(g, cursor)
+    else:
+        g.workspace_bytes += <Py_ssize_t> place_parts(g, 0)
     g.workspace = <char*> take(&cursor, threads * g.workspace_bytes)
     return cursor
 
@@ -196,26 +220,70 @@ cdef void gradient_filters(WinogradWeight* g, Py_ssize_t filter, real* dw) noexc
                 dw[(c + lane) * 9 + k] = (<real*> y)[k * VL + lane]
 
 
+cdef inline Py_ssize_t line_parts(WinogradWeight* g) noexcept nogil:
+    """Units of transforming a line of tiles: the cache lines of channels of x, then those of dy."""
+    return cache_lines(g.x.channels) + cache_lines(g.dy.channels)
+
+
+cdef void transform_unit(WinogradWeight* g, Py_ssize_t first, Py_ssize_t unit, real* copy) noexcept nogil:
+    """One unit of the block that begins with line `first`."""
+    cdef Py_ssize_t line = unit // line_parts(g), part = unit % line_parts(g), of_x = cache_lines(g.x.channels)
+    if part < of_x:
+        transform_line(g, &g.x, first + line, line * g.across, part, copy)
+    else:
+        transform_line(g, &g.dy, first + line, line * g.across, part - of_x, copy)
+
+
+cdef void sum_shared(WinogradWeight* g, int threads) noexcept nogil:
+    """All lines of one group, block after block, each by all threads."""
+    cdef Py_ssize_t first = 0, u, lines
+    while first < g.total:
+        lines = min(g.block, g.total - first)
+        with parallel(num_threads=threads):
+            for u in prange(lines * line_parts(g), schedule="dynamic"):
+                transform_unit(g, first, u, <real*> (g.workspace + threadid() * g.workspace_bytes))
+            for u in prange(g.size * g.size, schedule="dynamic"):
+                add_products(g, u, lines * g.across, first > 0)
+        first += g.block
+
+
+cdef void sum_shard(const WinogradWeight* shared, Py_ssize_t shard, char* workspace) noexcept nogil:
+    """The lines of one shard, by one thread."""
+    cdef WinogradWeight g = shared[0]
+    cdef Py_ssize_t begin = shard * g.total // g.shards, end = (shard + 1) * g.total // g.shards, first = begin, u, lines
+    place_parts(&g, <size_t> (workspace + g.copy_bytes))
+    g.sums = g.sums + shard * g.size * g.size * g.sum_value
+    while first < end:
+        lines = min(g.block, end - first)
+        for u in range(lines * line_parts(&g)):
+            transform_unit(&g, first, u, <real*> workspace)
+        for u in range(g.size * g.size):
+            add_products(&g, u, lines * g.across, first > begin)
+        first += g.block
+
+
+cdef void add_sums(WinogradWeight* g, Py_ssize_t value) noexcept nogil:
+    """Every shard's sums of one value to those of the first."""
+    cdef real* sums = g.sums + value * g.sum_value
+    cdef Py_ssize_t shard, j
+    for shard in range(1, g.shards):
+        for j in range(g.dy.channels * g.ldc):
+            sums[j] += sums[shard * g.size * g.size * g.sum_value + j]
+
+
 cdef void run_winograd_weight(WinogradWeight* g, int threads) noexcept nogil:
-    """All blocks of one group, up to the sums."""
-    cdef Py_ssize_t x_lines = cache_lines(g.x.channels), parts = x_lines + cache_lines(g.dy.channels)
-    cdef Py_ssize_t first, u, line
-    cdef real* copy
+    """One group, up to the sums."""
+    cdef Py_ssize_t u
     for u in range(g.block * g.across):
         g.step[u] = u * g.x.pitch
-    first = 0
-    while first < g.total:
+    if g.shards == 1:
+        sum_shared(g, threads)
+    else:
         with parallel(num_threads=threads):
-            for u in prange(min(g.block, g.total - first) * parts, schedule="dynamic"):
-                copy = <real*> (g.workspace + threadid() * g.workspace_bytes)
-                line = u // parts
-                if u % parts < x_lines:
-                    transform_line(g, &g.x, first + line, line * g.across, u % parts, copy)
-                else:
-                    transform_line(g, &g.dy, first + line, line * g.across, u % parts - x_lines, copy)
-            for u in prange(g.size * g.size, schedule="dynamic"):
-                add_products(g, u, min(g.block, g.total - first) * g.across, first > 0)
-        first += g.block
+            for u in prange(g.shards, schedule="dynamic"):
+                sum_shard(g, u, g.workspace + threadid() * g.workspace_bytes)
+            for u in prange(g.size * g.size, schedule="static"):
+                add_sums(g, u)
 
 
 def winograd_backward_weight(
@@ -233,6 +301,7 @@ def winograd_backward_weight(
     g.dy.channels, g.dy.height, g.dy.width, g.dy.top, g.dy.left, g.dy.side = filters, p, q, 0, 0, m
     g.x.image, g.dy.image = groups * channels * x.shape[2] * x.shape[3], groups * filters * area
     g.x.end, g.dy.end = &x[0, 0, 0, 0] + images * g.x.image, &dy[0, 0, 0, 0] + images * g.dy.image
+    choose_weight_shards(&g)
     buffer = _scratch(winograd_weight_memory(&g, threads, 0))
     winograd_weight_memory(&g, threads, <size_t> &buffer[0])
     with nogil:
