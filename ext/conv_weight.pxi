@@ -12,6 +12,7 @@
 # into a buffer of its own and the buffers are added in order: the same bits for any number of threads.
 
 cdef enum:
+    PACKED_BYTES = 256 * 1024       # of what a block's pixels are packed to: it stays in the second-level cache
     BLOCK_PIXELS = 512              # at least, where an image has fewer: amortises reading and writing the accumulators
     MOST_SHARDS = 16
     SHARD_BYTES = 16 * 1024 * 1024  # of all shard buffers together
@@ -64,20 +65,11 @@ cdef struct Weight:
 
 cdef void choose_weight_blocks(Weight* g) noexcept nogil:
     """Split the pixels by the sizes alone: no thread count here, for the sum's order follows from it."""
-    cdef Py_ssize_t line, image, buffer, separate
+    cdef Py_ssize_t line, image, buffer, separate, pixels
     g.columns = (g.q - 1) * g.stride_w + g.dilation_w * (g.kw - 1) + 1
     line = g.columns * g.channels * <Py_ssize_t> sizeof(real)
     g.lines = (g.p - 1) * g.stride_h + g.dilation_h * (g.kh - 1) + 1
     image = line * g.lines
-    g.block_rows, g.block_images = g.p, 1
-    if image > COPY_BYTES:
-        g.block_rows = max(1, min(g.p, (COPY_BYTES // line - g.dilation_h * (g.kh - 1)) // g.stride_h))
-    else:
-        g.block_images = max(1, min(g.images, min(COPY_BYTES // image, (BLOCK_PIXELS + g.p * g.q - 1) // (g.p * g.q))))
-    g.row_blocks = (g.p + g.block_rows - 1) // g.block_rows
-    g.blocks = (g.images + g.block_images - 1) // g.block_images * g.row_blocks
-    g.lines = (g.block_rows - 1) * g.stride_h + g.dilation_h * (g.kh - 1) + 1
-    g.depth = g.block_images * g.block_rows * g.q
     g.pieces = g.kh if g.dilation_w == 1 else g.kh * g.kw
     g.piece = g.channels * g.kw if g.dilation_w == 1 else g.channels
     # A vector takes half a cycle a filter in the tile and two to copy.
@@ -86,6 +78,17 @@ cdef void choose_weight_blocks(Weight* g) noexcept nogil:
     g.runs = 1 if g.joined else g.pieces
     g.run = g.pieces * g.piece if g.joined else g.piece
     g.padded_run = vectors_over(g.run) * VL
+    pixels = PACKED_BYTES // ((g.filters + (g.padded_run if g.joined else 0)) * <Py_ssize_t> sizeof(real))
+    g.block_rows, g.block_images = g.p, 1
+    if image > COPY_BYTES or g.p * g.q > 2 * pixels:
+        g.block_rows = (COPY_BYTES // line - g.dilation_h * (g.kh - 1)) // g.stride_h
+        g.block_rows = max(1, min(g.p, min(g.block_rows, pixels // g.q)))
+    else:
+        g.block_images = max(1, min(g.images, min(COPY_BYTES // image, (BLOCK_PIXELS + g.p * g.q - 1) // (g.p * g.q))))
+    g.row_blocks = (g.p + g.block_rows - 1) // g.block_rows
+    g.blocks = (g.images + g.block_images - 1) // g.block_images * g.row_blocks
+    g.lines = (g.block_rows - 1) * g.stride_h + g.dilation_h * (g.kh - 1) + 1
+    g.depth = g.block_images * g.block_rows * g.q
     buffer = g.groups * g.filters * g.runs * g.padded_run * <Py_ssize_t> sizeof(real)
     g.shards = max(1, min(min(MOST_SHARDS, g.blocks), SHARD_BYTES // buffer))
     # More units than shards where those are few: parts of the filters, each with a copy of x to itself.
