@@ -14,6 +14,7 @@
 cdef enum:
     PACKED_BYTES = 256 * 1024       # of what a block's pixels are packed to: it stays in the second-level cache
     BLOCK_PIXELS = 512              # at least, where an image has fewer: amortises reading and writing the accumulators
+    ROW_OF_PIXELS = 256             # at most, where rows may be of any length
     MOST_SHARDS = 16
     SHARD_BYTES = 16 * 1024 * 1024  # of all shard buffers together
 
@@ -149,7 +150,12 @@ cdef void copy_channels_last(Weight* g, const real* x, Py_ssize_t first_row, rea
                     for j in range(first, last):
                         dst[j * g.channels + c] = src[c * area + j]
             else:
-                transpose_run(src + first, g.x_end, area, g.channels, last - first, dst + first * g.channels, g.channels)
+                # Some channels at a time: so many streams are read. The last ones first, for transpose_run runs over.
+                c = (g.channels - 1) // CACHE_LINE * CACHE_LINE
+                while c >= 0:
+                    transpose_run(src + first + c * area, g.x_end, area, min(CACHE_LINE, g.channels - c), last - first,
+                                  dst + first * g.channels + c, g.channels)
+                    c -= CACHE_LINE
             zero_run(dst + last * g.channels, (g.columns - last) * g.channels)
         dst += row
 
@@ -231,19 +237,33 @@ cdef void run_weight_unit(Weight* g, Py_ssize_t unit, char* workspace) noexcept 
 
 cdef void add_shards(Weight* g, Py_ssize_t filter, real* dw) noexcept nogil:
     """dw of one filter: its shards in order, from [run][value] back to [channel][row][column]."""
-    cdef Py_ssize_t size = g.groups * g.filters * g.runs * g.padded_run, r, s, c, at, shard
-    cdef const real* sums = g.sums + filter * g.runs * g.padded_run
-    cdef real total
+    cdef Py_ssize_t row = g.runs * g.padded_run, size = g.groups * g.filters * row, r, s, c, j, at, shard
+    cdef real* sums = g.sums + filter * row
+    cdef const real* more
+    for shard in range(1, g.shards):
+        more = sums + shard * size
+        for j in range(row):
+            sums[j] += more[j]
     for c in range(g.channels):
         for r in range(g.kh):
             for s in range(g.kw):
                 # The tap's piece, and its place there.
                 at = r if g.dilation_w == 1 else r * g.kw + s
                 at = at * (g.piece if g.joined else g.padded_run) + (s * g.channels if g.dilation_w == 1 else 0) + c
-                total = sums[at]
-                for shard in range(1, g.shards):
-                    total = total + sums[shard * size + at]
-                dw[(c * g.kh + r) * g.kw + s] = total
+                dw[(c * g.kh + r) * g.kw + s] = sums[at]
+
+
+cdef inline bint kernel_reads_in_place(Weight* g) noexcept nogil:
+    """Whether pixel k of dy saw pixel k of x alone."""
+    return g.kh * g.kw * g.stride_h * g.stride_w == 1 and g.top == 0 and g.left == 0 and g.p == g.height and g.q == g.width
+
+
+cdef inline Py_ssize_t longest_row(Py_ssize_t area) noexcept nogil:
+    """The largest divisor up to ROW_OF_PIXELS."""
+    cdef Py_ssize_t q = min(area, ROW_OF_PIXELS)
+    while area % q != 0:
+        q -= 1
+    return q
 
 
 def conv2d_backward_weight(
@@ -257,6 +277,11 @@ def conv2d_backward_weight(
     g.images, g.groups, g.channels, g.filters = x.shape[0], groups, dw.shape[1], filters // groups
     g.height, g.width, g.p, g.q, g.kh, g.kw = x.shape[2], x.shape[3], dy.shape[2], dy.shape[3], dw.shape[2], dw.shape[3]
     g.stride_h, g.stride_w, g.top, g.left, g.dilation_h, g.dilation_w = stride_h, stride_w, top, left, dilation_h, dilation_w
+    if kernel_reads_in_place(&g):
+        # Rows of a 1 x 1 kernel's pixels may be of any length: long ones are read faster.
+        g.q = longest_row(area)
+        g.p = area // g.q
+        g.height, g.width = g.p, g.q
     g.x, g.dy = &x[0, 0, 0, 0], &dy[0, 0, 0, 0]
     g.x_end = g.x + g.images * g.groups * g.channels * g.height * g.width
     g.dy_end = g.dy + g.images * filters * area
