@@ -42,6 +42,12 @@ def test_batch_normalization_takes_over_its_relu():
     assert "batch_norm2d" not in [name for name, *_ in taken(model, affine=True)]
 
 
+def test_a_sum_takes_over_its_relu():
+    x = cl.Input((3, 6, 6))
+    left, right = cl.Conv2d(4, 1)(x), cl.Conv2d(4, 1)(x)
+    assert taken(cl.Model(x, cl.ReLU()(cl.Add()(left, right))))[-1] == ("add", False, True)
+
+
 def test_what_others_read_is_computed():
     x = cl.Input((3, 6, 6))
     conv, norm, relu = conv_norm_relu(x)

@@ -25,6 +25,15 @@ def test_add(shape, dtype):
     np.testing.assert_array_equal(arrays, before)
 
 
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_a_sum_takes_over_its_relu(dtype):
+    arrays = [np.random.default_rng(n).standard_normal((3, CHUNK + 1)).astype(dtype) for n in range(3)]
+    arrays[0][0, :4] = arrays[1][0, :4] = [NAN, INF, -INF, -0.0]
+    expected = functional.relu(functional.add(arrays))
+    for isa, (y,) in on_every_machine(lambda: [functional.add(arrays, relu=True)]).items():
+        np.testing.assert_array_equal(y, expected, err_msg=isa)
+
+
 def test_add_refuses_what_does_not_fit():
     with pytest.raises(ShapeError, match=r"inputs must have one shape; got \(2, 3\) and \(3,\)"):
         functional.add([np.zeros((2, 3)), np.zeros(3)])
