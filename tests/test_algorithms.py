@@ -243,6 +243,16 @@ def test_large_kernels_go_to_fourier_transforms_and_small_ones_do_not():
     assert small.algorithm != "fft"
 
 
+def test_an_input_gradient_is_planned_by_its_own_rows_and_sums():
+    """That of a first layer has 3 rows of sums over 64 filters, that of a last one 64 rows of sums over 3."""
+    shapes = ((64, 3, 32, 32), (64, 3, 3, 3)), ((64, 64, 32, 32), (3, 64, 3, 3))
+    for isa in ISAS:
+        with kernels.using(isa=isa):
+            first, last = (plan.plan_conv(INPUT_GRADIENT, *shape, "float32", padding=1) for shape in shapes)
+        assert first.algorithm == "winograd"
+        assert first.costs["winograd"] < last.costs["winograd"]
+
+
 def test_an_explanation_names_every_direction_and_algorithm():
     text = functional.explain_conv2d((2, 4, 9, 8), (6, 4, 3, 3), padding=1)
     assert [line.split(":")[0] for line in text.splitlines() if ": " in line] == [FORWARD, INPUT_GRADIENT, WEIGHT_GRADIENT]

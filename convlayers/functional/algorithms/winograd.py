@@ -38,7 +38,10 @@ def _cost(problem: Problem, machine: Machine, m: int) -> float:
     vectors = -(-problem.x[0] * lines * -(-width // m) // lanes)
     sums: float = (m + 2) ** 2 * vectors * lanes * filters * channels
     # Starting a tile takes as long as seven of its steps; one of fewer rows than 4 waits for its sums.
-    sums *= (1 + 7 / channels) * max(1, 4 * problem.groups / filters)
+    rows, depth = filters / problem.groups, float(channels)
+    if problem.direction == INPUT_GRADIENT:
+        rows, depth = depth, rows
+    sums *= (1 + 7 / depth) * max(1, 4 / rows)
     cycles = filters * channels / lanes * _FILTER_CYCLES[m] + _CALL_CYCLES
     if problem.direction == WEIGHT_GRADIENT:
         cycles += vectors * (problem.x[1] + filters) * _GRADIENT_TILE_CYCLES[m]
