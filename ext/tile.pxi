@@ -9,7 +9,7 @@
 # start  c itself with `accumulate`, else init[i] for a row, else 0 where init is NULL
 #
 # Then again for each of `panels` in all, b0 and b1 moving on by `next_b`, c0 and c1 by PANEL. Apart from the calls that this
-# saves, GCC keeps the accumulators out of memory only in loops that stand within another one: sums of 16 steps took 1.3
+# saves, GCC keeps the accumulators out of memory only in loops that stand within another one: 1x1 kernels took 1.1 to 1.2
 # times as long.
 #
 # With `relu`, c = max(sum, 0), NaN kept: the last pass of a layer and of the ReLU behind it are one.

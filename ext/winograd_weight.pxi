@@ -8,7 +8,7 @@
 #
 # Blocks of lines of tiles follow each other; within a block threads share the transforms, then the products of the values.
 # Transformed channels that share a cache line are written by one thread: with a vector of them for each, 16 channels took
-# twice as long (AVX2).
+# 1.25 times as long (AVX2).
 #
 # With few channels the sums are small: then shards of the lines, as many as the sizes say, have sums of their own, and a
 # thread takes a shard through blocks that stay in its second-level cache. The shards are added in order.
