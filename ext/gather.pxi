@@ -216,7 +216,9 @@ cdef void plan_chains(Plan* plan, bint packed) noexcept nogil:
     cdef const Py_ssize_t* src = plan.src
     for v in range((plan.vectors - 1) // 2 * 2, -1, -2):
         plan.chain[v] = 0
-        if v + 1 == plan.vectors or not (plan.whole[v] and plan.whole[v + 1]) or run_place(plan, v + 1) != run_place(plan, v) + VL:
+        if v + 1 == plan.vectors or not (plan.whole[v] and plan.whole[v + 1]):
+            continue
+        if run_place(plan, v + 1) != run_place(plan, v) + VL:
             continue
         plan.chain[v] = 1
         if v + 2 >= plan.vectors or plan.chain[v + 2] == 0 or run_place(plan, v + 2) != run_place(plan, v) + PANEL:
