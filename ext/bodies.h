@@ -20,6 +20,8 @@
 #define CACHE_LINE (64 / REAL_BYTES) /* values */
 #define TILE (MR * NV * VL)
 #define SPILL (TILE + VL)
+/* Values of a chunk of pixels, see gather_pixels.pxi. */
+#define PIXEL_CHUNK ((MR + 2) * (VL > 1 ? VL / 2 : 1) * PANEL)
 /* The tile of products of rows: so many rows and columns of accumulators, beside a vector for each row and one more. */
 #if CONVLAYERS_REGISTERS >= 32
 #define DOT_ROWS 4
@@ -52,6 +54,7 @@
 
 /* The bodies below are written once and specialised by constant arguments, which only inlining brings about. */
 struct convlayers_tile_args;
+struct convlayers_gather;
 struct convlayers_pool;
 struct convlayers_forward;
 struct convlayers_strip;
@@ -62,6 +65,8 @@ struct convlayers_put;
 struct convlayers_spectra;
 ALWAYS_INLINE void convlayers_tile(int, int, struct convlayers_tile_args *);
 ALWAYS_INLINE void convlayers_tile_rows(int, int, struct convlayers_tile_args *);
+ALWAYS_INLINE void convlayers_pixel_tiles(int, int, struct convlayers_gather *, const real *, const ptrdiff_t *, ptrdiff_t,
+                                          const real *, ptrdiff_t, const real *, real *);
 ALWAYS_INLINE void convlayers_winograd_input(int, const vf *, int, vf *, int);
 ALWAYS_INLINE void convlayers_winograd_filter(int, int, const vf *, int, vf *, int);
 ALWAYS_INLINE void convlayers_winograd_output(int, int, const vf *, int, vf *, int);

@@ -13,7 +13,7 @@ cdef enum:
     PANELS_BYTES = 256 * 1024
 
 
-cdef struct Gather:
+cdef struct Gather "convlayers_gather":
     Axis rows
     Axis cols
     Py_ssize_t images
@@ -32,6 +32,7 @@ cdef struct Gather:
     Py_ssize_t panel            # values from one to the next
     Py_ssize_t block            # output rows of a block
     Py_ssize_t blocks
+    Py_ssize_t tiles            # of filters: as many rows of the register tile, or panels of them in mode FILTER_LANES
     Py_ssize_t splits           # parts of the filters, each a unit of work
     Py_ssize_t plane            # values from one plane of the padded copy to the next
     Py_ssize_t depth            # length of the sum
@@ -39,10 +40,16 @@ cdef struct Gather:
     Plan last
     Py_ssize_t* place           # tap k in the padded copy (or in the source)
     Py_ssize_t* packed          # tap k in a packed panel
+    Py_ssize_t* pixel           # where each output of a block begins in the padded copy (mode FILTER_LANES)
     real* packed_filters
     char* workspace             # of all threads
     Py_ssize_t copy_bytes
     Py_ssize_t workspace_bytes  # of one thread
+
+
+cdef inline Py_ssize_t filter_start(Gather* g, Py_ssize_t t) noexcept nogil:
+    """First filter of tile t."""
+    return min(t * PANEL, g.filters) if g.mode == FILTER_LANES else tile_start(t, g.filters)
 
 
 cdef void choose_blocks(Gather* g, int threads) noexcept nogil:
@@ -55,10 +62,11 @@ cdef void choose_blocks(Gather* g, int threads) noexcept nogil:
     if threads > 1 and g.mode != PLAIN:
         g.block = min(g.block, (rows.outputs + wanted - 1) // wanted)
     g.blocks = (rows.outputs + g.block - 1) // g.block
-    units = g.images * g.groups * g.blocks
-    g.splits = max(1, min(tile_count(g.filters), threads // units if threads > units else 1))
     if g.mode != PLAIN:
         g.mode = choose_mode(rows, cols, g.width, g.filters, g.channels * rows.taps * cols.taps, g.block)
+    g.tiles = (g.filters + PANEL - 1) // PANEL if g.mode == FILTER_LANES else tile_count(g.filters)
+    units = g.images * g.groups * g.blocks
+    g.splits = max(1, min(g.tiles, threads // units if threads > units else 1))
     g.plane = rows.size * cols.size if g.mode == PLAIN else (g.block + rows.halo) * pitch
     g.depth = g.channels * rows.taps * cols.taps
     g.copy_bytes = 0
@@ -70,7 +78,7 @@ cdef void choose_blocks(Gather* g, int threads) noexcept nogil:
     # planes of 4 KiB share.
     g.panel = g.depth * PANEL + VL
     g.panels = 0
-    if g.mode == PACKED or g.mode == PLAIN and tile_count(g.filters) > 1:
+    if g.mode == PACKED or g.mode == PLAIN and g.tiles > 1:
         g.panels = PANELS_BYTES // (g.panel * <Py_ssize_t> sizeof(real))
         g.panels = max(1, min(g.panels, (vectors_over(g.block * g.cols.outputs) + 1) // 2))
     g.workspace_bytes += g.panels * g.panel * <Py_ssize_t> sizeof(real)
@@ -79,7 +87,7 @@ cdef void choose_blocks(Gather* g, int threads) noexcept nogil:
 
 cdef inline Py_ssize_t group_filters(Gather* g) noexcept nogil:
     """Values of the packed filters of a group: a vector to spare behind each tile."""
-    return g.filters * g.depth + tile_count(g.filters) * VL
+    return g.filters * g.depth + g.tiles * VL
 
 
 cdef size_t plan_memory(Plan* plan, Gather* g, size_t cursor) noexcept nogil:
@@ -98,6 +106,7 @@ cdef size_t gather_memory(Gather* g, int threads, size_t cursor) noexcept nogil:
     cursor = plan_memory(&g.last, g, cursor)
     g.place = <Py_ssize_t*> take(&cursor, g.depth * sizeof(Py_ssize_t))
     g.packed = <Py_ssize_t*> take(&cursor, g.depth * sizeof(Py_ssize_t))
+    g.pixel = <Py_ssize_t*> take(&cursor, (g.block * g.cols.outputs + MR + 2) * sizeof(Py_ssize_t))
     g.packed_filters = <real*> take(&cursor, g.groups * group_filters(g) * sizeof(real))
     g.workspace = <char*> take(&cursor, threads * g.workspace_bytes)
     return cursor
@@ -114,6 +123,9 @@ cdef void fill_tables(Gather* g) noexcept nogil:
                 g.place[k] += rows.shift[r] * (cols.outputs + cols.halo) + cols.shift[s]
                 g.packed[k] = k * PANEL
                 k += 1
+    if g.mode == FILTER_LANES:
+        place_pixels(g)
+        return
     plan_block(&g.full, g.mode, rows, cols, g.width, g.block)
     plan_block(&g.last, g.mode, rows, cols, g.width, rows.outputs - (g.blocks - 1) * g.block)
     plan_chains(&g.full, g.panels > 0)
@@ -266,8 +278,8 @@ cdef void run_tiles(
     cdef Tile t
     t.depth, t.step, t.accumulate, t.relu = g.depth, g.packed if g.panels > 0 else g.place, False, g.relu
     for index in range(first, last):
-        m = tile_start(index, g.filters)
-        rows = <int> (tile_start(index + 1, g.filters) - m)
+        m = filter_start(g, index)
+        rows = <int> (filter_start(g, index + 1) - m)
         t.a = a + m * g.depth + index * VL
         t.lda = rows
         t.init = bias + m if bias != NULL else NULL
@@ -288,9 +300,13 @@ cdef void run_tiles(
             v += 2 * max(chain, 1)
 
 
+include "gather_pixels.pxi"
+
+
 cdef void run_unit(Gather* g, Py_ssize_t unit, char* workspace) noexcept nogil:
     """One block of output rows of one group of one image, for one part of the filters."""
-    cdef Py_ssize_t split = unit % g.splits, block, group, image, tiles = tile_count(g.filters), v, begin, end
+    cdef Py_ssize_t split = unit % g.splits, block, group, image, v, begin, end
+    cdef Py_ssize_t first = split * g.tiles // g.splits, last = (split + 1) * g.tiles // g.splits
     cdef const real* src
     cdef const real* filters
     cdef const real* bias
@@ -311,12 +327,15 @@ cdef void run_unit(Gather* g, Py_ssize_t unit, char* workspace) noexcept nogil:
     if g.mode != PLAIN:
         copy_padded(src, g.src_end, g.channels, &g.rows, &g.cols, block * g.block, g.block + g.rows.halo, copy)
         src = copy
+    if g.mode == FILTER_LANES:
+        run_pixels(g, min(g.block, g.rows.outputs - block * g.block) * g.cols.outputs, first, last, filters, bias, src, dst)
+        return
     v = 0
     while v < plan.vectors:
         end = min(plan.vectors, v + 2 * g.panels) if g.panels > 0 else plan.vectors
         if g.panels > 0:
             pack_panels(g, plan, v, end, src, panels)
-        run_tiles(g, plan, v, end, split * tiles // g.splits, (split + 1) * tiles // g.splits, filters, bias, src, panels, dst)
+        run_tiles(g, plan, v, end, first, last, filters, bias, src, panels, dst)
         v = end
 
 
@@ -324,15 +343,15 @@ cdef void run_gather(
     Gather* g, const real* w, Py_ssize_t row_stride, Py_ssize_t channel_stride, Py_ssize_t kernel_width, int threads
 ) noexcept nogil:
     """Pack the filters, then do every unit of work; units may run in any order."""
-    cdef Py_ssize_t tiles = tile_count(g.filters), units = g.images * g.groups * g.blocks * g.splits, u, m, group
+    cdef Py_ssize_t tiles = g.tiles, units = g.images * g.groups * g.blocks * g.splits, u, m, group
     cdef Py_ssize_t group_stride = max(g.filters * row_stride, g.channels * channel_stride)
     cdef const real* end = w + g.groups * group_stride
     with parallel(num_threads=threads):
         for u in prange(g.groups * tiles, schedule="static"):
             group = u // tiles
-            m = tile_start(u % tiles, g.filters)
+            m = filter_start(g, u % tiles)
             pack_filters(w + group * group_stride + m * row_stride, end, row_stride, channel_stride, kernel_width, g,
-                         <int> (tile_start(u % tiles + 1, g.filters) - m),
+                         <int> (filter_start(g, u % tiles + 1) - m),
                          g.packed_filters + group * group_filters(g) + m * g.depth + u % tiles * VL)
         for u in prange(units, schedule="dynamic"):
             run_unit(g, u, g.workspace + threadid() * g.workspace_bytes)

@@ -115,11 +115,13 @@ cdef struct Plan:
 #   PITCH   one after the other over the padded copy, its margin included
 #   PACKED  one after the other over the outputs alone; a panel is packed for all taps
 #   PLAIN   over the source itself, when it needs no padded copy: a 1 x 1 kernel
+#   FILTER_LANES  over the filters, one output pixel after the other (gather_pixels.pxi)
 cdef enum Mode:
     ROWS
     PITCH
     PACKED
     PLAIN
+    FILTER_LANES
 
 
 cdef inline Py_ssize_t vectors_over(Py_ssize_t pixels) noexcept nogil:
@@ -132,14 +134,19 @@ cdef Mode choose_mode(
     """The mode that costs least: multiply-adds of empty lanes, against copies of a panel, against stores in pieces.
 
     In half cycles: a tap of one vector and one filter takes 1; storing a vector takes 2 in place and about 16 in pieces; a run
-    packed for a tap takes 5 (Zen 5 and Zen 3).
+    packed for a tap takes 5, or 11 where vectors hold several (Zen 5 and Zen 3). With filters for lanes, a tap of one pixel
+    takes 9/8 for each vector of filters, half as much again where a tile has only one; transposing is 12 taps (Zen 3).
     """
-    cdef Py_ssize_t q = cols.outputs, pitch = q + cols.halo, by_rows, by_pitch, packed
+    cdef Py_ssize_t q = cols.outputs, pitch = q + cols.halo, by_rows, by_pitch, packed, lanes, rest = filters % PANEL
     cdef bint joined = cols.stride == 1 and rows.stride == 1 and width == q
     by_rows = block * vectors_over(q) * filters * (depth + (2 if cols.stride == 1 and q % VL == 0 else 16))
     by_pitch = vectors_over((block - 1) * pitch + q) * filters * (depth + 16)
     packed = vectors_over(block * q) * filters * (depth + (2 if joined else 16))
-    packed += 5 * depth * (vectors_over(block * q) + block)
+    packed += (5 if q % VL == 0 else 11) * depth * (vectors_over(block * q) + block)
+    lanes = 36 * (filters // PANEL) + (36 if rest > VL else 27 if rest > 0 else 0)
+    lanes = lanes * ((block * q + MR - 1) // MR * MR) * (depth + 12) // 16
+    if joined and lanes < packed and lanes < by_rows and lanes < by_pitch:
+        return FILTER_LANES
     if packed < by_rows and packed < by_pitch:
         return PACKED
     return ROWS if by_rows <= by_pitch else PITCH

@@ -29,6 +29,7 @@ cdef extern from "vec.h" nogil:
     enum: CACHE_LINE
     enum: TILE
     enum: SPILL
+    enum: PIXEL_CHUNK
     enum: TAPS_3X3
     enum: GUARD_BYTES
     void ALLOW(const void*, size_t)
