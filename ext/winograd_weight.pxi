@@ -33,8 +33,9 @@ cdef struct Part:
     Py_ssize_t top              # the first tile begins so many rows above the image
     Py_ssize_t left
     int side                    # rows and columns of a tile
-    real* values                # transformed: [value][tile][channel]
+    real* values                # transformed: [value][panel][tile][PANEL] of x, [value][tile][channel] of dy
     Py_ssize_t pitch            # from one tile to the next
+    Py_ssize_t panel            # from PANEL channels to the next
     Py_ssize_t value            # from one value to the next
 
 
@@ -48,12 +49,12 @@ cdef struct WinogradWeight:
     Py_ssize_t shards
     Part x
     Part dy
-    Py_ssize_t* step            # k * x.pitch
+    Py_ssize_t* step            # k * PANEL
     real* sums                  # [shard][value][filter][channel], filters `ldc` apart
     Py_ssize_t ldc
     Py_ssize_t sum_value
     char* workspace
-    Py_ssize_t copy_bytes       # of one thread: a line's copy, and in a shard its transformed tiles behind it
+    Py_ssize_t copy_bytes       # of one thread: a line's copy or packed gradients, and in a shard its transformed tiles behind
     Py_ssize_t workspace_bytes
 
 
@@ -67,23 +68,22 @@ cdef inline Py_ssize_t odd_lines(Py_ssize_t values) noexcept nogil:
     return ((values + max(line, VL) - 1) // line | 1) * line
 
 
-cdef size_t place_part(Part* part, Py_ssize_t tiles, Py_ssize_t values, size_t cursor) noexcept nogil:
-    part.value = tiles * part.pitch + PANEL
-    part.values = <real*> take(&cursor, values * part.value * sizeof(real))
-    return cursor
-
-
 cdef size_t place_parts(WinogradWeight* g, size_t cursor) noexcept nogil:
     """The transformed tiles of a block, at `cursor`; the address behind them."""
-    cursor = place_part(&g.x, g.block * g.across, g.size * g.size, cursor)
-    return place_part(&g.dy, g.block * g.across, g.size * g.size, cursor)
+    cdef Py_ssize_t tiles = g.block * g.across, values = g.size * g.size
+    g.x.panel, g.dy.panel = tiles * PANEL, PANEL
+    g.x.value = (g.x.channels + PANEL - 1) // PANEL * g.x.panel + PANEL
+    g.dy.value = tiles * g.dy.pitch + PANEL
+    g.x.values = <real*> take(&cursor, values * g.x.value * sizeof(real))
+    g.dy.values = <real*> take(&cursor, values * g.dy.value * sizeof(real))
+    return cursor
 
 
 cdef void choose_weight_shards(WinogradWeight* g) noexcept nogil:
     """Blocks and shards by the sizes alone: the sum's order follows from them."""
     cdef Py_ssize_t values = g.size * g.size, line
-    g.x.pitch, g.dy.pitch = odd_lines(vectors_over(g.x.channels) * VL), odd_lines(vectors_over(g.dy.channels) * VL)
-    g.ldc = g.x.pitch
+    g.x.pitch, g.dy.pitch = PANEL, odd_lines(vectors_over(g.dy.channels) * VL)
+    g.ldc = odd_lines(vectors_over(g.x.channels) * VL)
     g.sum_value = g.dy.channels * g.ldc + PANEL
     line = values * (g.x.channels + g.dy.channels) * g.across * <Py_ssize_t> sizeof(real)
     g.shards = 1
@@ -94,9 +94,11 @@ cdef void choose_weight_shards(WinogradWeight* g) noexcept nogil:
 
 
 cdef size_t winograd_weight_memory(WinogradWeight* g, int threads, size_t cursor) noexcept nogil:
+    cdef Py_ssize_t copy
     g.step = <Py_ssize_t*> take(&cursor, g.block * g.across * sizeof(Py_ssize_t))
     g.sums = <real*> take(&cursor, g.shards * g.size * g.size * g.sum_value * sizeof(real))
-    g.copy_bytes = ((g.size * (g.across * g.m + 2) + 1) * VL * <Py_ssize_t> sizeof(real) + 63) // 64 * 64
+    copy = max((g.size * (g.across * g.m + 2) + 1) * VL, (g.block * g.across + 1) * (MR + VL))
+    g.copy_bytes = (copy * <Py_ssize_t> sizeof(real) + 63) // 64 * 64
     g.workspace_bytes = g.copy_bytes
     if g.shards == 1:
         cursor = place_parts(g, cursor)
@@ -171,26 +173,44 @@ cdef void transform_line(
     """The tiles of one line, for the channels of one cache line; `at` is the line's first tile within the block."""
     cdef Py_ssize_t c0 = strip * CACHE_LINE
     while c0 < min(part.channels, (strip + 1) * CACHE_LINE):
-        transform_vector(g, part, line, c0, copy, part.values + at * part.pitch + c0)
+        transform_vector(g, part, line, c0, copy, part.values + at * part.pitch + c0 // PANEL * part.panel + c0 % PANEL)
         c0 += VL
 
 
-cdef void add_products(WinogradWeight* g, Py_ssize_t value, Py_ssize_t tiles, bint accumulate) noexcept nogil:
-    """sums[filter, channel] (+)= gradients^T inputs for one value, over the tiles of a block."""
-    cdef Py_ssize_t panel, c, t, m
+cdef void pack_gradients(const real* src, Py_ssize_t pitch, Py_ssize_t rows, Py_ssize_t tiles, real* dst) noexcept nogil:
+    """dst[tile * rows + i] = src[tile * pitch + i], i < rows, and up to a vector behind them."""
+    cdef Py_ssize_t k, v
+    for k in range(tiles):
+        for v in range(vectors_over(rows)):
+            store(dst + v * VL, load(src + v * VL))
+        src += pitch
+        dst += rows
+
+
+cdef void add_products(WinogradWeight* g, Py_ssize_t value, Py_ssize_t tiles, bint accumulate, real* packed) noexcept nogil:
+    """sums[filter, channel] (+)= gradients^T inputs for one value, over the tiles of a block.
+
+    Where several panels of channels follow, the gradients of a tile of filters are packed first: read where they lie, each
+    step of a sum takes two lines of the cache.
+    """
+    cdef Py_ssize_t t, m
+    cdef bint pack = g.x.channels > PANEL
+    cdef int rows
     cdef Tile args
     args.depth, args.step, args.init, args.accumulate, args.relu = tiles, g.step, NULL, accumulate, False
-    args.lda, args.ldc0, args.ldc1, args.panels, args.next_b = g.dy.pitch, g.ldc, g.ldc, 1, 0
-    for panel in range((g.x.channels + PANEL - 1) // PANEL):
-        c = panel * PANEL
-        args.b0 = g.x.values + value * g.x.value + c
+    args.ldc0, args.ldc1, args.next_b = g.ldc, g.ldc, g.x.panel
+    for t in range(tile_count(g.dy.channels)):
+        m = tile_start(t, g.dy.channels)
+        rows = <int> (tile_start(t + 1, g.dy.channels) - m)
+        args.a, args.lda = g.dy.values + value * g.dy.value + m, g.dy.pitch
+        if pack:
+            pack_gradients(args.a, g.dy.pitch, rows, tiles, packed)
+            args.a, args.lda = packed, rows
+        args.b0 = g.x.values + value * g.x.value
         args.b1 = args.b0 + VL
-        for t in range(tile_count(g.dy.channels)):
-            m = tile_start(t, g.dy.channels)
-            args.a = g.dy.values + value * g.dy.value + m
-            args.c0 = g.sums + value * g.sum_value + m * g.ldc + c
-            args.c1 = args.c0 + VL
-            run_tile(<int> (tile_start(t + 1, g.dy.channels) - m), 2 if c + VL < g.x.channels else 1, &args)
+        args.c0 = g.sums + value * g.sum_value + m * g.ldc
+        args.c1 = args.c0 + VL
+        run_vectors(rows, vectors_over(g.x.channels), &args)
 
 
 cdef void gradient_filters(WinogradWeight* g, Py_ssize_t filter, real* dw) noexcept nogil:
@@ -243,7 +263,7 @@ cdef void sum_shared(WinogradWeight* g, int threads) noexcept nogil:
             for u in prange(lines * line_parts(g), schedule="dynamic"):
                 transform_unit(g, first, u, <real*> (g.workspace + threadid() * g.workspace_bytes))
             for u in prange(g.size * g.size, schedule="dynamic"):
-                add_products(g, u, lines * g.across, first > 0)
+                add_products(g, u, lines * g.across, first > 0, <real*> (g.workspace + threadid() * g.workspace_bytes))
         first += g.block
 
 
@@ -258,7 +278,7 @@ cdef void sum_shard(const WinogradWeight* shared, Py_ssize_t shard, char* worksp
         for u in range(lines * line_parts(&g)):
             transform_unit(&g, first, u, <real*> workspace)
         for u in range(g.size * g.size):
-            add_products(&g, u, lines * g.across, first > begin)
+            add_products(&g, u, lines * g.across, first > begin, <real*> workspace)
         first += g.block
 
 
@@ -275,7 +295,7 @@ cdef void run_winograd_weight(WinogradWeight* g, int threads) noexcept nogil:
     """One group, up to the sums."""
     cdef Py_ssize_t u
     for u in range(g.block * g.across):
-        g.step[u] = u * g.x.pitch
+        g.step[u] = u * PANEL
     if g.shards == 1:
         sum_shared(g, threads)
     else:
