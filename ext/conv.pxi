@@ -94,6 +94,7 @@ cdef size_t plan_memory(Plan* plan, Gather* g, size_t cursor) noexcept nogil:
     cdef Py_ssize_t most = g.block * vectors_over(g.cols.outputs + g.cols.halo)
     plan.src = <Py_ssize_t*> take(&cursor, most * sizeof(Py_ssize_t))
     plan.begin = <Py_ssize_t*> take(&cursor, (most + 1) * sizeof(Py_ssize_t))
+    plan.seam = <Py_ssize_t*> take(&cursor, most * sizeof(Py_ssize_t))
     plan.whole = <Py_ssize_t*> take(&cursor, most * sizeof(Py_ssize_t))
     plan.chain = <Py_ssize_t*> take(&cursor, most * sizeof(Py_ssize_t))
     plan.runs = <Run*> take(&cursor, (most + g.block) * sizeof(Run))
@@ -185,10 +186,20 @@ cdef inline void pack_pair(
         store(panel + k * PANEL + VL, load(b + place[k]))
 
 
+cdef inline void pack_seam(
+    const real* a, const real* b, Py_ssize_t seam, const Py_ssize_t* place, Py_ssize_t begin, Py_ssize_t end, real* panel
+) noexcept nogil:
+    """A vector that has its first `seam` values from one place and the others from another."""
+    cdef vmask first = first_lanes(seam)
+    cdef Py_ssize_t k
+    for k in range(begin, end):
+        store(panel + k * PANEL, vselect(first, load(a + place[k]), load(b + place[k])))
+
+
 cdef void pack_runs(
     Gather* g, Plan* plan, Py_ssize_t v, Py_ssize_t last, Py_ssize_t begin, Py_ssize_t end, const real* copy, real* panel
 ) noexcept nogil:
-    """The same for vectors in several runs. A run is copied as a whole vector; what it writes too much lies where the next
+    """The same for vectors in any number of runs. A run is copied as a whole vector; what it writes too much lies where the next
     run, or the next tap, writes later."""
     cdef Py_ssize_t k, u, r
     cdef Run* run
@@ -204,20 +215,28 @@ cdef void pack_panels(Gather* g, Plan* plan, Py_ssize_t first, Py_ssize_t last, 
 
     Some taps at a time: so many streams are read, and what is written of a panel lies in one piece.
     """
-    cdef Py_ssize_t k, v, next, end
+    cdef Py_ssize_t k, v, next, end, u
     cdef real* panel
     cdef const Run* run
-    for k in range(0, g.depth, 4):
-        end = min(g.depth, k + 4)
+    cdef Py_ssize_t taps = 4 if g.mode == PLAIN else 16
+    k = 0
+    while k < g.depth:
+        end = min(g.depth, k + taps)
         panel = panels
         for v in range(first, last, 2):
             next = min(v + 2, last)
             run = plan.runs + plan.begin[v]
             if plan.begin[next] - plan.begin[v] == next - v:
                 pack_pair(copy + run.src, copy + run[next - v - 1].src, g.place, k, end, panel)
+            elif plan.seam[v] > 0 and plan.seam[next - 1] > 0:
+                for u in range(v, next):
+                    run = plan.runs + plan.begin[u]
+                    pack_seam(copy + run.src, copy + plan.runs[plan.begin[u + 1] - 1].src - plan.seam[u] % VL, plan.seam[u],
+                              g.place, k, end, panel + (u - v) * VL)
             else:
                 pack_runs(g, plan, v, next, k, end, copy, panel)
             panel += g.panel
+        k = end
 
 
 cdef void scatter(Plan* plan, Py_ssize_t v, const real* values, real* dst, Py_ssize_t stride) noexcept nogil:

@@ -105,6 +105,7 @@ cdef struct Plan:
     Py_ssize_t covered      # values of the block's plane that are all written, in order: a vector may run over into them
     Py_ssize_t* src         # where each vector begins in a plane (not in packed mode)
     Py_ssize_t* begin       # vector v has the runs begin[v] .. begin[v + 1]
+    Py_ssize_t* seam        # values of vector v before its second run: VL if it has one run, 0 if more than two
     Py_ssize_t* whole       # whether vector v is VL neighbouring values of the destination
     Py_ssize_t* chain       # panels from vector v on that one call of the tile computes
     Run* runs
@@ -133,17 +134,18 @@ cdef Mode choose_mode(
 ) noexcept nogil:
     """The mode that costs least: multiply-adds of empty lanes, against copies of a panel, against stores in pieces.
 
-    In half cycles: a tap of one vector and one filter takes 1; storing a vector takes 2 in place and about 16 in pieces; a run
-    packed for a tap takes 5, or 11 where vectors hold several (Zen 5 and Zen 3). With filters for lanes, a tap of one pixel
-    takes 9/8 for each vector of filters, half as much again where a tile has only one; transposing is 12 taps (Zen 3).
+    In half cycles: a tap of one vector and one filter takes 1; storing a vector takes 2 in place and about 16 in pieces; a
+    vector packed for a tap takes 5, with a seam 8, and 11 for each run where it may have many. With filters for lanes, a tap of
+    one pixel takes 17/16 for each vector of filters, half as much again where a tile has only one; transposing takes as long
+    as 12 taps (Zen 5 and Zen 3).
     """
     cdef Py_ssize_t q = cols.outputs, pitch = q + cols.halo, by_rows, by_pitch, packed, lanes, rest = filters % PANEL
     cdef bint joined = cols.stride == 1 and rows.stride == 1 and width == q
     by_rows = block * vectors_over(q) * filters * (depth + (2 if cols.stride == 1 and q % VL == 0 else 16))
     by_pitch = vectors_over((block - 1) * pitch + q) * filters * (depth + 16)
     packed = vectors_over(block * q) * filters * (depth + (2 if joined else 16))
-    packed += (5 if q % VL == 0 else 11) * depth * (vectors_over(block * q) + block)
-    lanes = 36 * (filters // PANEL) + (36 if rest > VL else 27 if rest > 0 else 0)
+    packed += depth * ((5 if q % VL == 0 else 8) * vectors_over(block * q) if q >= VL else 11 * (vectors_over(block * q) + block))
+    lanes = 34 * (filters // PANEL) + (34 if rest > VL else 26 if rest > 0 else 0)
     lanes = lanes * ((block * q + MR - 1) // MR * MR) * (depth + 12) // 16
     if joined and lanes < packed and lanes < by_rows and lanes < by_pitch:
         return FILTER_LANES
@@ -165,6 +167,11 @@ cdef void add_run(Plan* plan, Axis* rows, Axis* cols, Py_ssize_t width, Py_ssize
 cdef inline Py_ssize_t run_place(Plan* plan, Py_ssize_t v) noexcept nogil:
     """Where the first value of vector v lies in the destination."""
     return plan.runs[plan.begin[v]].dst
+
+
+cdef Py_ssize_t seam_of(Plan* plan, Py_ssize_t v) noexcept nogil:
+    cdef Py_ssize_t runs = plan.begin[v + 1] - plan.begin[v]
+    return VL if runs == 1 else plan.runs[plan.begin[v]].length if runs == 2 else 0
 
 
 cdef bint is_whole(Plan* plan, Py_ssize_t v, Axis* cols) noexcept nogil:
@@ -213,6 +220,7 @@ cdef void plan_block(Plan* plan, Mode mode, Axis* rows, Axis* cols, Py_ssize_t w
             if length > 0:
                 add_run(plan, rows, cols, width, at - position, length, i, j)
             at += max(length, 1)
+        plan.seam[vector] = seam_of(plan, vector)
         plan.whole[vector] = is_whole(plan, vector, cols)
         plan.vectors += 1
 

@@ -120,6 +120,16 @@ ALWAYS_INLINE vf convlayers_square_sums(vf *v) {
     return v[0];
 }
 
+/* All bits set in the first n lanes. */
+ALWAYS_INLINE vmask convlayers_first_lanes(ptrdiff_t n) {
+#if VL > 1
+    const vf number = {EACH(ITSELF, 0)};
+    return number < splat(n);
+#else
+    return n > 0 ? ~(lane)0 : 0;
+#endif
+}
+
 /* The last n lanes of v, zeros in the others. */
 ALWAYS_INLINE vf convlayers_last_lanes(vf v, ptrdiff_t n) {
 #if VL > 1

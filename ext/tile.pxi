@@ -44,6 +44,7 @@ cdef extern from "vec.h" nogil:
     vf vhighs(vf, vf)
     vf vturns_low(vf, vf)
     vf vturns_high(vf, vf)
+    vmask first_lanes "convlayers_first_lanes"(Py_ssize_t n)
     vmask isplat(lane)
     vmask iselect(vmask, vmask, vmask)
     vmask vbits(vf)
