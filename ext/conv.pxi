@@ -3,353 +3,32 @@
 #     y[n,m,p,q]  = b[m] + sum_crs x[n,c, p s + r d - pad, q s + s' d - pad] w[m,c,r,s']
 #     dx[n,c,h,w] = sum_mrs' dy[n,m,p,q] w[m,c,r,s']     over all with h = p s + r d - pad, w = q s + s' d - pad
 #
-# x (N,C,H,W), w (M,C/g,R,S), b (M,) or empty, y (N,M,P,Q). Each output is one sum over (c, r, s) in that order, whatever
-# the block, the mode or the thread: the same bits.
+# x (N,C,H,W), w (M,C/g,R,S), b (M,) or empty, y (N,M,P,Q). Forward is one gather, the input gradient one for each sub-grid
+# of dx: they share the padded copy of a block, and where every second column is another sub-grid's, their outputs are computed
+# side by side and then interleaved. Written one after the other, every value has a store of its own.
 
-# Bytes of the padded copy that one thread works on: it must stay in the second-level cache beside a panel of filters.
-# And of the panels that are packed together from planes that lie far apart: a few cache lines of each at a time.
-cdef enum:
-    COPY_BYTES = 256 * 1024
-    PANELS_BYTES = 256 * 1024
-
-
-cdef struct Gather "convlayers_gather":
-    Axis rows
-    Axis cols
-    Py_ssize_t images
-    Py_ssize_t groups
-    Py_ssize_t channels         # summed over, per group
-    Py_ssize_t filters          # computed, per group
-    Py_ssize_t width            # of the destination
-    Py_ssize_t height
-    const real* src
-    const real* src_end
-    real* dst
-    const real* bias
-    bint relu
-    Mode mode
-    Py_ssize_t panels           # how many are packed together for all taps before the tiles read them, 0 for none
-    Py_ssize_t panel            # values from one to the next
-    Py_ssize_t block            # output rows of a block
-    Py_ssize_t blocks
-    Py_ssize_t tiles            # of filters: as many rows of the register tile, or panels of them in mode FILTER_LANES
-    Py_ssize_t splits           # parts of the filters, each a unit of work
-    Py_ssize_t plane            # values from one plane of the padded copy to the next
-    Py_ssize_t depth            # length of the sum
-    Plan full
-    Plan last
-    Py_ssize_t* place           # tap k in the padded copy (or in the source)
-    Py_ssize_t* packed          # tap k in a packed panel
-    Py_ssize_t* pixel           # where each output of a block begins in the padded copy (mode FILTER_LANES)
-    real* packed_filters
-    char* workspace             # of all threads
-    Py_ssize_t copy_bytes
-    Py_ssize_t workspace_bytes  # of one thread
-
-
-cdef inline Py_ssize_t filter_start(Gather* g, Py_ssize_t t) noexcept nogil:
-    """First filter of tile t."""
-    return min(t * PANEL, g.filters) if g.mode == FILTER_LANES else tile_start(t, g.filters)
-
-
-cdef void choose_blocks(Gather* g, int threads) noexcept nogil:
-    cdef Axis* rows = &g.rows
-    cdef Axis* cols = &g.cols
-    cdef Py_ssize_t pitch = cols.outputs + cols.halo, line, units, wanted
-    line = g.channels * max(rows.phases * cols.phases, 1) * pitch * <Py_ssize_t> sizeof(real)
-    g.block = min(rows.outputs, max(1, COPY_BYTES // line - rows.halo))
-    wanted = (2 * threads + g.images * g.groups - 1) // (g.images * g.groups)
-    if threads > 1 and g.mode != PLAIN:
-        g.block = min(g.block, (rows.outputs + wanted - 1) // wanted)
-    g.blocks = (rows.outputs + g.block - 1) // g.block
-    if g.mode != PLAIN:
-        g.mode = choose_mode(rows, cols, g.width, g.filters, g.channels * rows.taps * cols.taps, g.block)
-    g.tiles = (g.filters + PANEL - 1) // PANEL if g.mode == FILTER_LANES else tile_count(g.filters)
-    units = g.images * g.groups * g.blocks
-    g.splits = max(1, min(g.tiles, threads // units if threads > units else 1))
-    g.plane = rows.size * cols.size if g.mode == PLAIN else (g.block + rows.halo) * pitch
-    g.depth = g.channels * rows.taps * cols.taps
-    g.copy_bytes = 0
-    if g.mode != PLAIN:
-        g.copy_bytes = (g.channels * rows.phases * cols.phases * g.plane + PANEL) * <Py_ssize_t> sizeof(real)
-    g.copy_bytes = (g.copy_bytes + 63) // 64 * 64
-    g.workspace_bytes = g.copy_bytes
-    # In place, the taps of a 1 x 1 kernel lie a plane apart: each tile would fetch them anew, from sets of the cache that
-    # planes of 4 KiB share.
-    g.panel = g.depth * PANEL + VL
-    g.panels = 0
-    if g.mode == PACKED or g.mode == PLAIN and g.tiles > 1:
-        g.panels = PANELS_BYTES // (g.panel * <Py_ssize_t> sizeof(real))
-        g.panels = max(1, min(g.panels, (vectors_over(g.block * g.cols.outputs) + 1) // 2))
-    g.workspace_bytes += g.panels * g.panel * <Py_ssize_t> sizeof(real)
-    g.workspace_bytes = (g.workspace_bytes + 63) // 64 * 64
-
-
-cdef inline Py_ssize_t group_filters(Gather* g) noexcept nogil:
-    """Values of the packed filters of a group: a vector to spare behind each tile."""
-    return g.filters * g.depth + g.tiles * VL
-
-
-cdef size_t plan_memory(Plan* plan, Gather* g, size_t cursor) noexcept nogil:
-    cdef Py_ssize_t most = g.block * vectors_over(g.cols.outputs + g.cols.halo)
-    plan.src = <Py_ssize_t*> take(&cursor, most * sizeof(Py_ssize_t))
-    plan.begin = <Py_ssize_t*> take(&cursor, (most + 1) * sizeof(Py_ssize_t))
-    plan.seam = <Py_ssize_t*> take(&cursor, most * sizeof(Py_ssize_t))
-    plan.whole = <Py_ssize_t*> take(&cursor, most * sizeof(Py_ssize_t))
-    plan.chain = <Py_ssize_t*> take(&cursor, most * sizeof(Py_ssize_t))
-    plan.runs = <Run*> take(&cursor, (most + g.block) * sizeof(Run))
-    return cursor
-
-
-cdef size_t gather_memory(Gather* g, int threads, size_t cursor) noexcept nogil:
-    """Place everything but the axes' tables at `cursor`; the address behind it."""
-    cursor = plan_memory(&g.full, g, cursor)
-    cursor = plan_memory(&g.last, g, cursor)
-    g.place = <Py_ssize_t*> take(&cursor, g.depth * sizeof(Py_ssize_t))
-    g.packed = <Py_ssize_t*> take(&cursor, g.depth * sizeof(Py_ssize_t))
-    g.pixel = <Py_ssize_t*> take(&cursor, (g.block * g.cols.outputs + MR + 2) * sizeof(Py_ssize_t))
-    g.packed_filters = <real*> take(&cursor, g.groups * group_filters(g) * sizeof(real))
-    g.workspace = <char*> take(&cursor, threads * g.workspace_bytes)
-    return cursor
-
-
-cdef void fill_tables(Gather* g) noexcept nogil:
-    cdef Axis* rows = &g.rows
-    cdef Axis* cols = &g.cols
-    cdef Py_ssize_t c, r, s, k = 0
-    for c in range(g.channels):
-        for r in range(rows.taps):
-            for s in range(cols.taps):
-                g.place[k] = ((c * rows.phases + rows.plane[r]) * cols.phases + cols.plane[s]) * g.plane
-                g.place[k] += rows.shift[r] * (cols.outputs + cols.halo) + cols.shift[s]
-                g.packed[k] = k * PANEL
-                k += 1
-    if g.mode == FILTER_LANES:
-        place_pixels(g)
-        return
-    plan_block(&g.full, g.mode, rows, cols, g.width, g.block)
-    plan_block(&g.last, g.mode, rows, cols, g.width, rows.outputs - (g.blocks - 1) * g.block)
-    plan_chains(&g.full, g.panels > 0)
-    plan_chains(&g.last, g.panels > 0)
-
-
-cdef void pack_taps(
-    const real* w, Py_ssize_t row_stride, Py_ssize_t channel_stride, Py_ssize_t kernel_width, Gather* g, int rows, real* dst
+cdef void pack_tile(
+    Gather* g, const real* w, const real* end, Py_ssize_t row_stride, Py_ssize_t channel_stride, Py_ssize_t kernel_width,
+    Py_ssize_t group, Py_ssize_t t
 ) noexcept nogil:
-    """Any taps in any order; a cache-sized run of channels at a time."""
-    cdef Py_ssize_t taps = g.rows.taps * g.cols.taps, c0, c, r, s, k
-    cdef const real* filter
-    cdef int i
-    for c0 in range(0, g.channels, 16):
-        for i in range(rows):
-            for c in range(c0, min(c0 + 16, g.channels)):
-                filter = w + i * row_stride + c * channel_stride
-                k = c * taps
-                for r in range(g.rows.taps):
-                    for s in range(g.cols.taps):
-                        dst[k * rows + i] = filter[g.rows.index[r] * kernel_width + g.cols.index[s]]
-                        k += 1
+    """The filters of tile t of one group."""
+    cdef Py_ssize_t m = filter_start(g, t)
+    w += group * max(g.filters * row_stride, g.channels * channel_stride) + m * row_stride
+    pack_filters(w, end, row_stride, channel_stride, kernel_width, g, <int> (filter_start(g, t + 1) - m),
+                 g.packed_filters + group * group_filters(g) + m * g.depth + t * VL)
 
 
-cdef void pack_filters(
-    const real* w, const real* end, Py_ssize_t row_stride, Py_ssize_t channel_stride, Py_ssize_t kernel_width, Gather* g,
-    int rows, real* dst
+cdef void run_block(
+    Gather* g, Py_ssize_t group, Py_ssize_t block, Py_ssize_t first, Py_ssize_t last, const real* src, real* panels, real* dst
 ) noexcept nogil:
-    """dst[k * rows + i] = w[i, c, r, s] for the taps k = (c, r, s) in use, and up to a vector behind them.
-
-    Value by value it took more than half of the time of a single image with 256 channels of 8 x 8.
-    """
-    cdef Py_ssize_t k, i
-    if channel_stride == g.rows.taps * g.cols.taps and row_stride == g.depth:
-        # Forward: a filter's taps are neighbours, in this order.
-        transpose_run(w, end, row_stride, rows, g.depth, dst, rows)
-    elif row_stride == 1:
-        # The input gradient of a 1 x 1 kernel: the rows are neighbours.
-        for k in range(g.depth):
-            if rows <= VL and w + VL <= end:
-                store(dst + k * rows, load(w))
-            else:
-                for i in range(rows):
-                    dst[k * rows + i] = w[i]
-            w += channel_stride
-    else:
-        pack_taps(w, row_stride, channel_stride, kernel_width, g, rows, dst)
-
-
-cdef inline void pack_pair(
-    const real* a, const real* b, const Py_ssize_t* place, Py_ssize_t begin, Py_ssize_t end, real* panel
-) noexcept nogil:
-    """Two vectors side by side for the taps begin .. end."""
-    cdef Py_ssize_t k
-    for k in range(begin, end):
-        store(panel + k * PANEL, load(a + place[k]))
-        store(panel + k * PANEL + VL, load(b + place[k]))
-
-
-cdef inline void pack_seam(
-    const real* a, const real* b, Py_ssize_t seam, const Py_ssize_t* place, Py_ssize_t begin, Py_ssize_t end, real* panel
-) noexcept nogil:
-    """A vector that has its first `seam` values from one place and the others from another."""
-    cdef vmask first = first_lanes(seam)
-    cdef Py_ssize_t k
-    for k in range(begin, end):
-        store(panel + k * PANEL, vselect(first, load(a + place[k]), load(b + place[k])))
-
-
-cdef void pack_runs(
-    Gather* g, Plan* plan, Py_ssize_t v, Py_ssize_t last, Py_ssize_t begin, Py_ssize_t end, const real* copy, real* panel
-) noexcept nogil:
-    """The same for vectors in any number of runs. A run is copied as a whole vector; what it writes too much lies where the next
-    run, or the next tap, writes later."""
-    cdef Py_ssize_t k, u, r
-    cdef Run* run
-    for k in range(begin, end):
-        for u in range(v, last):
-            for r in range(plan.begin[u], plan.begin[u + 1]):
-                run = plan.runs + r
-                store(panel + k * PANEL + (u - v) * VL + run.lane, load(copy + g.place[k] + run.src))
-
-
-cdef void pack_panels(Gather* g, Plan* plan, Py_ssize_t first, Py_ssize_t last, const real* copy, real* panels) noexcept nogil:
-    """The vectors first .. last of outputs for every tap, two and two of them side by side.
-
-    Some taps at a time: so many streams are read, and what is written of a panel lies in one piece.
-    """
-    cdef Py_ssize_t k, v, next, end, u
-    cdef real* panel
-    cdef const Run* run
-    cdef Py_ssize_t taps = 4 if g.mode == PLAIN else 16
-    k = 0
-    while k < g.depth:
-        end = min(g.depth, k + taps)
-        panel = panels
-        for v in range(first, last, 2):
-            next = min(v + 2, last)
-            run = plan.runs + plan.begin[v]
-            if plan.begin[next] - plan.begin[v] == next - v:
-                pack_pair(copy + run.src, copy + run[next - v - 1].src, g.place, k, end, panel)
-            elif plan.seam[v] > 0 and plan.seam[next - 1] > 0:
-                for u in range(v, next):
-                    run = plan.runs + plan.begin[u]
-                    pack_seam(copy + run.src, copy + plan.runs[plan.begin[u + 1] - 1].src - plan.seam[u] % VL, plan.seam[u],
-                              g.place, k, end, panel + (u - v) * VL)
-            else:
-                pack_runs(g, plan, v, next, k, end, copy, panel)
-            panel += g.panel
-        k = end
-
-
-cdef void scatter(Plan* plan, Py_ssize_t v, const real* values, real* dst, Py_ssize_t stride) noexcept nogil:
-    """A vector's values to their places in one plane of the destination; reads a vector from each run's first value on."""
-    cdef Py_ssize_t r, j
-    cdef Run* run
-    for r in range(plan.begin[v], plan.begin[v + 1]):
-        run = plan.runs + r
-        if run.dst + VL <= plan.covered:
-            store(dst + run.dst, load(values + run.lane))
-            continue
-        for j in range(run.length):
-            dst[run.dst + j * stride] = values[run.lane + j]
-
-
-cdef void run_pieces(Gather* g, Plan* plan, Py_ssize_t v, int vecs, int rows, Tile* t, real* dst) noexcept nogil:
-    """The filters of one tile over one or two vectors whose outputs may lie apart."""
-    cdef Py_ssize_t area = g.height * g.width, i
-    cdef real spill[SPILL]
-    # What the first vector scatters may run over into the second's outputs, so these are not written before.
-    cdef bint whole0 = plan.whole[v], whole1 = whole0 and vecs == 2 and plan.whole[v + 1]
-    t.c0 = dst + run_place(plan, v) if whole0 else spill
-    t.c1 = dst + run_place(plan, v + 1) if whole1 else spill + VL
-    t.ldc0 = area if whole0 else PANEL
-    t.ldc1 = area if whole1 else PANEL
-    t.panels = 1
-    run_tile(rows, vecs, t)
-    for i in range(rows):
-        if not whole0:
-            scatter(plan, v, spill + i * PANEL, dst + i * area, g.cols.stride)
-        if vecs == 2 and not whole1:
-            scatter(plan, v + 1, spill + i * PANEL + VL, dst + i * area, g.cols.stride)
-
-
-cdef void run_chain(Gather* g, Plan* plan, Py_ssize_t v, Py_ssize_t panels, int rows, Tile* t, real* dst) noexcept nogil:
-    """The filters of one tile over panels of outputs that follow each other."""
-    t.c0 = dst + run_place(plan, v)
-    t.c1 = t.c0 + VL
-    t.ldc0 = t.ldc1 = g.height * g.width
-    t.panels = panels
-    t.next_b = g.panel
-    if g.panels == 0 and panels > 1:
-        t.next_b = plan.src[v + 2] - plan.src[v]
-    run_tile(rows, 2, t)
-
-
-cdef void run_tiles(
-    Gather* g, Plan* plan, Py_ssize_t begin, Py_ssize_t end, Py_ssize_t first, Py_ssize_t last, const real* a,
-    const real* bias, const real* src, const real* panels, real* dst
-) noexcept nogil:
-    """The filters of the tiles first .. last over the vectors begin .. end of outputs.
-
-    Tile by tile: its filters stay in the first-level cache, and what it writes are as many streams as it has rows.
-    """
-    cdef Py_ssize_t index, m, v, chain
-    cdef real* out
-    cdef int rows
-    cdef Tile t
-    t.depth, t.step, t.accumulate, t.relu = g.depth, g.packed if g.panels > 0 else g.place, False, g.relu
-    for index in range(first, last):
-        m = filter_start(g, index)
-        rows = <int> (filter_start(g, index + 1) - m)
-        t.a = a + m * g.depth + index * VL
-        t.lda = rows
-        t.init = bias + m if bias != NULL else NULL
-        out = dst + m * g.height * g.width
-        v = begin
-        while v < end:
-            if g.panels > 0:
-                t.b0 = panels + (v - begin) // 2 * g.panel
-                t.b1 = t.b0 + VL
-            else:
-                t.b0 = src + plan.src[v]
-                t.b1 = src + plan.src[min(v + 1, end - 1)]
-            chain = min(plan.chain[v], (end - v) // 2)
-            if chain > 0:
-                run_chain(g, plan, v, chain, rows, &t, out)
-            else:
-                run_pieces(g, plan, v, <int> min(2, end - v), rows, &t, out)
-            v += 2 * max(chain, 1)
-
-
-include "gather_pixels.pxi"
-
-
-cdef void run_unit(Gather* g, Py_ssize_t unit, char* workspace) noexcept nogil:
-    """One block of output rows of one group of one image, for one part of the filters."""
-    cdef Py_ssize_t split = unit % g.splits, block, group, image, v, begin, end
-    cdef Py_ssize_t first = split * g.tiles // g.splits, last = (split + 1) * g.tiles // g.splits
-    cdef const real* src
-    cdef const real* filters
-    cdef const real* bias
-    cdef real* copy = <real*> workspace
-    cdef real* panels = <real*> (workspace + g.copy_bytes)
-    cdef real* dst
-    cdef Plan* plan
-    unit //= g.splits
-    block = unit % g.blocks
-    group = unit // g.blocks % g.groups
-    image = unit // g.blocks // g.groups
-    plan = &g.last if block == g.blocks - 1 else &g.full
-    src = g.src + (image * g.groups + group) * g.channels * g.rows.size * g.cols.size
-    begin = g.rows.first + block * g.block * g.rows.stride
-    dst = g.dst + (image * g.groups + group) * g.filters * g.height * g.width + begin * g.width + g.cols.first
-    filters = g.packed_filters + group * group_filters(g)
-    bias = g.bias + group * g.filters if g.bias != NULL else NULL
-    if g.mode != PLAIN:
-        copy_padded(src, g.src_end, g.channels, &g.rows, &g.cols, block * g.block, g.block + g.rows.halo, copy)
-        src = copy
+    """The tiles first .. last of one group's filters over one block of output rows, from the block's padded copy."""
+    cdef const real* filters = g.packed_filters + group * group_filters(g)
+    cdef const real* bias = g.bias + group * g.filters if g.bias != NULL else NULL
+    cdef Plan* plan = &g.last if block == g.blocks - 1 else &g.full
+    cdef Py_ssize_t v = 0, end
     if g.mode == FILTER_LANES:
         run_pixels(g, min(g.block, g.rows.outputs - block * g.block) * g.cols.outputs, first, last, filters, bias, src, dst)
         return
-    v = 0
     while v < plan.vectors:
         end = min(plan.vectors, v + 2 * g.panels) if g.panels > 0 else plan.vectors
         if g.panels > 0:
@@ -358,34 +37,182 @@ cdef void run_unit(Gather* g, Py_ssize_t unit, char* workspace) noexcept nogil:
         v = end
 
 
-cdef void run_gather(
-    Gather* g, const real* w, Py_ssize_t row_stride, Py_ssize_t channel_stride, Py_ssize_t kernel_width, int threads
-) noexcept nogil:
-    """Pack the filters, then do every unit of work; units may run in any order."""
-    cdef Py_ssize_t tiles = g.tiles, units = g.images * g.groups * g.blocks * g.splits, u, m, group
-    cdef Py_ssize_t group_stride = max(g.filters * row_stride, g.channels * channel_stride)
-    cdef const real* end = w + g.groups * group_stride
-    with parallel(num_threads=threads):
-        for u in prange(g.groups * tiles, schedule="static"):
-            group = u // tiles
-            m = filter_start(g, u % tiles)
-            pack_filters(w + group * group_stride + m * row_stride, end, row_stride, channel_stride, kernel_width, g,
-                         <int> (filter_start(g, u % tiles + 1) - m),
-                         g.packed_filters + group * group_filters(g) + m * g.depth + u % tiles * VL)
-        for u in prange(units, schedule="dynamic"):
-            run_unit(g, u, g.workspace + threadid() * g.workspace_bytes)
+# The gathers of one pass.
+cdef struct Grids:
+    Gather* grid                # the first has the most outputs
+    Py_ssize_t count
+    Py_ssize_t columns          # sub-grids of the columns, for each of the rows
+    bint plain                  # whether the source is read where it lies
+    bint parted                 # whether outputs are interleaved
+    const real* src
+    const real* src_end
+    real* dst
+    Py_ssize_t height           # of dst
+    Py_ssize_t width
+    Py_ssize_t splits           # parts of the filters, each a unit of work
+    Py_ssize_t part             # values of a sub-grid's outputs of a block
+    Py_ssize_t copy_bytes
+    Py_ssize_t panel_bytes
+    Py_ssize_t workspace_bytes  # of one thread
+    char* workspace             # of all threads
 
 
-cdef gather(Gather* g, const real* w, Py_ssize_t row_stride, Py_ssize_t channel_stride, Py_ssize_t kernel_width, int threads):
-    """Take scratch memory for a gather whose axes and sizes are set, and run it."""
+cdef size_t grids_memory(Grids* g, Py_ssize_t kernel_height, Py_ssize_t kernel_width, size_t cursor) noexcept nogil:
+    """Place the gathers and the tables of their axes at `cursor`, where there is one; the address behind them."""
+    cdef Axis axis
+    cdef Py_ssize_t j
+    cdef bint real_memory = cursor != 0
+    g.grid = <Gather*> take(&cursor, g.count * sizeof(Gather))
+    for j in range(g.count):
+        cursor = axis_memory(&g.grid[j].rows if real_memory else &axis, kernel_height, cursor)
+        cursor = axis_memory(&g.grid[j].cols if real_memory else &axis, kernel_width, cursor)
+    return cursor
+
+
+cdef void widen(Axis* all, const Axis* axis) noexcept nogil:
+    """Let the shifts of `all` reach over those of `axis`; a sub-grid without a tap has none."""
+    cdef Py_ssize_t high
+    if axis.taps == 0:
+        return
+    if all.taps == 0:
+        all.low, all.halo, all.taps = axis.low, axis.halo, axis.taps
+    high = max(all.low + all.halo, axis.low + axis.halo)
+    all.low = min(all.low, axis.low)
+    all.halo = high - all.low
+
+
+cdef void share_copy(Axis* axis, const Axis* all) noexcept nogil:
+    """Count the shifts of a sub-grid, which has one phase, from where the copy for all of them begins."""
+    cdef Py_ssize_t t
+    for t in range(axis.taps):
+        axis.shift[t] += axis.low - all.low
+    axis.low, axis.halo, axis.line = all.low, all.halo, all.outputs + all.halo
+    axis.phases, axis.phase[0] = 1, 0
+
+
+cdef void join_grids(Grids* g) noexcept nogil:
+    """One copy of the source for all sub-grids; the first has the most outputs."""
+    cdef Axis rows = g.grid.rows, cols = g.grid.cols
+    cdef Py_ssize_t j
+    for j in range(g.count):
+        widen(&rows, &g.grid[j].rows)
+        widen(&cols, &g.grid[j].cols)
+    for j in range(g.count):
+        share_copy(&g.grid[j].rows, &rows)
+        share_copy(&g.grid[j].cols, &cols)
+
+
+cdef void choose_units(Grids* g, int threads) noexcept nogil:
+    cdef Gather* lead = g.grid
+    cdef Gather* grid
+    cdef Py_ssize_t j, units
+    choose_blocks(lead, threads)
+    g.part = lead.filters * lead.block * lead.cols.outputs + VL
+    g.panel_bytes = 0
+    for j in range(g.count):
+        grid = g.grid + j
+        grid.block, grid.blocks, grid.plane = lead.block, lead.blocks, lead.plane
+        grid.height, grid.width = g.height, g.width
+        if g.parted:
+            grid.height, grid.width = lead.block, grid.cols.outputs
+        choose_tiles(grid)
+        g.panel_bytes = max(g.panel_bytes, (grid.panels * grid.panel * <Py_ssize_t> sizeof(real) + 63) // 64 * 64)
+    units = lead.images * lead.groups * lead.blocks
+    g.splits = 1 if g.parted else max(1, min(lead.tiles, threads // units if threads > units else 1))
+    g.copy_bytes = 0
+    if not g.plain:
+        g.copy_bytes = (lead.channels * lead.rows.phases * lead.cols.phases * lead.plane + PANEL) * <Py_ssize_t> sizeof(real)
+        g.copy_bytes = (g.copy_bytes + 63) // 64 * 64
+    g.workspace_bytes = g.copy_bytes + g.panel_bytes
+    if g.parted:
+        g.workspace_bytes += (g.count * g.part * <Py_ssize_t> sizeof(real) + 63) // 64 * 64
+
+
+cdef size_t work_memory(Grids* g, int threads, size_t cursor) noexcept nogil:
+    cdef Py_ssize_t j
+    for j in range(g.count):
+        cursor = gather_memory(g.grid + j, cursor)
+    g.workspace = <char*> take(&cursor, threads * g.workspace_bytes)
+    return cursor
+
+
+cdef void interleave_row(const real* even, const real* odd, Py_ssize_t width, real* dst, const real* end) noexcept nogil:
+    """A row of dst. Vectors run over into what follows, which is written later, but never over `end`."""
+    cdef real pair[PANEL]
+    cdef Py_ssize_t j = 0, k
+    while 2 * j < width:
+        if dst + 2 * j + PANEL <= end:
+            store(dst + 2 * j, vturns_low(load(even + j), load(odd + j)))
+            store(dst + 2 * j + VL, vturns_high(load(even + j), load(odd + j)))
+        else:
+            store(pair, vturns_low(load(even + j), load(odd + j)))
+            store(pair + VL, vturns_high(load(even + j), load(odd + j)))
+            for k in range(min(PANEL, width - 2 * j)):
+                dst[2 * j + k] = pair[k]
+        j += VL
+
+
+cdef void interleave_block(Grids* g, Py_ssize_t plane, Py_ssize_t block, const real* parts) noexcept nogil:
+    """The rows of one block of all filters from the sub-grids' outputs; `plane` is the first filter's in dst."""
+    cdef Gather* even = g.grid
+    cdef Py_ssize_t strides = g.count // 2, evens = even.cols.outputs, odds = g.grid[1].cols.outputs, m, h, i
+    cdef Py_ssize_t first = block * even.block * strides, last = min(g.height, first + even.block * strides)
+    cdef const real* part
+    cdef real* dst
+    for m in range(even.filters):
+        dst = g.dst + (plane + m) * g.height * g.width
+        for h in range(first, last):
+            part = parts + h % strides * 2 * g.part
+            i = m * even.block + (h - first) // strides
+            interleave_row(part + i * evens, part + g.part + i * odds, g.width, dst + h * g.width, dst + last * g.width)
+
+
+cdef void run_unit(Grids* g, Py_ssize_t unit, char* workspace) noexcept nogil:
+    """One block of output rows of one group of one image, for one part of the filters."""
+    cdef Gather* grid = g.grid
+    cdef Py_ssize_t split = unit % g.splits, block = unit // g.splits % grid.blocks, j, plane
+    cdef Py_ssize_t group = unit // g.splits // grid.blocks % grid.groups, image = unit // g.splits // grid.blocks // grid.groups
+    cdef const real* src = g.src + (image * grid.groups + group) * grid.channels * grid.rows.size * grid.cols.size
+    cdef real* copy = <real*> workspace
+    cdef real* panels = <real*> (workspace + g.copy_bytes)
+    cdef real* parts = <real*> (workspace + g.copy_bytes + g.panel_bytes)
+    cdef real* dst
+    plane = (image * grid.groups + group) * grid.filters
+    if not g.plain:
+        copy_padded(src, g.src_end, grid.channels, &grid.rows, &grid.cols, block * grid.block, grid.block + grid.rows.halo, copy)
+        src = copy
+    for j in range(g.count):
+        grid = g.grid + j
+        dst = parts + j * g.part
+        if not g.parted:
+            dst = g.dst + plane * g.height * g.width + grid.cols.first
+            dst += (grid.rows.first + block * grid.block * grid.rows.stride) * g.width
+        run_block(grid, group, block, split * grid.tiles // g.splits, (split + 1) * grid.tiles // g.splits, src, panels, dst)
+    if g.parted:
+        interleave_block(g, plane, block, parts)
+
+
+cdef gather(Grids* g, const real* w, Py_ssize_t row_stride, Py_ssize_t channel_stride, Py_ssize_t kernel_width, int threads):
+    """Take scratch memory for gathers whose axes and sizes are set, pack the filters and do every unit of work, in any order."""
     cdef unsigned char[::1] buffer
-    g.src_end = g.src + g.images * g.groups * g.channels * g.rows.size * g.cols.size
-    choose_blocks(g, threads)
-    buffer = _scratch(gather_memory(g, threads, 0))
-    gather_memory(g, threads, <size_t> &buffer[0])
+    cdef Gather* lead = g.grid
+    cdef Py_ssize_t u, j, units
+    cdef const real* end = w + lead.groups * max(lead.filters * row_stride, lead.channels * channel_stride)
+    g.src_end = g.src + lead.images * lead.groups * lead.channels * lead.rows.size * lead.cols.size
+    choose_units(g, threads)
+    buffer = _scratch(work_memory(g, threads, 0))
+    work_memory(g, threads, <size_t> &buffer[0])
+    units = lead.images * lead.groups * lead.blocks * g.splits
     with nogil:
-        fill_tables(g)
-        run_gather(g, w, row_stride, channel_stride, kernel_width, threads)
+        for j in range(g.count):
+            fill_tables(g.grid + j)
+        with parallel(num_threads=threads):
+            for j in range(g.count):
+                for u in prange(lead.groups * g.grid[j].tiles, schedule="static"):
+                    pack_tile(g.grid + j, w, end, row_stride, channel_stride, kernel_width, u // g.grid[j].tiles,
+                              u % g.grid[j].tiles)
+            for u in prange(units, schedule="dynamic"):
+                run_unit(g, u, g.workspace + threadid() * g.workspace_bytes)
 
 
 cdef inline bint is_plain(Py_ssize_t taps, Py_ssize_t strides, Py_ssize_t inputs, Py_ssize_t outputs) noexcept nogil:
@@ -399,20 +226,23 @@ def conv2d_forward(
     bint relu, int threads, /,
 ):
     """Fill y with the convolution of x and w, plus the bias unless it is empty, rectified if `relu`."""
-    cdef Gather g
+    cdef Grids g
+    cdef Gather* grid
     cdef Py_ssize_t kh = w.shape[2], kw = w.shape[3], height = x.shape[2], width = x.shape[3], p = y.shape[2], q = y.shape[3]
-    cdef unsigned char[::1] tables = _scratch(axis_memory(&g.cols, kw, axis_memory(&g.rows, kh, 0)), 1)
-    axis_memory(&g.cols, kw, axis_memory(&g.rows, kh, <size_t> &tables[0]))
-    g.mode = PLAIN if is_plain(kh * kw, stride_h * stride_w, height * width, p * q) and p == height else ROWS
-    if g.mode == PLAIN:
+    cdef unsigned char[::1] tables
+    g.plain = is_plain(kh * kw, stride_h * stride_w, height * width, p * q) and p == height
+    g.parted, g.count, g.columns = False, 1, 1
+    tables = _scratch(grids_memory(&g, kh, kw, 0), 1)
+    grids_memory(&g, kh, kw, <size_t> &tables[0])
+    if g.plain:
         height, width, p, q = 1, height * width, 1, p * q
-    forward_axis(&g.rows, height, p, kh, stride_h, dilation_h, top)
-    forward_axis(&g.cols, width, q, kw, stride_w, dilation_w, left)
-    g.images, g.groups, g.channels, g.filters = x.shape[0], groups, w.shape[1], w.shape[0] // groups
-    g.height, g.width = p, q
-    g.src, g.dst, g.bias = &x[0, 0, 0, 0], &y[0, 0, 0, 0], &bias[0] if bias.shape[0] else NULL
-    g.relu = relu
-    gather(&g, &w[0, 0, 0, 0], g.channels * kh * kw, kh * kw, kw, threads)
+    grid = g.grid
+    forward_axis(&grid.rows, height, p, kh, stride_h, dilation_h, top)
+    forward_axis(&grid.cols, width, q, kw, stride_w, dilation_w, left)
+    grid.images, grid.groups, grid.channels, grid.filters = x.shape[0], groups, w.shape[1], w.shape[0] // groups
+    grid.bias, grid.relu, grid.mode = &bias[0] if bias.shape[0] else NULL, relu, PLAIN if g.plain else ROWS
+    g.src, g.dst, g.height, g.width = &x[0, 0, 0, 0], &y[0, 0, 0, 0], p, q
+    gather(&g, &w[0, 0, 0, 0], grid.channels * kh * kw, kh * kw, kw, threads)
 
 
 cdef void rest_axis(Axis* axis) noexcept nogil:
@@ -425,37 +255,29 @@ def conv2d_backward_input(
     int stride_h, int stride_w, int top, int left, int dilation_h, int dilation_w, int groups, int threads, /,
 ):
     """Fill dx with the gradient with respect to the input: a gather from dy for each sub-grid of dx."""
-    cdef Gather g
-    cdef Parts parts
-    cdef Py_ssize_t kh = w.shape[2], kw = w.shape[3], height = dx.shape[2], width = dx.shape[3]
-    cdef Py_ssize_t p = dy.shape[2], q = dy.shape[3], i, j
-    cdef bint plain = is_plain(kh * kw, stride_h * stride_w, height * width, p * q) and p == height
-    cdef bint parted = stride_w == 2 and width > 1
-    cdef unsigned char[::1] tables = _scratch(axis_memory(&g.cols, kw, axis_memory(&g.rows, kh, 0)), 1), buffer
-    axis_memory(&g.cols, kw, axis_memory(&g.rows, kh, <size_t> &tables[0]))
-    if plain:
+    cdef Grids g
+    cdef Gather* grid
+    cdef Py_ssize_t kh = w.shape[2], kw = w.shape[3], height = dx.shape[2], width = dx.shape[3], j
+    cdef Py_ssize_t p = dy.shape[2], q = dy.shape[3]
+    cdef unsigned char[::1] tables
+    g.plain = is_plain(kh * kw, stride_h * stride_w, height * width, p * q) and p == height
+    g.parted = stride_w == 2 and width > 1
+    g.columns = min(stride_w, width)
+    g.count = min(stride_h, height) * g.columns
+    tables = _scratch(grids_memory(&g, kh, kw, 0), 1)
+    grids_memory(&g, kh, kw, <size_t> &tables[0])
+    if g.plain:
         height, width, p, q = 1, height * width, 1, p * q
-    g.images, g.groups, g.channels, g.filters = dx.shape[0], groups, w.shape[0] // groups, w.shape[1]
-    g.height, g.width = height, width
-    g.src, g.dst, g.bias = &dy[0, 0, 0, 0], &dx[0, 0, 0, 0], NULL
-    g.relu = False
-    if parted:
-        parts.planes, parts.height, parts.width = g.images * groups * g.filters, height, width
-        parts.stride = min(stride_h, height)
-        parts.dst = g.dst
-        take_parts(&parts, 0)
-        buffer = _scratch(2 * parts.stride * parts.pitch * sizeof(real), 2)
-        take_parts(&parts, <size_t> &buffer[0])
-    for i in range(min(stride_h, height)):
-        for j in range(min(stride_w, width)):
-            g.mode = PLAIN if plain else ROWS
-            backward_axis(&g.rows, height, p, kh, stride_h, dilation_h, top, i)
-            backward_axis(&g.cols, width, q, kw, stride_w, dilation_w, left, j)
-            if parted:
-                rest_axis(&g.rows)
-                rest_axis(&g.cols)
-                g.height, g.width, g.dst = g.rows.outputs, g.cols.outputs, parts.values + (2 * i + j) * parts.pitch
-            gather(&g, &w[0, 0, 0, 0], kh * kw, g.filters * kh * kw, kw, threads)
-    if parted:
-        with nogil:
-            interleave_parts(&parts, threads)
+    g.src, g.dst, g.height, g.width = &dy[0, 0, 0, 0], &dx[0, 0, 0, 0], height, width
+    for j in range(g.count):
+        grid = g.grid + j
+        backward_axis(&grid.rows, height, p, kh, stride_h, dilation_h, top, j // g.columns)
+        backward_axis(&grid.cols, width, q, kw, stride_w, dilation_w, left, j % g.columns)
+        grid.images, grid.groups, grid.channels, grid.filters = dx.shape[0], groups, w.shape[0] // groups, w.shape[1]
+        grid.bias, grid.relu, grid.mode = NULL, False, PLAIN if g.plain else ROWS
+        if g.parted:
+            rest_axis(&grid.rows)
+            rest_axis(&grid.cols)
+    if not g.plain:
+        join_grids(&g)
+    gather(&g, &w[0, 0, 0, 0], kh * kw, grid.filters * kh * kw, kw, threads)

@@ -23,6 +23,7 @@ cdef struct Axis:
     Py_ssize_t* phase       # offset modulo step, each once
     Py_ssize_t low          # the smallest (offset - phase) / step
     Py_ssize_t halo         # the largest shift
+    Py_ssize_t line         # pixels of a copied line: outputs and halo
 
 
 cdef inline Py_ssize_t floor_div(Py_ssize_t a, Py_ssize_t b) noexcept nogil:
@@ -61,6 +62,7 @@ cdef void settle_taps(Axis* axis) noexcept nogil:
         axis.shift[t] -= axis.low
         high = max(high, axis.shift[t])
     axis.halo = high
+    axis.line = axis.outputs + high
 
 
 cdef void forward_axis(
@@ -139,7 +141,7 @@ cdef Mode choose_mode(
     one pixel takes 17/16 for each vector of filters, half as much again where a tile has only one; transposing takes as long
     as 12 taps (Zen 5 and Zen 3).
     """
-    cdef Py_ssize_t q = cols.outputs, pitch = q + cols.halo, by_rows, by_pitch, packed, lanes, rest = filters % PANEL
+    cdef Py_ssize_t q = cols.outputs, pitch = cols.line, by_rows, by_pitch, packed, lanes, rest = filters % PANEL
     cdef bint joined = cols.stride == 1 and rows.stride == 1 and width == q
     by_rows = block * vectors_over(q) * filters * (depth + (2 if cols.stride == 1 and q % VL == 0 else 16))
     by_pitch = vectors_over((block - 1) * pitch + q) * filters * (depth + 16)
@@ -159,7 +161,7 @@ cdef void add_run(Plan* plan, Axis* rows, Axis* cols, Py_ssize_t width, Py_ssize
     cdef Run* run = plan.runs + plan.begin[plan.vectors + 1]
     run.lane = lane
     run.length = length
-    run.src = i * (cols.outputs + cols.halo) + j
+    run.src = i * cols.line + j
     run.dst = i * rows.stride * width + j * cols.stride
     plan.begin[plan.vectors + 1] += 1
 
@@ -196,7 +198,7 @@ cdef void plan_block(Plan* plan, Mode mode, Axis* rows, Axis* cols, Py_ssize_t w
     """Lay vectors over `block` rows of outputs."""
     cdef Py_ssize_t q = cols.outputs, line, vector, position, end, i, j, at, length
     # Distance between the starts of two rows, in the sequence that vectors run through.
-    line = q if mode == PACKED or mode == PLAIN else q + cols.halo
+    line = q if mode == PACKED or mode == PLAIN else cols.line
     if mode == ROWS:
         line = vectors_over(q) * VL
     end = (block - 1) * line + q
@@ -210,7 +212,7 @@ cdef void plan_block(Plan* plan, Mode mode, Axis* rows, Axis* cols, Py_ssize_t w
             position = min(position, end - VL)
         plan.src[vector] = position
         if mode == ROWS:
-            plan.src[vector] = position // line * (q + cols.halo) + position % line
+            plan.src[vector] = position // line * cols.line + position % line
         at = position
         plan.begin[vector + 1] = plan.begin[vector]
         while at < min(position + VL, end):
@@ -229,7 +231,8 @@ cdef void plan_chains(Plan* plan, bint packed) noexcept nogil:
     """Panels of two vectors follow each other while they are whole and, where they are read in place, equally far apart."""
     cdef Py_ssize_t v, step
     cdef const Py_ssize_t* src = plan.src
-    for v in range((plan.vectors - 1) // 2 * 2, -1, -2):
+    # A sub-grid may have no row left in the last block.
+    for v in range((plan.vectors + 1) // 2 * 2 - 2, -1, -2):
         plan.chain[v] = 0
         if v + 1 == plan.vectors or not (plan.whole[v] and plan.whole[v + 1]):
             continue
@@ -277,7 +280,7 @@ cdef void copy_padded(
     real* dst
 ) noexcept nogil:
     """The padded copy for the outputs from `first_row` on: [channel][row phase][column phase][lines][outputs + halo]."""
-    cdef Py_ssize_t width = cols.outputs + cols.halo, c, a, b, i, h, start, first, last
+    cdef Py_ssize_t width = cols.line, c, a, b, i, h, start, first, last
     for c in range(channels):
         for a in range(rows.phases):
             for b in range(cols.phases):

@@ -100,4 +100,4 @@ cdef void place_pixels(Gather* g) noexcept nogil:
     cdef Py_ssize_t q = g.cols.outputs, count = g.block * q, px, at
     for px in range(count + MR + 2):
         at = min(px, count - 1)
-        g.pixel[px] = at // q * (q + g.cols.halo) + at % q
+        g.pixel[px] = at // q * g.cols.line + at % q

@@ -1,0 +1,303 @@
+# One gather of gather.pxi on the register tile: filters packed, panels packed or read in place, outputs stored.
+#
+# Each output is one sum over (c, r, s) in that order, whatever the block, the mode or the thread: the same bits.
+
+# Bytes of the padded copy that one thread works on: it must stay in the second-level cache beside a panel of filters.
+# And of the panels that are packed together from planes that lie far apart: a few cache lines of each at a time.
+cdef enum:
+    COPY_BYTES = 256 * 1024
+    PANELS_BYTES = 256 * 1024
+
+
+cdef struct Gather "convlayers_gather":
+    Axis rows
+    Axis cols
+    Py_ssize_t images
+    Py_ssize_t groups
+    Py_ssize_t channels         # summed over, per group
+    Py_ssize_t filters          # computed, per group
+    Py_ssize_t width            # of the destination
+    Py_ssize_t height
+    const real* bias
+    bint relu
+    Mode mode
+    Py_ssize_t panels           # how many are packed together for all taps before the tiles read them, 0 for none
+    Py_ssize_t panel            # values from one to the next
+    Py_ssize_t block            # output rows of a block
+    Py_ssize_t blocks
+    Py_ssize_t tiles            # of filters: as many rows of the register tile, or panels of them in mode FILTER_LANES
+    Py_ssize_t plane            # values from one plane of the padded copy to the next
+    Py_ssize_t depth            # length of the sum
+    Plan full
+    Plan last
+    Py_ssize_t* place           # tap k in the padded copy (or in the source)
+    Py_ssize_t* packed          # tap k in a packed panel
+    Py_ssize_t* pixel           # where each output of a block begins in the padded copy (mode FILTER_LANES)
+    real* packed_filters
+
+
+cdef inline Py_ssize_t filter_start(Gather* g, Py_ssize_t t) noexcept nogil:
+    """First filter of tile t."""
+    return min(t * PANEL, g.filters) if g.mode == FILTER_LANES else tile_start(t, g.filters)
+
+
+cdef void choose_blocks(Gather* g, int threads) noexcept nogil:
+    cdef Axis* rows = &g.rows
+    cdef Axis* cols = &g.cols
+    cdef Py_ssize_t line, wanted
+    line = g.channels * rows.phases * cols.phases * cols.line * <Py_ssize_t> sizeof(real)
+    g.block = min(rows.outputs, max(1, COPY_BYTES // line - rows.halo))
+    wanted = (2 * threads + g.images * g.groups - 1) // (g.images * g.groups)
+    if threads > 1 and g.mode != PLAIN:
+        g.block = min(g.block, (rows.outputs + wanted - 1) // wanted)
+    g.blocks = (rows.outputs + g.block - 1) // g.block
+    g.plane = rows.size * cols.size if g.mode == PLAIN else (g.block + rows.halo) * cols.line
+
+
+cdef void choose_tiles(Gather* g) noexcept nogil:
+    """The mode and what follows from it, when the blocks are chosen."""
+    g.depth = g.channels * g.rows.taps * g.cols.taps
+    if g.mode != PLAIN:
+        g.mode = choose_mode(&g.rows, &g.cols, g.width, g.filters, g.depth, g.block)
+    g.tiles = (g.filters + PANEL - 1) // PANEL if g.mode == FILTER_LANES else tile_count(g.filters)
+    # In place, the taps of a 1 x 1 kernel lie a plane apart: each tile would fetch them anew, from sets of the cache that
+    # planes of 4 KiB share.
+    g.panel = g.depth * PANEL + VL
+    g.panels = 0
+    if g.mode == PACKED or g.mode == PLAIN and g.tiles > 1:
+        g.panels = PANELS_BYTES // (g.panel * <Py_ssize_t> sizeof(real))
+        g.panels = max(1, min(g.panels, (vectors_over(g.block * g.cols.outputs) + 1) // 2))
+
+
+cdef inline Py_ssize_t group_filters(Gather* g) noexcept nogil:
+    """Values of the packed filters of a group: a vector to spare behind each tile."""
+    return g.filters * g.depth + g.tiles * VL
+
+
+cdef size_t plan_memory(Plan* plan, Gather* g, size_t cursor) noexcept nogil:
+    cdef Py_ssize_t most = g.block * vectors_over(g.cols.line)
+    plan.src = <Py_ssize_t*> take(&cursor, most * sizeof(Py_ssize_t))
+    plan.begin = <Py_ssize_t*> take(&cursor, (most + 1) * sizeof(Py_ssize_t))
+    plan.seam = <Py_ssize_t*> take(&cursor, most * sizeof(Py_ssize_t))
+    plan.whole = <Py_ssize_t*> take(&cursor, most * sizeof(Py_ssize_t))
+    plan.chain = <Py_ssize_t*> take(&cursor, most * sizeof(Py_ssize_t))
+    plan.runs = <Run*> take(&cursor, (most + g.block) * sizeof(Run))
+    return cursor
+
+
+cdef size_t gather_memory(Gather* g, size_t cursor) noexcept nogil:
+    """Place everything but the axes' tables at `cursor`; the address behind it."""
+    cursor = plan_memory(&g.full, g, cursor)
+    cursor = plan_memory(&g.last, g, cursor)
+    g.place = <Py_ssize_t*> take(&cursor, g.depth * sizeof(Py_ssize_t))
+    g.packed = <Py_ssize_t*> take(&cursor, g.depth * sizeof(Py_ssize_t))
+    g.pixel = <Py_ssize_t*> take(&cursor, (g.block * g.cols.outputs + MR + 2) * sizeof(Py_ssize_t))
+    g.packed_filters = <real*> take(&cursor, g.groups * group_filters(g) * sizeof(real))
+    return cursor
+
+
+cdef void fill_tables(Gather* g) noexcept nogil:
+    """Where taps, vectors and pixels lie; `rows.outputs` may end a row before the last block does."""
+    cdef Axis* rows = &g.rows
+    cdef Axis* cols = &g.cols
+    cdef Py_ssize_t c, r, s, k = 0
+    for c in range(g.channels):
+        for r in range(rows.taps):
+            for s in range(cols.taps):
+                g.place[k] = ((c * rows.phases + rows.plane[r]) * cols.phases + cols.plane[s]) * g.plane
+                g.place[k] += rows.shift[r] * cols.line + cols.shift[s]
+                g.packed[k] = k * PANEL
+                k += 1
+    if g.mode == FILTER_LANES:
+        place_pixels(g)
+        return
+    plan_block(&g.full, g.mode, rows, cols, g.width, g.block)
+    plan_block(&g.last, g.mode, rows, cols, g.width, rows.outputs - (g.blocks - 1) * g.block)
+    plan_chains(&g.full, g.panels > 0)
+    plan_chains(&g.last, g.panels > 0)
+
+
+cdef void pack_taps(
+    const real* w, Py_ssize_t row_stride, Py_ssize_t channel_stride, Py_ssize_t kernel_width, Gather* g, int rows, real* dst
+) noexcept nogil:
+    """Any taps in any order; a cache-sized run of channels at a time."""
+    cdef Py_ssize_t taps = g.rows.taps * g.cols.taps, c0, c, r, s, k
+    cdef const real* filter
+    cdef int i
+    for c0 in range(0, g.channels, 16):
+        for i in range(rows):
+            for c in range(c0, min(c0 + 16, g.channels)):
+                filter = w + i * row_stride + c * channel_stride
+                k = c * taps
+                for r in range(g.rows.taps):
+                    for s in range(g.cols.taps):
+                        dst[k * rows + i] = filter[g.rows.index[r] * kernel_width + g.cols.index[s]]
+                        k += 1
+
+
+cdef void pack_filters(
+    const real* w, const real* end, Py_ssize_t row_stride, Py_ssize_t channel_stride, Py_ssize_t kernel_width, Gather* g,
+    int rows, real* dst
+) noexcept nogil:
+    """dst[k * rows + i] = w[i, c, r, s] for the taps k = (c, r, s) in use, and up to a vector behind them.
+
+    Value by value it took more than half of the time of a single image with 256 channels of 8 x 8.
+    """
+    cdef Py_ssize_t k, i
+    if channel_stride == g.rows.taps * g.cols.taps and row_stride == g.depth:
+        # Forward: a filter's taps are neighbours, in this order.
+        transpose_run(w, end, row_stride, rows, g.depth, dst, rows)
+    elif row_stride == 1:
+        # The input gradient of a 1 x 1 kernel: the rows are neighbours.
+        for k in range(g.depth):
+            if rows <= VL and w + VL <= end:
+                store(dst + k * rows, load(w))
+            else:
+                for i in range(rows):
+                    dst[k * rows + i] = w[i]
+            w += channel_stride
+    else:
+        pack_taps(w, row_stride, channel_stride, kernel_width, g, rows, dst)
+
+
+cdef inline void pack_pair(
+    const real* a, const real* b, const Py_ssize_t* place, Py_ssize_t begin, Py_ssize_t end, real* panel
+) noexcept nogil:
+    """Two vectors side by side for the taps begin .. end."""
+    cdef Py_ssize_t k
+    for k in range(begin, end):
+        store(panel + k * PANEL, load(a + place[k]))
+        store(panel + k * PANEL + VL, load(b + place[k]))
+
+
+cdef inline void pack_seam(
+    const real* a, const real* b, Py_ssize_t seam, const Py_ssize_t* place, Py_ssize_t begin, Py_ssize_t end, real* panel
+) noexcept nogil:
+    """A vector that has its first `seam` values from one place and the others from another."""
+    cdef vmask first = first_lanes(seam)
+    cdef Py_ssize_t k
+    for k in range(begin, end):
+        store(panel + k * PANEL, vselect(first, load(a + place[k]), load(b + place[k])))
+
+
+cdef void pack_runs(
+    Gather* g, Plan* plan, Py_ssize_t v, Py_ssize_t last, Py_ssize_t begin, Py_ssize_t end, const real* copy, real* panel
+) noexcept nogil:
+    """The same for vectors in any number of runs. A run is copied as a whole vector; what it writes too much lies where the next
+    run, or the next tap, writes later."""
+    cdef Py_ssize_t k, u, r
+    cdef Run* run
+    for k in range(begin, end):
+        for u in range(v, last):
+            for r in range(plan.begin[u], plan.begin[u + 1]):
+                run = plan.runs + r
+                store(panel + k * PANEL + (u - v) * VL + run.lane, load(copy + g.place[k] + run.src))
+
+
+cdef void pack_panels(Gather* g, Plan* plan, Py_ssize_t first, Py_ssize_t last, const real* copy, real* panels) noexcept nogil:
+    """The vectors first .. last of outputs for every tap, two and two of them side by side.
+
+    Some taps at a time: so many streams are read, and what is written of a panel lies in one piece.
+    """
+    cdef Py_ssize_t k, v, next, end, u
+    cdef real* panel
+    cdef const Run* run
+    cdef Py_ssize_t taps = 4 if g.mode == PLAIN else 16
+    k = 0
+    while k < g.depth:
+        end = min(g.depth, k + taps)
+        panel = panels
+        for v in range(first, last, 2):
+            next = min(v + 2, last)
+            run = plan.runs + plan.begin[v]
+            if plan.begin[next] - plan.begin[v] == next - v:
+                pack_pair(copy + run.src, copy + run[next - v - 1].src, g.place, k, end, panel)
+            elif plan.seam[v] > 0 and plan.seam[next - 1] > 0:
+                for u in range(v, next):
+                    run = plan.runs + plan.begin[u]
+                    pack_seam(copy + run.src, copy + plan.runs[plan.begin[u + 1] - 1].src - plan.seam[u] % VL, plan.seam[u],
+                              g.place, k, end, panel + (u - v) * VL)
+            else:
+                pack_runs(g, plan, v, next, k, end, copy, panel)
+            panel += g.panel
+        k = end
+
+
+cdef void scatter(Plan* plan, Py_ssize_t v, const real* values, real* dst, Py_ssize_t stride) noexcept nogil:
+    """A vector's values to their places in one plane of the destination; reads a vector from each run's first value on."""
+    cdef Py_ssize_t r, j
+    cdef Run* run
+    for r in range(plan.begin[v], plan.begin[v + 1]):
+        run = plan.runs + r
+        if run.dst + VL <= plan.covered:
+            store(dst + run.dst, load(values + run.lane))
+            continue
+        for j in range(run.length):
+            dst[run.dst + j * stride] = values[run.lane + j]
+
+
+cdef void run_pieces(Gather* g, Plan* plan, Py_ssize_t v, int vecs, int rows, Tile* t, real* dst) noexcept nogil:
+    """The filters of one tile over one or two vectors whose outputs may lie apart."""
+    cdef Py_ssize_t area = g.height * g.width, i
+    cdef real spill[SPILL]
+    # What the first vector scatters may run over into the second's outputs, so these are not written before.
+    cdef bint whole0 = plan.whole[v], whole1 = whole0 and vecs == 2 and plan.whole[v + 1]
+    t.c0 = dst + run_place(plan, v) if whole0 else spill
+    t.c1 = dst + run_place(plan, v + 1) if whole1 else spill + VL
+    t.ldc0 = area if whole0 else PANEL
+    t.ldc1 = area if whole1 else PANEL
+    t.panels = 1
+    run_tile(rows, vecs, t)
+    for i in range(rows):
+        if not whole0:
+            scatter(plan, v, spill + i * PANEL, dst + i * area, g.cols.stride)
+        if vecs == 2 and not whole1:
+            scatter(plan, v + 1, spill + i * PANEL + VL, dst + i * area, g.cols.stride)
+
+
+cdef void run_chain(Gather* g, Plan* plan, Py_ssize_t v, Py_ssize_t panels, int rows, Tile* t, real* dst) noexcept nogil:
+    """The filters of one tile over panels of outputs that follow each other."""
+    t.c0 = dst + run_place(plan, v)
+    t.c1 = t.c0 + VL
+    t.ldc0 = t.ldc1 = g.height * g.width
+    t.panels = panels
+    t.next_b = g.panel
+    if g.panels == 0 and panels > 1:
+        t.next_b = plan.src[v + 2] - plan.src[v]
+    run_tile(rows, 2, t)
+
+
+cdef void run_tiles(
+    Gather* g, Plan* plan, Py_ssize_t begin, Py_ssize_t end, Py_ssize_t first, Py_ssize_t last, const real* a,
+    const real* bias, const real* src, const real* panels, real* dst
+) noexcept nogil:
+    """The filters of the tiles first .. last over the vectors begin .. end of outputs.
+
+    Tile by tile: its filters stay in the first-level cache, and what it writes are as many streams as it has rows.
+    """
+    cdef Py_ssize_t index, m, v, chain
+    cdef real* out
+    cdef int rows
+    cdef Tile t
+    t.depth, t.step, t.accumulate, t.relu = g.depth, g.packed if g.panels > 0 else g.place, False, g.relu
+    for index in range(first, last):
+        m = filter_start(g, index)
+        rows = <int> (filter_start(g, index + 1) - m)
+        t.a = a + m * g.depth + index * VL
+        t.lda = rows
+        t.init = bias + m if bias != NULL else NULL
+        out = dst + m * g.height * g.width
+        v = begin
+        while v < end:
+            if g.panels > 0:
+                t.b0 = panels + (v - begin) // 2 * g.panel
+                t.b1 = t.b0 + VL
+            else:
+                t.b0 = src + plan.src[v]
+                t.b1 = src + plan.src[min(v + 1, end - 1)]
+            chain = min(plan.chain[v], (end - v) // 2)
+            if chain > 0:
+                run_chain(g, plan, v, chain, rows, &t, out)
+            else:
+                run_pieces(g, plan, v, <int> min(2, end - v), rows, &t, out)
+            v += 2 * max(chain, 1)
