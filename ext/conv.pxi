@@ -18,13 +18,27 @@ cdef void pack_tile(
                  g.packed_filters + group * group_filters(g) + m * g.depth + t * VL)
 
 
+cdef inline Plan* block_plan(Gather* g, Py_ssize_t block) noexcept nogil:
+    return &g.last if block == g.blocks - 1 else &g.full
+
+
+# Groups are counted over all images.
+
+cdef inline const real* group_start(Gather* g, Py_ssize_t group) noexcept nogil:
+    return g.packed_filters + group % g.groups * group_filters(g)
+
+
+cdef inline const real* group_bias(Gather* g, Py_ssize_t group) noexcept nogil:
+    return g.bias + group % g.groups * g.filters if g.bias != NULL else NULL
+
+
 cdef void run_block(
     Gather* g, Py_ssize_t group, Py_ssize_t block, Py_ssize_t first, Py_ssize_t last, const real* src, real* panels, real* dst
 ) noexcept nogil:
-    """The tiles first .. last of one group's filters over one block of output rows, from the block's padded copy."""
-    cdef const real* filters = g.packed_filters + group * group_filters(g)
-    cdef const real* bias = g.bias + group * g.filters if g.bias != NULL else NULL
-    cdef Plan* plan = &g.last if block == g.blocks - 1 else &g.full
+    """The tiles first .. last of one group's filters over one block of output rows."""
+    cdef const real* filters = group_start(g, group)
+    cdef const real* bias = group_bias(g, group)
+    cdef Plan* plan = block_plan(g, block)
     cdef Py_ssize_t v = 0, end
     if g.mode == FILTER_LANES:
         run_pixels(g, min(g.block, g.rows.outputs - block * g.block) * g.cols.outputs, first, last, filters, bias, src, dst)
@@ -32,9 +46,14 @@ cdef void run_block(
     while v < plan.vectors:
         end = min(plan.vectors, v + 2 * g.panels) if g.panels > 0 else plan.vectors
         if g.panels > 0:
-            pack_panels(g, plan, v, end, src, panels)
+            pack_panels(g, plan, v, end, g.depth, src, panels)
         run_tiles(g, plan, v, end, first, last, filters, bias, src, panels, dst)
         v = end
+
+
+cdef inline Py_ssize_t whole_lines(Py_ssize_t values) noexcept nogil:
+    """Bytes of so many values, in whole cache lines."""
+    return (values * <Py_ssize_t> sizeof(real) + 63) // 64 * 64
 
 
 # The gathers of one pass.
@@ -50,9 +69,12 @@ cdef struct Grids:
     Py_ssize_t height           # of dst
     Py_ssize_t width
     Py_ssize_t splits           # parts of the filters, each a unit of work
+    Py_ssize_t slices           # parts of the channels, one after the other
+    Py_ssize_t most_rows        # of a block
     Py_ssize_t part             # values of a sub-grid's outputs of a block
     Py_ssize_t copy_bytes
     Py_ssize_t panel_bytes
+    Py_ssize_t sums_bytes       # of one sub-grid
     Py_ssize_t workspace_bytes  # of one thread
     char* workspace             # of all threads
 
@@ -102,30 +124,47 @@ cdef void join_grids(Grids* g) noexcept nogil:
         share_copy(&g.grid[j].cols, &cols)
 
 
+cdef void choose_slices(Grids* g) noexcept nogil:
+    """How many channels are copied and packed at once."""
+    cdef Gather* lead = g.grid
+    cdef Py_ssize_t j, taps = 0
+    for j in range(g.count):
+        taps = max(taps, g.grid[j].rows.taps * g.grid[j].cols.taps)
+    g.slices = 1
+    if 2 * lead.channels * taps > 3 * SLICE and lead.filters >= SLICE_FILTERS:
+        g.slices = min(lead.channels, (lead.channels * taps + SLICE - 1) // SLICE)
+    lead.slice = (lead.channels + g.slices - 1) // g.slices
+    g.slices = (lead.channels + lead.slice - 1) // lead.slice
+    g.most_rows = lead.rows.outputs
+    if g.slices > 1 and not g.plain:
+        g.most_rows = max(1, SUMS_BYTES // (g.count * lead.filters * lead.cols.outputs * <Py_ssize_t> sizeof(real)))
+
+
 cdef void choose_units(Grids* g, int threads) noexcept nogil:
     cdef Gather* lead = g.grid
     cdef Gather* grid
     cdef Py_ssize_t j, units
-    choose_blocks(lead, threads)
+    choose_slices(g)
+    choose_blocks(lead, g.most_rows, threads)
     g.part = lead.filters * lead.block * lead.cols.outputs + VL
-    g.panel_bytes = 0
+    g.panel_bytes = g.sums_bytes = 0
     for j in range(g.count):
         grid = g.grid + j
-        grid.block, grid.blocks, grid.plane = lead.block, lead.blocks, lead.plane
+        grid.slice, grid.block, grid.blocks, grid.plane = lead.slice, lead.block, lead.blocks, lead.plane
         grid.height, grid.width = g.height, g.width
         if g.parted:
             grid.height, grid.width = lead.block, grid.cols.outputs
         choose_tiles(grid)
-        g.panel_bytes = max(g.panel_bytes, (grid.panels * grid.panel * <Py_ssize_t> sizeof(real) + 63) // 64 * 64)
+        g.panel_bytes = max(g.panel_bytes, whole_lines(grid.panels * grid.panel))
+        g.sums_bytes = max(g.sums_bytes, whole_lines(grid.filters * grid.sum_row))
     units = lead.images * lead.groups * lead.blocks
     g.splits = 1 if g.parted else max(1, min(lead.tiles, threads // units if threads > units else 1))
     g.copy_bytes = 0
     if not g.plain:
-        g.copy_bytes = (lead.channels * lead.rows.phases * lead.cols.phases * lead.plane + PANEL) * <Py_ssize_t> sizeof(real)
-        g.copy_bytes = (g.copy_bytes + 63) // 64 * 64
-    g.workspace_bytes = g.copy_bytes + g.panel_bytes
+        g.copy_bytes = whole_lines(lead.slice * lead.rows.phases * lead.cols.phases * lead.plane + PANEL)
+    g.workspace_bytes = g.copy_bytes + g.panel_bytes + g.count * g.sums_bytes
     if g.parted:
-        g.workspace_bytes += (g.count * g.part * <Py_ssize_t> sizeof(real) + 63) // 64 * 64
+        g.workspace_bytes += whole_lines(g.count * g.part)
 
 
 cdef size_t work_memory(Grids* g, int threads, size_t cursor) noexcept nogil:
@@ -167,29 +206,88 @@ cdef void interleave_block(Grids* g, Py_ssize_t plane, Py_ssize_t block, const r
             interleave_row(part + i * evens, part + g.part + i * odds, g.width, dst + h * g.width, dst + last * g.width)
 
 
+# What one thread works with.
+cdef struct Space:
+    real* copy
+    real* panels
+    real* sums
+    real* parts
+
+
+cdef Space place_space(Grids* g, char* workspace) noexcept nogil:
+    cdef Space space
+    space.copy = <real*> workspace
+    space.panels = <real*> (workspace + g.copy_bytes)
+    space.sums = <real*> (workspace + g.copy_bytes + g.panel_bytes)
+    space.parts = <real*> (workspace + g.copy_bytes + g.panel_bytes + g.count * g.sums_bytes)
+    return space
+
+
+cdef const real* block_source(Grids* g, Py_ssize_t group, Py_ssize_t block, Py_ssize_t channel, Space* space) noexcept nogil:
+    """A slice of the channels, from `channel` on, of the group's number `group` over all images: copied, or where it lies."""
+    cdef Gather* grid = g.grid
+    cdef const real* src = g.src + (group * grid.channels + channel) * grid.rows.size * grid.cols.size
+    if g.plain:
+        return src
+    copy_padded(src, g.src_end, min(grid.slice, grid.channels - channel), &grid.rows, &grid.cols, block * grid.block,
+                grid.block + grid.rows.halo, space.copy)
+    return space.copy
+
+
+cdef real* block_target(Grids* g, Py_ssize_t j, Py_ssize_t plane, Py_ssize_t block, Space* space) noexcept nogil:
+    """Where the outputs of sub-grid j go; `plane` is the first filter's in dst."""
+    cdef Gather* grid = g.grid + j
+    if g.parted:
+        return space.parts + j * g.part
+    return g.dst + (plane * g.height + grid.rows.first + block * grid.block * grid.rows.stride) * g.width + grid.cols.first
+
+
+cdef void run_slices(
+    Grids* g, Py_ssize_t split, Py_ssize_t block, Py_ssize_t group, Py_ssize_t plane, Space* space
+) noexcept nogil:
+    """One block by slices of the channels; where nothing is copied, some panels after the other."""
+    cdef Gather* grid = g.grid
+    cdef Py_ssize_t begin = 0, end, channel, j, first, last, lead = block_plan(grid, block).vectors
+    cdef Py_ssize_t step = 2 * grid.panels if g.plain else max(lead, 1)
+    cdef const real* src
+    cdef real* sums
+    cdef Plan* plan
+    while begin < lead:
+        for channel in range(0, g.slices):
+            src = block_source(g, group, block, channel * g.grid.slice, space)
+            for j in range(g.count):
+                grid = g.grid + j
+                plan = block_plan(grid, block)
+                first, last = split * grid.tiles // g.splits, (split + 1) * grid.tiles // g.splits
+                add_slice(grid, plan, begin, min(plan.vectors, begin + step), first, last, channel * grid.slice,
+                          group_start(grid, group), group_bias(grid, group), src, space.panels,
+                          space.sums + j * (g.sums_bytes // <Py_ssize_t> sizeof(real)))
+        for j in range(g.count):
+            grid = g.grid + j
+            plan = block_plan(grid, block)
+            first, last = split * grid.tiles // g.splits, (split + 1) * grid.tiles // g.splits
+            store_sums(grid, plan, begin, min(plan.vectors, begin + step), first, last,
+                       space.sums + j * (g.sums_bytes // <Py_ssize_t> sizeof(real)), block_target(g, j, plane, block, space))
+        begin += step
+
+
 cdef void run_unit(Grids* g, Py_ssize_t unit, char* workspace) noexcept nogil:
     """One block of output rows of one group of one image, for one part of the filters."""
     cdef Gather* grid = g.grid
-    cdef Py_ssize_t split = unit % g.splits, block = unit // g.splits % grid.blocks, j, plane
-    cdef Py_ssize_t group = unit // g.splits // grid.blocks % grid.groups, image = unit // g.splits // grid.blocks // grid.groups
-    cdef const real* src = g.src + (image * grid.groups + group) * grid.channels * grid.rows.size * grid.cols.size
-    cdef real* copy = <real*> workspace
-    cdef real* panels = <real*> (workspace + g.copy_bytes)
-    cdef real* parts = <real*> (workspace + g.copy_bytes + g.panel_bytes)
-    cdef real* dst
-    plane = (image * grid.groups + group) * grid.filters
-    if not g.plain:
-        copy_padded(src, g.src_end, grid.channels, &grid.rows, &grid.cols, block * grid.block, grid.block + grid.rows.halo, copy)
-        src = copy
-    for j in range(g.count):
-        grid = g.grid + j
-        dst = parts + j * g.part
-        if not g.parted:
-            dst = g.dst + plane * g.height * g.width + grid.cols.first
-            dst += (grid.rows.first + block * grid.block * grid.rows.stride) * g.width
-        run_block(grid, group, block, split * grid.tiles // g.splits, (split + 1) * grid.tiles // g.splits, src, panels, dst)
+    cdef Py_ssize_t split = unit % g.splits, block = unit // g.splits % grid.blocks, group = unit // g.splits // grid.blocks, j
+    cdef Py_ssize_t plane = group * grid.filters
+    cdef const real* src
+    cdef Space space = place_space(g, workspace)
+    if g.slices > 1:
+        run_slices(g, split, block, group, plane, &space)
+    else:
+        src = block_source(g, group, block, 0, &space)
+        for j in range(g.count):
+            grid = g.grid + j
+            run_block(grid, group, block, split * grid.tiles // g.splits, (split + 1) * grid.tiles // g.splits, src,
+                      space.panels, block_target(g, j, plane, block, &space))
     if g.parted:
-        interleave_block(g, plane, block, parts)
+        interleave_block(g, plane, block, space.parts)
 
 
 cdef gather(Grids* g, const real* w, Py_ssize_t row_stride, Py_ssize_t channel_stride, Py_ssize_t kernel_width, int threads):

@@ -136,15 +136,16 @@ cdef Mode choose_mode(
 ) noexcept nogil:
     """The mode that costs least: multiply-adds of empty lanes, against copies of a panel, against stores in pieces.
 
-    In half cycles: a tap of one vector and one filter takes 1; storing a vector takes 2 in place and about 16 in pieces; a
-    vector packed for a tap takes 5, with a seam 8, and 11 for each run where it may have many. With filters for lanes, a tap of
-    one pixel takes 17/16 for each vector of filters, half as much again where a tile has only one; transposing takes as long
-    as 12 taps (Zen 5 and Zen 3).
+    In half cycles: a tap of one vector and one filter takes 1, and 19/16 where it is read in place: each is a line of the cache
+    far from the next, and packed panels took 1.2 to 1.4 times less with 64 channels (Zen 3). Storing a vector takes 2 in place
+    and about 16 in pieces; a vector packed for a tap takes 5, with a seam 8, and 11 for each run where it may have many. With
+    filters for lanes, a tap of one pixel takes 17/16 for each vector of filters, half as much again where a tile has only one;
+    transposing takes as long as 12 taps (Zen 5 and Zen 3).
     """
     cdef Py_ssize_t q = cols.outputs, pitch = cols.line, by_rows, by_pitch, packed, lanes, rest = filters % PANEL
     cdef bint joined = cols.stride == 1 and rows.stride == 1 and width == q
-    by_rows = block * vectors_over(q) * filters * (depth + (2 if cols.stride == 1 and q % VL == 0 else 16))
-    by_pitch = vectors_over((block - 1) * pitch + q) * filters * (depth + 16)
+    by_rows = block * vectors_over(q) * filters * (19 * depth // 16 + (2 if cols.stride == 1 and q % VL == 0 else 16))
+    by_pitch = vectors_over((block - 1) * pitch + q) * filters * (19 * depth // 16 + 16)
     packed = vectors_over(block * q) * filters * (depth + (2 if joined else 16))
     packed += depth * ((5 if q % VL == 0 else 8) * vectors_over(block * q) if q >= VL else 11 * (vectors_over(block * q) + block))
     lanes = 34 * (filters // PANEL) + (34 if rest > VL else 26 if rest > 0 else 0)

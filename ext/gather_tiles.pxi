@@ -8,6 +8,14 @@ cdef enum:
     COPY_BYTES = 256 * 1024
     PANELS_BYTES = 256 * 1024
 
+# Sums of more than 3/2 SLICE taps are taken some channels at a time, where that many filters use what is copied and packed:
+# else so few pixels fit that each pass over all the filters serves hardly any. The sums wait beside, so many bytes at most.
+cdef enum:
+    SLICE = 768
+    SLICE_FILTERS = 64
+    SUMS_BYTES = 512 * 1024
+    TAPS = 64                       # of a kernel that is transposed at once when filters are packed
+
 
 cdef struct Gather "convlayers_gather":
     Axis rows
@@ -23,6 +31,8 @@ cdef struct Gather "convlayers_gather":
     Mode mode
     Py_ssize_t panels           # how many are packed together for all taps before the tiles read them, 0 for none
     Py_ssize_t panel            # values from one to the next
+    Py_ssize_t slice            # channels that are copied and packed at once
+    Py_ssize_t sum_row          # with several slices, values from one filter's sums to the next, else 0
     Py_ssize_t block            # output rows of a block
     Py_ssize_t blocks
     Py_ssize_t tiles            # of filters: as many rows of the register tile, or panels of them in mode FILTER_LANES
@@ -41,32 +51,48 @@ cdef inline Py_ssize_t filter_start(Gather* g, Py_ssize_t t) noexcept nogil:
     return min(t * PANEL, g.filters) if g.mode == FILTER_LANES else tile_start(t, g.filters)
 
 
-cdef void choose_blocks(Gather* g, int threads) noexcept nogil:
+cdef Py_ssize_t block_cost(Gather* g, Py_ssize_t block) noexcept nogil:
+    """Of an image in blocks of so many rows, in half cycles: its vectors, the last of each block partly empty, and the copies."""
+    cdef Axis* rows = &g.rows
+    cdef Py_ssize_t whole = rows.outputs // block, rest = rows.outputs % block, q = g.cols.outputs, vectors, lines
+    vectors = whole * vectors_over(block * q) + vectors_over(rest * q)
+    lines = rows.outputs + (whole + (1 if rest > 0 else 0)) * rows.halo
+    lines *= rows.phases * g.cols.phases
+    return g.channels * (vectors * rows.taps * g.cols.taps * g.filters + lines * 4 * vectors_over(g.cols.line))
+
+
+cdef void choose_blocks(Gather* g, Py_ssize_t most_rows, int threads) noexcept nogil:
     cdef Axis* rows = &g.rows
     cdef Axis* cols = &g.cols
-    cdef Py_ssize_t line, wanted
-    line = g.channels * rows.phases * cols.phases * cols.line * <Py_ssize_t> sizeof(real)
-    g.block = min(rows.outputs, max(1, COPY_BYTES // line - rows.halo))
+    cdef Py_ssize_t line, wanted, most, block, cost, least = 0
+    line = g.slice * rows.phases * cols.phases * cols.line * <Py_ssize_t> sizeof(real)
+    most = min(min(rows.outputs, most_rows), max(1, COPY_BYTES // line - rows.halo))
     wanted = (2 * threads + g.images * g.groups - 1) // (g.images * g.groups)
     if threads > 1 and g.mode != PLAIN:
-        g.block = min(g.block, (rows.outputs + wanted - 1) // wanted)
+        most = min(most, (rows.outputs + wanted - 1) // wanted)
+    for block in range((most + 1) // 2, most + 1):
+        cost = block_cost(g, block)
+        if least == 0 or cost <= least:
+            g.block, least = block, cost
     g.blocks = (rows.outputs + g.block - 1) // g.block
     g.plane = rows.size * cols.size if g.mode == PLAIN else (g.block + rows.halo) * cols.line
 
 
 cdef void choose_tiles(Gather* g) noexcept nogil:
     """The mode and what follows from it, when the blocks are chosen."""
-    g.depth = g.channels * g.rows.taps * g.cols.taps
+    cdef Py_ssize_t taps = g.rows.taps * g.cols.taps, vectors = vectors_over(g.block * g.cols.outputs)
+    g.depth = g.channels * taps
     if g.mode != PLAIN:
-        g.mode = choose_mode(&g.rows, &g.cols, g.width, g.filters, g.depth, g.block)
+        g.mode = choose_mode(&g.rows, &g.cols, g.width, g.filters, g.depth, g.block) if g.slice == g.channels else PACKED
     g.tiles = (g.filters + PANEL - 1) // PANEL if g.mode == FILTER_LANES else tile_count(g.filters)
     # In place, the taps of a 1 x 1 kernel lie a plane apart: each tile would fetch them anew, from sets of the cache that
     # planes of 4 KiB share.
-    g.panel = g.depth * PANEL + VL
-    g.panels = 0
+    g.panels = g.sum_row = 0
+    g.panel = g.slice * taps * PANEL + VL
     if g.mode == PACKED or g.mode == PLAIN and g.tiles > 1:
-        g.panels = PANELS_BYTES // (g.panel * <Py_ssize_t> sizeof(real))
-        g.panels = max(1, min(g.panels, (vectors_over(g.block * g.cols.outputs) + 1) // 2))
+        g.panels = max(1, min(PANELS_BYTES // (g.panel * <Py_ssize_t> sizeof(real)), (vectors + 1) // 2))
+    if g.slice < g.channels:
+        g.sum_row = (g.panels if g.mode == PLAIN else (vectors + 1) // 2) * PANEL + CACHE_LINE
 
 
 cdef inline Py_ssize_t group_filters(Gather* g) noexcept nogil:
@@ -101,7 +127,7 @@ cdef void fill_tables(Gather* g) noexcept nogil:
     cdef Axis* rows = &g.rows
     cdef Axis* cols = &g.cols
     cdef Py_ssize_t c, r, s, k = 0
-    for c in range(g.channels):
+    for c in range(g.slice):
         for r in range(rows.taps):
             for s in range(cols.taps):
                 g.place[k] = ((c * rows.phases + rows.plane[r]) * cols.phases + cols.plane[s]) * g.plane
@@ -118,21 +144,34 @@ cdef void fill_tables(Gather* g) noexcept nogil:
 
 
 cdef void pack_taps(
+    const real* w, const real* end, Py_ssize_t row_stride, Py_ssize_t channel_stride, Py_ssize_t kernel_width, Gather* g,
+    int rows, real* dst
+) noexcept nogil:
+    """Any taps in any order: all taps of one channel are transposed, then taken as they are needed."""
+    cdef Py_ssize_t c, r, s, v, tap, pitch = vectors_over(rows) * VL
+    cdef real taps[TAPS * PANEL + VL]
+    for c in range(g.channels):
+        transpose_run(w + c * channel_stride, end, row_stride, rows, row_stride, taps, pitch)
+        for r in range(g.rows.taps):
+            for s in range(g.cols.taps):
+                tap = g.rows.index[r] * kernel_width + g.cols.index[s]
+                for v in range(vectors_over(rows)):
+                    store(dst + v * VL, load(taps + tap * pitch + v * VL))
+                dst += rows
+
+
+cdef void pack_tap_by_tap(
     const real* w, Py_ssize_t row_stride, Py_ssize_t channel_stride, Py_ssize_t kernel_width, Gather* g, int rows, real* dst
 ) noexcept nogil:
-    """Any taps in any order; a cache-sized run of channels at a time."""
-    cdef Py_ssize_t taps = g.rows.taps * g.cols.taps, c0, c, r, s, k
-    cdef const real* filter
-    cdef int i
-    for c0 in range(0, g.channels, 16):
-        for i in range(rows):
-            for c in range(c0, min(c0 + 16, g.channels)):
-                filter = w + i * row_stride + c * channel_stride
-                k = c * taps
-                for r in range(g.rows.taps):
-                    for s in range(g.cols.taps):
-                        dst[k * rows + i] = filter[g.rows.index[r] * kernel_width + g.cols.index[s]]
-                        k += 1
+    """The same for large kernels."""
+    cdef Py_ssize_t c, r, s, i, tap
+    for c in range(g.channels):
+        for r in range(g.rows.taps):
+            for s in range(g.cols.taps):
+                tap = g.rows.index[r] * kernel_width + g.cols.index[s]
+                for i in range(rows):
+                    dst[i] = w[i * row_stride + c * channel_stride + tap]
+                dst += rows
 
 
 cdef void pack_filters(
@@ -156,8 +195,10 @@ cdef void pack_filters(
                 for i in range(rows):
                     dst[k * rows + i] = w[i]
             w += channel_stride
+    elif row_stride <= TAPS:
+        pack_taps(w, end, row_stride, channel_stride, kernel_width, g, rows, dst)
     else:
-        pack_taps(w, row_stride, channel_stride, kernel_width, g, rows, dst)
+        pack_tap_by_tap(w, row_stride, channel_stride, kernel_width, g, rows, dst)
 
 
 cdef inline void pack_pair(
@@ -194,33 +235,34 @@ cdef void pack_runs(
                 store(panel + k * PANEL + (u - v) * VL + run.lane, load(copy + g.place[k] + run.src))
 
 
-cdef void pack_panels(Gather* g, Plan* plan, Py_ssize_t first, Py_ssize_t last, const real* copy, real* panels) noexcept nogil:
-    """The vectors first .. last of outputs for every tap, two and two of them side by side.
+cdef void pack_panels(
+    Gather* g, Plan* plan, Py_ssize_t first, Py_ssize_t last, Py_ssize_t depth, const real* copy, real* panels
+) noexcept nogil:
+    """The vectors first .. last of outputs for `depth` taps, two and two of them side by side.
 
     Some taps at a time: so many streams are read, and what is written of a panel lies in one piece.
     """
-    cdef Py_ssize_t k, v, next, end, u
-    cdef real* panel
+    cdef Py_ssize_t k = 0, taps = 4 if g.mode == PLAIN else 16, stop, v, u, next
     cdef const Run* run
-    cdef Py_ssize_t taps = 4 if g.mode == PLAIN else 16
-    k = 0
-    while k < g.depth:
-        end = min(g.depth, k + taps)
+    cdef const Run* then
+    cdef real* panel
+    while k < depth:
+        stop = min(depth, k + taps)
         panel = panels
         for v in range(first, last, 2):
             next = min(v + 2, last)
             run = plan.runs + plan.begin[v]
             if plan.begin[next] - plan.begin[v] == next - v:
-                pack_pair(copy + run.src, copy + run[next - v - 1].src, g.place, k, end, panel)
+                pack_pair(copy + run.src, copy + run[next - v - 1].src, g.place, k, stop, panel)
             elif plan.seam[v] > 0 and plan.seam[next - 1] > 0:
                 for u in range(v, next):
                     run = plan.runs + plan.begin[u]
-                    pack_seam(copy + run.src, copy + plan.runs[plan.begin[u + 1] - 1].src - plan.seam[u] % VL, plan.seam[u],
-                              g.place, k, end, panel + (u - v) * VL)
+                    then = plan.runs + plan.begin[u + 1] - 1
+                    pack_seam(copy + run.src, copy + then.src - then.lane, plan.seam[u], g.place, k, stop, panel + (u - v) * VL)
             else:
-                pack_runs(g, plan, v, next, k, end, copy, panel)
+                pack_runs(g, plan, v, next, k, stop, copy, panel)
             panel += g.panel
-        k = end
+        k = stop
 
 
 cdef void scatter(Plan* plan, Py_ssize_t v, const real* values, real* dst, Py_ssize_t stride) noexcept nogil:
@@ -301,3 +343,43 @@ cdef void run_tiles(
             else:
                 run_pieces(g, plan, v, <int> min(2, end - v), rows, &t, out)
             v += 2 * max(chain, 1)
+
+
+cdef void add_slice(
+    Gather* g, Plan* plan, Py_ssize_t begin, Py_ssize_t end, Py_ssize_t first, Py_ssize_t last, Py_ssize_t channel,
+    const real* a, const real* bias, const real* src, real* panels, real* sums
+) noexcept nogil:
+    """What a slice of the channels, from `channel` on, adds to the sums of the tiles and vectors."""
+    cdef Py_ssize_t taps = g.rows.taps * g.cols.taps, v = begin, stop, index, m, m0 = filter_start(g, first)
+    cdef int rows
+    cdef Tile t
+    t.depth, t.step, t.accumulate = min(g.slice, g.channels - channel) * taps, g.packed, channel > 0
+    t.relu = g.relu and channel + g.slice >= g.channels
+    t.ldc0, t.ldc1, t.next_b = g.sum_row, g.sum_row, g.panel
+    while v < end:
+        stop = min(end, v + 2 * g.panels)
+        pack_panels(g, plan, v, stop, t.depth, src, panels)
+        for index in range(first, last):
+            m = filter_start(g, index)
+            rows = <int> (filter_start(g, index + 1) - m)
+            t.a = a + m * g.depth + index * VL + channel * taps * rows
+            t.lda = rows
+            t.init = bias + m if bias != NULL else NULL
+            t.b0, t.c0 = panels, sums + (m - m0) * g.sum_row + (v - begin) * VL
+            t.b1, t.c1 = t.b0 + VL, t.c0 + VL
+            run_vectors(rows, stop - v, &t)
+        v = stop
+
+
+cdef void store_sums(
+    Gather* g, Plan* plan, Py_ssize_t begin, Py_ssize_t end, Py_ssize_t first, Py_ssize_t last, const real* sums, real* dst
+) noexcept nogil:
+    """The sums of all slices to their places."""
+    cdef Py_ssize_t m, v, area = g.height * g.width
+    for m in range(filter_start(g, first), filter_start(g, last)):
+        for v in range(begin, end):
+            if plan.whole[v]:
+                store(dst + m * area + run_place(plan, v), load(sums + (v - begin) * VL))
+            else:
+                scatter(plan, v, sums + (v - begin) * VL, dst + m * area, g.cols.stride)
+        sums += g.sum_row
