@@ -15,6 +15,7 @@ cdef enum:
     PACKED_BYTES = 256 * 1024       # of what a block's pixels are packed to: it stays in the second-level cache
     BLOCK_PIXELS = 512              # at least, where an image has fewer: amortises reading and writing the accumulators
     ROW_OF_PIXELS = 256             # at most, where rows may be of any length
+    PART_PIXELS = 256               # for which the channels of a part are copied
     MOST_SHARDS = 16
     SHARD_BYTES = 16 * 1024 * 1024  # of all shard buffers together
 
@@ -22,7 +23,8 @@ cdef enum:
 cdef struct Weight:
     Py_ssize_t images
     Py_ssize_t groups
-    Py_ssize_t channels         # per group
+    Py_ssize_t channels         # computed together: all of a group, or a part
+    Py_ssize_t all_channels     # per group
     Py_ssize_t filters          # per group
     Py_ssize_t height           # of x
     Py_ssize_t width
@@ -223,7 +225,7 @@ cdef void run_weight_unit(Weight* g, Py_ssize_t unit, char* workspace) noexcept 
         rows = min(g.block_rows, g.p - p0)
         for n in range(images):
             image = (n0 + n) * g.groups + group
-            copy_channels_last(g, g.x + image * g.channels * g.height * g.width, p0,
+            copy_channels_last(g, g.x + image * g.all_channels * g.height * g.width, p0,
                                copy + n * g.lines * g.columns * g.channels)
         image = n0 * g.groups + group
         for t in range(first, last):
@@ -266,33 +268,60 @@ cdef inline Py_ssize_t longest_row(Py_ssize_t area) noexcept nogil:
     return q
 
 
+cdef Py_ssize_t channels_together(Weight* g) noexcept nogil:
+    """So many that the copy for PART_PIXELS outputs, and the sums over them, stay in the second-level cache.
+
+    By the sizes alone. All 2048 channels of 7 x 7 images at once left room for one image at a time, and 4 MB of sums were read
+    and written for each: parts took half as long (Zen 3).
+    """
+    cdef Py_ssize_t rows = min(g.p, (PART_PIXELS + g.q - 1) // g.q), images, copied, parts
+    images = min(g.images, max(1, PART_PIXELS // (rows * g.q)))
+    copied = images * ((rows - 1) * g.stride_h + g.dilation_h * (g.kh - 1) + 1)
+    copied *= ((g.q - 1) * g.stride_w + g.dilation_w * (g.kw - 1) + 1) * <Py_ssize_t> sizeof(real)
+    parts = (g.all_channels * copied + COPY_BYTES - 1) // COPY_BYTES
+    if parts == 1:
+        return g.all_channels
+    return min(g.all_channels, max(2 * CACHE_LINE, ((g.all_channels - 1) // parts // CACHE_LINE + 1) * CACHE_LINE))
+
+
+cdef weight_part(Weight* g, real* dw, int threads):
+    """The gradient with respect to the filters' taps of some channels, at dw."""
+    cdef unsigned char[::1] buffer
+    cdef Py_ssize_t u, filter_size = g.all_channels * g.kh * g.kw
+    choose_weight_blocks(g)
+    buffer = _scratch(weight_memory(g, threads, 0))
+    weight_memory(g, threads, <size_t> &buffer[0])
+    with nogil:
+        fill_places(g)
+        with parallel(num_threads=threads):
+            for u in prange(g.shards * g.groups * g.splits, schedule="dynamic"):
+                run_weight_unit(g, u, g.workspace + threadid() * g.workspace_bytes)
+            for u in prange(g.groups * g.filters, schedule="static"):
+                add_shards(g, u, dw + u * filter_size)
+
+
 def conv2d_backward_weight(
     const real[:, :, :, ::1] dy, const real[:, :, :, ::1] x, real[:, :, :, ::1] dw,
     int stride_h, int stride_w, int top, int left, int dilation_h, int dilation_w, int groups, int threads, /,
 ):
     """Fill dw with the gradient with respect to the filters."""
     cdef Weight g
-    cdef Py_ssize_t u, filters = dw.shape[0], area = dy.shape[2] * dy.shape[3], filter_size
-    cdef unsigned char[::1] buffer
-    g.images, g.groups, g.channels, g.filters = x.shape[0], groups, dw.shape[1], filters // groups
+    cdef Py_ssize_t filters = dw.shape[0], area = dy.shape[2] * dy.shape[3], together, first = 0
+    g.images, g.groups, g.all_channels, g.filters = x.shape[0], groups, dw.shape[1], filters // groups
     g.height, g.width, g.p, g.q, g.kh, g.kw = x.shape[2], x.shape[3], dy.shape[2], dy.shape[3], dw.shape[2], dw.shape[3]
     g.stride_h, g.stride_w, g.top, g.left, g.dilation_h, g.dilation_w = stride_h, stride_w, top, left, dilation_h, dilation_w
+    g.channels = g.all_channels
     if kernel_reads_in_place(&g):
         # Rows of a 1 x 1 kernel's pixels may be of any length: long ones are read faster.
         g.q = longest_row(area)
         g.p = area // g.q
         g.height, g.width = g.p, g.q
-    g.x, g.dy = &x[0, 0, 0, 0], &dy[0, 0, 0, 0]
-    g.x_end = g.x + g.images * g.groups * g.channels * g.height * g.width
+    g.dy = &dy[0, 0, 0, 0]
+    g.x_end = &x[0, 0, 0, 0] + x.shape[0] * x.shape[1] * g.height * g.width
     g.dy_end = g.dy + g.images * filters * area
-    filter_size = g.channels * g.kh * g.kw
-    choose_weight_blocks(&g)
-    buffer = _scratch(weight_memory(&g, threads, 0))
-    weight_memory(&g, threads, <size_t> &buffer[0])
-    with nogil:
-        fill_places(&g)
-        with parallel(num_threads=threads):
-            for u in prange(g.shards * g.groups * g.splits, schedule="dynamic"):
-                run_weight_unit(&g, u, g.workspace + threadid() * g.workspace_bytes)
-            for u in prange(filters, schedule="static"):
-                add_shards(&g, u, &dw[0, 0, 0, 0] + u * filter_size)
+    together = channels_together(&g)
+    while first < g.all_channels:
+        g.channels = min(together, g.all_channels - first)
+        g.x = &x[0, 0, 0, 0] + first * g.height * g.width
+        weight_part(&g, &dw[0, 0, 0, 0] + first * g.kh * g.kw, threads)
+        first += g.channels

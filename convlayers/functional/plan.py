@@ -12,7 +12,7 @@ Problems are those of images; convolutions of sequences and volumes become such 
 convolution is one with the roles of the passes swapped.
 
 `algorithm="auto"` takes the one that costs least. The thread count plays no part, since it must not change the bits, and
-neither does the batch, but for the weight gradient: what a model says of an image does not depend on its neighbours.
+the batch only in the weight gradient, and by whether it has more than three images.
 """
 
 from collections.abc import Sequence
@@ -119,7 +119,7 @@ def explain_conv2d(
     The shapes may be those of `conv1d` and `conv3d` as well.
 
     A line for each direction, with every algorithm's estimate in microseconds on one thread, cheapest first, and the reason
-    where one cannot be used. Forward and input gradient are planned as for 8 images, whatever the batch. The estimates are
+    where one cannot be used. Forward and input gradient are planned as for 8 images, or for 1 where the batch has up to 3. The estimates are
     of a model (docs/performance.md): good for order, not for the clock.
     """
     lines = []

@@ -14,10 +14,12 @@ from .._arrays import NO_BIAS, threads_for
 from .problem import INPUT_GRADIENT, MACHINES, WEIGHT_GRADIENT, Machine, Problem
 
 # Cycles to transform one vector, by m: of tiles for one channel, going in or coming out, and of filters; and to copy a row of
-# one channel, and the call. Measured on Zen 5.
+# one channel, and the call. Measured on Zen 5, but the filters' on Zen 3: as many streams are written as there are values of a
+# tile, which takes up to three times as long where they leave the caches.
 _TILE_CYCLES = {4: 280, 2: 200}
 _GRADIENT_TILE_CYCLES = {4: 480, 2: 270}  # for the weight gradient, copies included
-_FILTER_CYCLES = {4: 350, 2: 180}
+_FILTER_CYCLES = {4: 500, 2: 250}
+_CACHED_BYTES = 16e6
 _ROW_CYCLES = 8
 _CALL_CYCLES = 16_000
 
@@ -42,7 +44,8 @@ def _cost(problem: Problem, machine: Machine, m: int) -> float:
     if problem.direction == INPUT_GRADIENT:
         rows, depth = depth, rows
     sums *= (1 + 7 / depth) * max(1, 4 / rows)
-    cycles = filters * channels / lanes * _FILTER_CYCLES[m] + _CALL_CYCLES
+    transformed = (m + 2) ** 2 * filters * channels * machine.vector_bytes / lanes
+    cycles = filters * channels / lanes * _FILTER_CYCLES[m] * (1 + min(2.0, transformed / _CACHED_BYTES)) + _CALL_CYCLES
     if problem.direction == WEIGHT_GRADIENT:
         cycles += vectors * (problem.x[1] + filters) * _GRADIENT_TILE_CYCLES[m]
     else:
