@@ -147,7 +147,10 @@ cdef Mode choose_mode(
     by_rows = block * vectors_over(q) * filters * (19 * depth // 16 + (2 if cols.stride == 1 and q % VL == 0 else 16))
     by_pitch = vectors_over((block - 1) * pitch + q) * filters * (19 * depth // 16 + 16)
     packed = vectors_over(block * q) * filters * (depth + (2 if joined else 16))
-    packed += depth * ((5 if q % VL == 0 else 8) * vectors_over(block * q) if q >= VL else 11 * (vectors_over(block * q) + block))
+    if q >= VL:
+        packed += (5 if q % VL == 0 else 8) * depth * vectors_over(block * q)
+    else:
+        packed += 11 * depth * (vectors_over(block * q) + block)
     lanes = 34 * (filters // PANEL) + (34 if rest > VL else 26 if rest > 0 else 0)
     lanes = lanes * ((block * q + MR - 1) // MR * MR) * (depth + 12) // 16
     if joined and lanes < packed and lanes < by_rows and lanes < by_pitch:

@@ -14,7 +14,6 @@ cdef enum:
     SLICE = 768
     SLICE_FILTERS = 64
     SUMS_BYTES = 512 * 1024
-    TAPS = 64                       # of a kernel that is transposed at once when filters are packed
 
 
 cdef struct Gather "convlayers_gather":
@@ -52,7 +51,7 @@ cdef inline Py_ssize_t filter_start(Gather* g, Py_ssize_t t) noexcept nogil:
 
 
 cdef Py_ssize_t block_cost(Gather* g, Py_ssize_t block) noexcept nogil:
-    """Of an image in blocks of so many rows, in half cycles: its vectors, the last of each block partly empty, and the copies."""
+    """Of an image in blocks of so many rows, in half cycles: vectors, the last of each block partly empty, and copies."""
     cdef Axis* rows = &g.rows
     cdef Py_ssize_t whole = rows.outputs // block, rest = rows.outputs % block, q = g.cols.outputs, vectors, lines
     vectors = whole * vectors_over(block * q) + vectors_over(rest * q)
@@ -143,64 +142,6 @@ cdef void fill_tables(Gather* g) noexcept nogil:
     plan_chains(&g.last, g.panels > 0)
 
 
-cdef void pack_taps(
-    const real* w, const real* end, Py_ssize_t row_stride, Py_ssize_t channel_stride, Py_ssize_t kernel_width, Gather* g,
-    int rows, real* dst
-) noexcept nogil:
-    """Any taps in any order: all taps of one channel are transposed, then taken as they are needed."""
-    cdef Py_ssize_t c, r, s, v, tap, pitch = vectors_over(rows) * VL
-    cdef real taps[TAPS * PANEL + VL]
-    for c in range(g.channels):
-        transpose_run(w + c * channel_stride, end, row_stride, rows, row_stride, taps, pitch)
-        for r in range(g.rows.taps):
-            for s in range(g.cols.taps):
-                tap = g.rows.index[r] * kernel_width + g.cols.index[s]
-                for v in range(vectors_over(rows)):
-                    store(dst + v * VL, load(taps + tap * pitch + v * VL))
-                dst += rows
-
-
-cdef void pack_tap_by_tap(
-    const real* w, Py_ssize_t row_stride, Py_ssize_t channel_stride, Py_ssize_t kernel_width, Gather* g, int rows, real* dst
-) noexcept nogil:
-    """The same for large kernels."""
-    cdef Py_ssize_t c, r, s, i, tap
-    for c in range(g.channels):
-        for r in range(g.rows.taps):
-            for s in range(g.cols.taps):
-                tap = g.rows.index[r] * kernel_width + g.cols.index[s]
-                for i in range(rows):
-                    dst[i] = w[i * row_stride + c * channel_stride + tap]
-                dst += rows
-
-
-cdef void pack_filters(
-    const real* w, const real* end, Py_ssize_t row_stride, Py_ssize_t channel_stride, Py_ssize_t kernel_width, Gather* g,
-    int rows, real* dst
-) noexcept nogil:
-    """dst[k * rows + i] = w[i, c, r, s] for the taps k = (c, r, s) in use, and up to a vector behind them.
-
-    Value by value it took more than half of the time of a single image with 256 channels of 8 x 8.
-    """
-    cdef Py_ssize_t k, i
-    if channel_stride == g.rows.taps * g.cols.taps and row_stride == g.depth:
-        # Forward: a filter's taps are neighbours, in this order.
-        transpose_run(w, end, row_stride, rows, g.depth, dst, rows)
-    elif row_stride == 1:
-        # The input gradient of a 1 x 1 kernel: the rows are neighbours.
-        for k in range(g.depth):
-            if rows <= VL and w + VL <= end:
-                store(dst + k * rows, load(w))
-            else:
-                for i in range(rows):
-                    dst[k * rows + i] = w[i]
-            w += channel_stride
-    elif row_stride <= TAPS:
-        pack_taps(w, end, row_stride, channel_stride, kernel_width, g, rows, dst)
-    else:
-        pack_tap_by_tap(w, row_stride, channel_stride, kernel_width, g, rows, dst)
-
-
 cdef inline void pack_pair(
     const real* a, const real* b, const Py_ssize_t* place, Py_ssize_t begin, Py_ssize_t end, real* panel
 ) noexcept nogil:
@@ -224,8 +165,10 @@ cdef inline void pack_seam(
 cdef void pack_runs(
     Gather* g, Plan* plan, Py_ssize_t v, Py_ssize_t last, Py_ssize_t begin, Py_ssize_t end, const real* copy, real* panel
 ) noexcept nogil:
-    """The same for vectors in any number of runs. A run is copied as a whole vector; what it writes too much lies where the next
-    run, or the next tap, writes later."""
+    """The same for vectors in any number of runs.
+
+    A run is copied as a whole vector; what it writes too much lies where the next run, or the next tap, writes later.
+    """
     cdef Py_ssize_t k, u, r
     cdef Run* run
     for k in range(begin, end):

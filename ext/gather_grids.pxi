@@ -1,0 +1,305 @@
+# The gathers of one pass: one forward, or one for each sub-grid of an input gradient, which share the padded copy of a block.
+#
+# The work is parted into blocks of output rows of one group of one image, and where those are fewer than the threads, into
+# parts of the filters. Long sums are taken by slices of the channels, each copied and packed for itself.
+
+cdef inline Plan* block_plan(Gather* g, Py_ssize_t block) noexcept nogil:
+    return &g.last if block == g.blocks - 1 else &g.full
+
+
+# Groups are counted over all images.
+
+cdef inline const real* group_start(Gather* g, Py_ssize_t group) noexcept nogil:
+    return g.packed_filters + group % g.groups * group_filters(g)
+
+
+cdef inline const real* group_bias(Gather* g, Py_ssize_t group) noexcept nogil:
+    return g.bias + group % g.groups * g.filters if g.bias != NULL else NULL
+
+
+cdef void run_block(
+    Gather* g, Py_ssize_t group, Py_ssize_t block, Py_ssize_t first, Py_ssize_t last, const real* src, real* panels, real* dst
+) noexcept nogil:
+    """The tiles first .. last of one group's filters over one block of output rows."""
+    cdef const real* filters = group_start(g, group)
+    cdef const real* bias = group_bias(g, group)
+    cdef Plan* plan = block_plan(g, block)
+    cdef Py_ssize_t v = 0, end
+    if g.mode == FILTER_LANES:
+        run_pixels(g, min(g.block, g.rows.outputs - block * g.block) * g.cols.outputs, first, last, filters, bias, src, dst)
+        return
+    while v < plan.vectors:
+        end = min(plan.vectors, v + 2 * g.panels) if g.panels > 0 else plan.vectors
+        if g.panels > 0:
+            pack_panels(g, plan, v, end, g.depth, src, panels)
+        run_tiles(g, plan, v, end, first, last, filters, bias, src, panels, dst)
+        v = end
+
+
+cdef inline Py_ssize_t whole_lines(Py_ssize_t values) noexcept nogil:
+    """Bytes of so many values, in whole cache lines."""
+    return (values * <Py_ssize_t> sizeof(real) + 63) // 64 * 64
+
+
+# The gathers of one pass.
+cdef struct Grids:
+    Gather* grid                # the first has the most outputs
+    Py_ssize_t count
+    Py_ssize_t columns          # sub-grids of the columns, for each of the rows
+    bint plain                  # whether the source is read where it lies
+    bint parted                 # whether outputs are interleaved
+    const real* src
+    const real* src_end
+    real* dst
+    Py_ssize_t height           # of dst
+    Py_ssize_t width
+    Py_ssize_t splits           # parts of the filters, each a unit of work
+    Py_ssize_t slices           # parts of the channels, one after the other
+    Py_ssize_t most_rows        # of a block
+    Py_ssize_t part             # values of a sub-grid's outputs of a block
+    Py_ssize_t copy_bytes
+    Py_ssize_t panel_bytes
+    Py_ssize_t sums_bytes       # of one sub-grid
+    Py_ssize_t workspace_bytes  # of one thread
+    char* workspace             # of all threads
+
+
+cdef size_t grids_memory(Grids* g, Py_ssize_t kernel_height, Py_ssize_t kernel_width, size_t cursor) noexcept nogil:
+    """Place the gathers and the tables of their axes at `cursor`, where there is one; the address behind them."""
+    cdef Axis axis
+    cdef Py_ssize_t j
+    cdef bint real_memory = cursor != 0
+    g.grid = <Gather*> take(&cursor, g.count * sizeof(Gather))
+    for j in range(g.count):
+        cursor = axis_memory(&g.grid[j].rows if real_memory else &axis, kernel_height, cursor)
+        cursor = axis_memory(&g.grid[j].cols if real_memory else &axis, kernel_width, cursor)
+    return cursor
+
+
+cdef void widen(Axis* all, const Axis* axis) noexcept nogil:
+    """Let the shifts of `all` reach over those of `axis`; a sub-grid without a tap has none."""
+    cdef Py_ssize_t high
+    if axis.taps == 0:
+        return
+    if all.taps == 0:
+        all.low, all.halo, all.taps = axis.low, axis.halo, axis.taps
+    high = max(all.low + all.halo, axis.low + axis.halo)
+    all.low = min(all.low, axis.low)
+    all.halo = high - all.low
+
+
+cdef void share_copy(Axis* axis, const Axis* all) noexcept nogil:
+    """Count the shifts of a sub-grid, which has one phase, from where the copy for all of them begins."""
+    cdef Py_ssize_t t
+    for t in range(axis.taps):
+        axis.shift[t] += axis.low - all.low
+    axis.low, axis.halo, axis.line = all.low, all.halo, all.outputs + all.halo
+    axis.phases, axis.phase[0] = 1, 0
+
+
+cdef void join_grids(Grids* g) noexcept nogil:
+    """One copy of the source for all sub-grids; the first has the most outputs."""
+    cdef Axis rows = g.grid.rows, cols = g.grid.cols
+    cdef Py_ssize_t j
+    for j in range(g.count):
+        widen(&rows, &g.grid[j].rows)
+        widen(&cols, &g.grid[j].cols)
+    for j in range(g.count):
+        share_copy(&g.grid[j].rows, &rows)
+        share_copy(&g.grid[j].cols, &cols)
+
+
+cdef void choose_slices(Grids* g) noexcept nogil:
+    """How many channels are copied and packed at once."""
+    cdef Gather* lead = g.grid
+    cdef Py_ssize_t j, taps = 0
+    for j in range(g.count):
+        taps = max(taps, g.grid[j].rows.taps * g.grid[j].cols.taps)
+    g.slices = 1
+    if 2 * lead.channels * taps > 3 * SLICE and lead.filters >= SLICE_FILTERS:
+        g.slices = min(lead.channels, (lead.channels * taps + SLICE - 1) // SLICE)
+    lead.slice = (lead.channels + g.slices - 1) // g.slices
+    g.slices = (lead.channels + lead.slice - 1) // lead.slice
+    g.most_rows = lead.rows.outputs
+    if g.slices > 1 and not g.plain:
+        g.most_rows = max(1, SUMS_BYTES // (g.count * lead.filters * lead.cols.outputs * <Py_ssize_t> sizeof(real)))
+
+
+cdef void choose_units(Grids* g, int threads) noexcept nogil:
+    cdef Gather* lead = g.grid
+    cdef Gather* grid
+    cdef Py_ssize_t j, units
+    choose_slices(g)
+    choose_blocks(lead, g.most_rows, threads)
+    g.part = lead.filters * lead.block * lead.cols.outputs + VL
+    g.panel_bytes = g.sums_bytes = 0
+    for j in range(g.count):
+        grid = g.grid + j
+        grid.slice, grid.block, grid.blocks, grid.plane = lead.slice, lead.block, lead.blocks, lead.plane
+        grid.height, grid.width = g.height, g.width
+        if g.parted:
+            grid.height, grid.width = lead.block, grid.cols.outputs
+        choose_tiles(grid)
+        g.panel_bytes = max(g.panel_bytes, whole_lines(grid.panels * grid.panel))
+        g.sums_bytes = max(g.sums_bytes, whole_lines(grid.filters * grid.sum_row))
+    units = lead.images * lead.groups * lead.blocks
+    g.splits = 1 if g.parted else max(1, min(lead.tiles, threads // units if threads > units else 1))
+    g.copy_bytes = 0
+    if not g.plain:
+        g.copy_bytes = whole_lines(lead.slice * lead.rows.phases * lead.cols.phases * lead.plane + PANEL)
+    g.workspace_bytes = g.copy_bytes + g.panel_bytes + g.count * g.sums_bytes
+    if g.parted:
+        g.workspace_bytes += whole_lines(g.count * g.part)
+
+
+cdef size_t work_memory(Grids* g, int threads, size_t cursor) noexcept nogil:
+    cdef Py_ssize_t j
+    for j in range(g.count):
+        cursor = gather_memory(g.grid + j, cursor)
+    g.workspace = <char*> take(&cursor, threads * g.workspace_bytes)
+    return cursor
+
+
+cdef void interleave_row(const real* even, const real* odd, Py_ssize_t width, real* dst, const real* end) noexcept nogil:
+    """A row of dst. Vectors run over into what follows, which is written later, but never over `end`."""
+    cdef real pair[PANEL]
+    cdef Py_ssize_t j = 0, k
+    while 2 * j < width:
+        if dst + 2 * j + PANEL <= end:
+            store(dst + 2 * j, vturns_low(load(even + j), load(odd + j)))
+            store(dst + 2 * j + VL, vturns_high(load(even + j), load(odd + j)))
+        else:
+            store(pair, vturns_low(load(even + j), load(odd + j)))
+            store(pair + VL, vturns_high(load(even + j), load(odd + j)))
+            for k in range(min(PANEL, width - 2 * j)):
+                dst[2 * j + k] = pair[k]
+        j += VL
+
+
+cdef void interleave_block(Grids* g, Py_ssize_t plane, Py_ssize_t block, const real* parts) noexcept nogil:
+    """The rows of one block of all filters from the sub-grids' outputs; `plane` is the first filter's in dst."""
+    cdef Gather* even = g.grid
+    cdef Py_ssize_t strides = g.count // 2, evens = even.cols.outputs, odds = g.grid[1].cols.outputs, m, h, i
+    cdef Py_ssize_t first = block * even.block * strides, last = min(g.height, first + even.block * strides)
+    cdef const real* part
+    cdef real* dst
+    for m in range(even.filters):
+        dst = g.dst + (plane + m) * g.height * g.width
+        for h in range(first, last):
+            part = parts + h % strides * 2 * g.part
+            i = m * even.block + (h - first) // strides
+            interleave_row(part + i * evens, part + g.part + i * odds, g.width, dst + h * g.width, dst + last * g.width)
+
+
+# What one thread works with.
+cdef struct Space:
+    real* copy
+    real* panels
+    real* sums
+    real* parts
+
+
+cdef inline Space place_space(Grids* g, char* workspace) noexcept nogil:
+    cdef Space space
+    space.copy = <real*> workspace
+    space.panels = <real*> (workspace + g.copy_bytes)
+    space.sums = <real*> (workspace + g.copy_bytes + g.panel_bytes)
+    space.parts = <real*> (workspace + g.copy_bytes + g.panel_bytes + g.count * g.sums_bytes)
+    return space
+
+
+cdef const real* block_source(Grids* g, Py_ssize_t group, Py_ssize_t block, Py_ssize_t channel, Space* space) noexcept nogil:
+    """A slice of the channels, from `channel` on, of the group's number `group` over all images: copied, or where it lies."""
+    cdef Gather* grid = g.grid
+    cdef const real* src = g.src + (group * grid.channels + channel) * grid.rows.size * grid.cols.size
+    if g.plain:
+        return src
+    copy_padded(src, g.src_end, min(grid.slice, grid.channels - channel), &grid.rows, &grid.cols, block * grid.block,
+                grid.block + grid.rows.halo, space.copy)
+    return space.copy
+
+
+cdef real* block_target(Grids* g, Py_ssize_t j, Py_ssize_t plane, Py_ssize_t block, Space* space) noexcept nogil:
+    """Where the outputs of sub-grid j go; `plane` is the first filter's in dst."""
+    cdef Gather* grid = g.grid + j
+    if g.parted:
+        return space.parts + j * g.part
+    return g.dst + (plane * g.height + grid.rows.first + block * grid.block * grid.rows.stride) * g.width + grid.cols.first
+
+
+cdef inline Py_ssize_t tiles_before(Grids* g, Gather* grid, Py_ssize_t split) noexcept nogil:
+    """The first tile of filters of one of the parts."""
+    return split * grid.tiles // g.splits
+
+
+cdef void run_slices(
+    Grids* g, Py_ssize_t split, Py_ssize_t block, Py_ssize_t group, Py_ssize_t plane, Space* space
+) noexcept nogil:
+    """One block by slices of the channels; where nothing is copied, some panels after the other."""
+    cdef Gather* grid = g.grid
+    cdef Py_ssize_t begin = 0, end, slice, j, lead = block_plan(grid, block).vectors, apart
+    cdef Py_ssize_t step = 2 * grid.panels if g.plain else max(lead, 1)
+    cdef const real* src
+    cdef Plan* plan
+    apart = g.sums_bytes // <Py_ssize_t> sizeof(real)
+    while begin < lead:
+        for slice in range(g.slices):
+            src = block_source(g, group, block, slice * g.grid.slice, space)
+            for j in range(g.count):
+                grid = g.grid + j
+                plan = block_plan(grid, block)
+                end = min(plan.vectors, begin + step)
+                add_slice(grid, plan, begin, end, tiles_before(g, grid, split), tiles_before(g, grid, split + 1),
+                          slice * grid.slice, group_start(grid, group), group_bias(grid, group), src, space.panels,
+                          space.sums + j * apart)
+        for j in range(g.count):
+            grid = g.grid + j
+            plan = block_plan(grid, block)
+            end = min(plan.vectors, begin + step)
+            store_sums(grid, plan, begin, end, tiles_before(g, grid, split), tiles_before(g, grid, split + 1),
+                       space.sums + j * apart, block_target(g, j, plane, block, space))
+        begin += step
+
+
+cdef void run_unit(Grids* g, Py_ssize_t unit, char* workspace) noexcept nogil:
+    """One block of output rows of one group of one image, for one part of the filters."""
+    cdef Gather* grid = g.grid
+    cdef Py_ssize_t split = unit % g.splits, block = unit // g.splits % grid.blocks
+    cdef Py_ssize_t group = unit // g.splits // grid.blocks, plane = group * grid.filters, j
+    cdef const real* src
+    cdef Space space = place_space(g, workspace)
+    if g.slices > 1:
+        run_slices(g, split, block, group, plane, &space)
+    else:
+        src = block_source(g, group, block, 0, &space)
+        for j in range(g.count):
+            grid = g.grid + j
+            run_block(grid, group, block, tiles_before(g, grid, split), tiles_before(g, grid, split + 1), src, space.panels,
+                      block_target(g, j, plane, block, &space))
+    if g.parted:
+        interleave_block(g, plane, block, space.parts)
+
+
+cdef gather(
+    Grids* g, const real* w, Py_ssize_t row_stride, Py_ssize_t channel_stride, Py_ssize_t kernel_width, int threads
+):
+    """Take scratch memory for gathers whose axes and sizes are set, pack the filters, do every unit of work in any order."""
+    cdef unsigned char[::1] buffer
+    cdef Gather* lead = g.grid
+    cdef Py_ssize_t u, j, units
+    cdef const real* end = w + lead.groups * max(lead.filters * row_stride, lead.channels * channel_stride)
+    g.src_end = g.src + lead.images * lead.groups * lead.channels * lead.rows.size * lead.cols.size
+    choose_units(g, threads)
+    buffer = _scratch(work_memory(g, threads, 0))
+    work_memory(g, threads, <size_t> &buffer[0])
+    units = lead.images * lead.groups * lead.blocks * g.splits
+    with nogil:
+        for j in range(g.count):
+            fill_tables(g.grid + j)
+        with parallel(num_threads=threads):
+            for j in range(g.count):
+                for u in prange(lead.groups * g.grid[j].tiles, schedule="static"):
+                    pack_tile(g.grid + j, w, end, row_stride, channel_stride, kernel_width, u // g.grid[j].tiles,
+                              u % g.grid[j].tiles)
+            for u in prange(units, schedule="dynamic"):
+                run_unit(g, u, g.workspace + threadid() * g.workspace_bytes)

@@ -1,0 +1,195 @@
+# Tiles of a Winograd convolution, going in and coming out (see winograd.pxi): rows of one channel are copied with their
+# padding, the tiles of a vector transformed, and outputs stored in whole vectors where they belong.
+
+cdef void copy_tile_lines(Winograd* g, const real* src, Py_ssize_t first, Py_ssize_t last, real* dst) noexcept nogil:
+    """The rows of one channel that the lines of tiles first .. last - 1 read, padded; those of an image once.
+
+    Writes up to VL - 1 values behind a row. Rows are copied in vectors that run over into the next one where that can be
+    done: bounded value by value, they took as long as their transforms.
+    """
+    cdef Py_ssize_t begin = min(g.pitch, max(0, g.left)), close = max(begin, min(g.pitch, g.width + g.left))
+    cdef Py_ssize_t skip = begin - g.left, line = first, next, n, h, row, j
+    cdef const real* at
+    cdef const real* safe = g.src_end
+    if begin > VL or g.pitch - close > VL or vectors_over(close - begin) * VL > g.images * g.image:
+        safe = NULL
+    else:
+        safe -= vectors_over(close - begin) * VL
+    while line < last:
+        n = line // g.lines
+        next = min(last, (n + 1) * g.lines)
+        h = line % g.lines * g.m - g.top
+        for row in range((next - line) * g.m + 2):
+            at = src + n * g.image + (h + row) * g.width + skip
+            if not 0 <= h + row < g.height:
+                zero_run(dst, g.pitch)
+            elif at <= safe:
+                store(dst, splat(0))
+                j = 0
+                while j < close - begin:
+                    store(dst + begin + j, load(at + j))
+                    j += VL
+                store(dst + close, splat(0))
+            else:
+                zero_run(dst, begin)
+                copy_run(at, g.src_end, 1, dst + begin, close - begin)
+                zero_run(dst + close, g.pitch - close)
+            dst += g.pitch
+        line = next
+
+
+cdef void prefetch_tile_lines(Winograd* g, const real* src, Py_ssize_t first, Py_ssize_t last) noexcept nogil:
+    """Ask for what copy_tile_lines will read."""
+    cdef Py_ssize_t line = first, next, n, h, row
+    while line < last:
+        n = line // g.lines
+        next = min(last, (n + 1) * g.lines)
+        h = max(0, line % g.lines * g.m - g.top)
+        row = min(g.height, ((next - 1) % g.lines + 1) * g.m + 2 - g.top)
+        prefetch(src + n * g.image + h * g.width, (row - h) * g.width * <Py_ssize_t> sizeof(real), False)
+        line = next
+
+
+cdef bint is_joined(const Py_ssize_t* place) noexcept nogil:
+    """Whether each quarter of a vector's tiles lies in one piece: with m = 4, neighbours in one line."""
+    cdef Py_ssize_t t
+    for t in range(1, VL):
+        if t % max(1, VL // 4) != 0 and place[t] != place[t - 1] + 4:
+            return False
+    return VL >= 4
+
+
+cdef void place_block(Winograd* g, Py_ssize_t image_stride, Py_ssize_t t0, Py_ssize_t t1, Workspace* space) noexcept nogil:
+    """Where each tile of a block begins in the copied lines and in dst; those behind the last are where the last one is."""
+    cdef Py_ssize_t t, v, line, first = t0 // g.across, images
+    for t in range(t0, t0 + vectors_over(t1 - t0) * VL):
+        line = min(t, t1 - 1) // g.across
+        images = line // g.lines - first // g.lines
+        space.place[t - t0] = ((line - first) * g.m + 2 * images) * g.pitch + min(t, t1 - 1) % g.across * g.m
+        space.target[t - t0] = line // g.lines * image_stride + (line % g.lines * g.q + min(t, t1 - 1) % g.across) * g.m
+    for v in range(vectors_over(t1 - t0)):
+        space.joined[v] = g.m == 4 and is_joined(space.place + v * VL)
+
+
+cdef inline void input_tiles "convlayers_winograd_input_tiles"(
+    int size, const real* copy, Py_ssize_t pitch, const Py_ssize_t* place, bint joined, real* dst, Py_ssize_t ldv
+) noexcept nogil:
+    """V = B^T d B for VL tiles: (m + 2)^2 vectors, `ldv` values apart."""
+    cdef vf d[8]
+    cdef vf half[36]
+    cdef vf v[6]
+    cdef int i, j
+    for i in range(size):
+        load_fours(copy + i * pitch, place, joined, d)
+        if size == 6:
+            load_fours(copy + i * pitch + 4, place, joined, d + 4)
+        winograd_input(size, d, 1, half + size * i, 1)
+    for j in range(size):
+        winograd_input(size, half + j, size, v, 1)
+        for i in range(size):
+            store(dst + (i * size + j) * ldv, v[i])
+
+
+cdef void transform_block(Winograd* g, const real* src, Py_ssize_t t0, Py_ssize_t t1, Workspace* space) noexcept nogil:
+    """The tiles t0 .. t1 of all channels of one group: [value][panel][channel][PANEL]."""
+    cdef Py_ssize_t c, v, vectors = vectors_over(t1 - t0)
+    cdef const Py_ssize_t* place
+    cdef real* dst
+    for c in range(g.channels):
+        if c + 1 < g.channels:
+            prefetch_tile_lines(g, src + (c + 1) * g.height * g.width, t0 // g.across, (t1 - 1) // g.across + 1)
+        copy_tile_lines(g, src + c * g.height * g.width, t0 // g.across, (t1 - 1) // g.across + 1, space.copy)
+        for v in range(vectors):
+            dst = space.inputs + (v // 2 * g.channels + c) * PANEL + v % 2 * VL
+            place = space.place + v * VL
+            if g.size == 4:
+                input_tiles(4, space.copy, g.pitch, place, False, dst, g.values_in)
+            elif space.joined[v]:
+                input_tiles(6, space.copy, g.pitch, place, True, dst, g.values_in)
+            else:
+                input_tiles(6, space.copy, g.pitch, place, False, dst, g.values_in)
+
+
+cdef void output_tiles(
+    Winograd* g, const real* products, vf bias, real* dst, Py_ssize_t row, const Py_ssize_t* place, bint joined
+) noexcept nogil:
+    """A^T M A for VL tiles: rows of the tiles' outputs, `row` values apart; for m = 2 both rows in one piece of four."""
+    cdef vf half[24]
+    cdef vf y[16]
+    cdef int i, j
+    if g.size == 6:
+        for j in range(6):
+            for i in range(6):
+                y[i] = load(products + (i * 6 + j) * g.values_out)
+            winograd_output(6, 4, y, 1, half + j, 6)
+        for i in range(4):
+            winograd_output(6, 4, half + 6 * i, 1, y, 1)
+            for j in range(4):
+                y[j] = y[j] + bias
+                y[j] = vrelu(y[j]) if g.relu else y[j]
+            store_fours(dst + i * row, place, joined, y)
+    else:
+        for j in range(4):
+            for i in range(4):
+                y[i] = load(products + (i * 4 + j) * g.values_out)
+            winograd_output(4, 2, y, 1, half + j, 4)
+        for i in range(2):
+            winograd_output(4, 2, half + 4 * i, 1, y + 2 * i, 1)
+        for j in range(4):
+            y[j] = y[j] + bias
+            y[j] = vrelu(y[j]) if g.relu else y[j]
+        store_fours(dst, place, joined, y)
+
+
+cdef void store_run(const real* src, Py_ssize_t count, real* dst) noexcept nogil:
+    """`count` values exactly: whole vectors, the last one moved back over values that are there already."""
+    cdef Py_ssize_t j = 0
+    while j + VL <= count:
+        store(dst + j, load(src + j))
+        j += VL
+    if j == count:
+        return
+    if count >= VL:
+        store(dst + count - VL, load(src + count - VL))
+        return
+    while j + 4 <= count:
+        memcpy(dst + j, src + j, 4 * sizeof(real))
+        j += 4
+    while j < count:
+        dst[j] = src[j]
+        j += 1
+
+
+cdef void store_tiles(
+    Winograd* g, const real* outputs, Py_ssize_t image_stride, Py_ssize_t t0, Py_ssize_t t1, real* dst
+) noexcept nogil:
+    """The rows of the tiles t0 .. t1 of one filter to their places."""
+    cdef Py_ssize_t t = t0, line, j, count, p, i, width, k
+    cdef const real* src
+    cdef real* out
+    while t < t1:
+        line = t // g.across
+        j = t % g.across
+        count = min(g.across - j, t1 - t)
+        width = min(g.m * count, g.q - g.m * j)
+        for i in range(min(g.m, g.p - line % g.lines * g.m)):
+            p = line % g.lines * g.m + i
+            out = dst + line // g.lines * image_stride + p * g.q + g.m * j
+            if g.m == 4:
+                store_run(outputs + i * g.row + 4 * (t - t0), width, out)
+            else:
+                src = outputs + 4 * (t - t0) + 2 * i
+                for k in range(width):
+                    out[k] = src[k // 2 * 4 + k % 2]
+        t += count
+
+
+cdef void prefetch_outputs(Winograd* g, real* dst, Py_ssize_t image_stride, Py_ssize_t t0, Py_ssize_t t1) noexcept nogil:
+    """Ask for what store_tiles will write."""
+    cdef Py_ssize_t line = t0 // g.across, last = (t1 - 1) // g.across + 1, next, p, end
+    while line < last:
+        next = min(last, (line // g.lines + 1) * g.lines)
+        p = line % g.lines * g.m
+        end = min(g.p, ((next - 1) % g.lines + 1) * g.m)
+        prefetch(dst + line // g.lines * image_stride + p * g.q, (end - p) * g.q * <Py_ssize_t> sizeof(real), True)
+        line = next
