@@ -72,4 +72,4 @@ def conv2d_backward_input(
             rest_axis(&grid.cols)
     if not g.plain:
         join_grids(&g)
-    gather(&g, &w[0, 0, 0, 0], kh * kw, grid.filters * kh * kw, kw, threads)
+    gather(&g, &w[0, 0, 0, 0], kh * kw, w.shape[1] * kh * kw, kw, threads)

@@ -280,13 +280,25 @@ cdef void run_unit(Grids* g, Py_ssize_t unit, char* workspace) noexcept nogil:
         interleave_block(g, plane, block, space.parts)
 
 
+cdef void pack_unit(
+    Grids* g, const real* w, const real* end, Py_ssize_t row_stride, Py_ssize_t channel_stride, Py_ssize_t kernel_width,
+    Py_ssize_t unit
+) noexcept nogil:
+    """One tile of filters, counted over the groups of all sub-grids."""
+    cdef Gather* grid = g.grid
+    while unit >= grid.groups * grid.tiles:
+        unit -= grid.groups * grid.tiles
+        grid += 1
+    pack_tile(grid, w, end, row_stride, channel_stride, kernel_width, unit // grid.tiles, unit % grid.tiles)
+
+
 cdef gather(
     Grids* g, const real* w, Py_ssize_t row_stride, Py_ssize_t channel_stride, Py_ssize_t kernel_width, int threads
 ):
     """Take scratch memory for gathers whose axes and sizes are set, pack the filters, do every unit of work in any order."""
     cdef unsigned char[::1] buffer
     cdef Gather* lead = g.grid
-    cdef Py_ssize_t u, j, units
+    cdef Py_ssize_t u, j, units, tiles = 0
     cdef const real* end = w + lead.groups * max(lead.filters * row_stride, lead.channels * channel_stride)
     g.src_end = g.src + lead.images * lead.groups * lead.channels * lead.rows.size * lead.cols.size
     choose_units(g, threads)
@@ -296,10 +308,9 @@ cdef gather(
     with nogil:
         for j in range(g.count):
             fill_tables(g.grid + j)
+            tiles += lead.groups * g.grid[j].tiles
         with parallel(num_threads=threads):
-            for j in range(g.count):
-                for u in prange(lead.groups * g.grid[j].tiles, schedule="static"):
-                    pack_tile(g.grid + j, w, end, row_stride, channel_stride, kernel_width, u // g.grid[j].tiles,
-                              u % g.grid[j].tiles)
+            for u in prange(tiles, schedule="static"):
+                pack_unit(g, w, end, row_stride, channel_stride, kernel_width, u)
             for u in prange(units, schedule="dynamic"):
                 run_unit(g, u, g.workspace + threadid() * g.workspace_bytes)
