@@ -8,9 +8,12 @@ cdef void pack_taps(
     const real* w, const real* end, Py_ssize_t row_stride, Py_ssize_t channel_stride, Py_ssize_t kernel_width, Gather* g,
     int rows, real* dst
 ) noexcept nogil:
-    """Any taps in any order: all taps of one channel are transposed, then taken as they are needed."""
+    """Any taps in any order: all taps of one channel are transposed, then taken as they are needed.
+
+    A row is the taps of a kernel; there are up to MR of them, or PANEL with filters for lanes.
+    """
     cdef Py_ssize_t c, r, s, v, tap, pitch = vectors_over(rows) * VL
-    cdef real taps[TAPS * PANEL + VL]
+    cdef real taps[TAPS * (PANEL + MR)]
     for c in range(g.channels):
         transpose_run(w + c * channel_stride, end, row_stride, rows, row_stride, taps, pitch)
         for r in range(g.rows.taps):
