@@ -4,6 +4,8 @@
     python tools/bench.py --only train              train, infer, conv, pool, memory, import, export or
                                                     onnx-import
     python tools/bench.py --only infer --case vgg   the cases whose title holds this text
+    python tools/bench.py --conv 8,64,56,128,3,2,1  a layer of your own: batch, channels, side, filters, kernel and, if
+                                                    not 1, 0 and 1, stride, padding and groups
     python tools/bench.py --isa avx2                convlayers and PyTorch held to an instruction set
 
 Each side is a process of its own; they are timed turn by turn, and a ratio is the median of the turns' ratios. Every result is
@@ -109,6 +111,21 @@ def figure(case: tuple, seconds: float) -> str:
     return f"{seconds * 1e6:.0f}" if isinstance(case, Pool) else f"{seconds * 1e3:.3g}"
 
 
+def convolution(text: str) -> Conv:
+    """The case that `--conv` names."""
+    try:
+        case = Conv(*map(int, text.split(",")))
+    except (TypeError, ValueError):
+        raise argparse.ArgumentTypeError(
+            f"{text}: it must be 5 to 8 whole numbers, BATCH,CHANNELS,SIDE,FILTERS,KERNEL,..."
+        ) from None
+    if min(*case[:6], case.groups) < 1 or case.padding < 0 or case.output < 1:
+        raise argparse.ArgumentTypeError(f"{text}: no such convolution")
+    if case.channels % case.groups or case.filters % case.groups:
+        raise argparse.ArgumentTypeError(f"{text}: {case.groups} groups do not divide the channels and the filters")
+    return case
+
+
 def table(kind: str, sides: dict[str, Side], args: argparse.Namespace) -> dict[str, list[float]]:
     """Print the table of one kind, and return by title each case's times on all sides in its last pass."""
     plan = TABLES[kind]
@@ -119,7 +136,7 @@ def table(kind: str, sides: dict[str, Side], args: argparse.Namespace) -> dict[s
     print("|---|" + "---:|" * len(heads))
     found: dict[str, list[float]] = {}
     ratios: list[list[float]] = []
-    for case in (case for case in plan.cases if args.case in case.title):
+    for case in (case for case in args.conv or plan.cases if args.case in case.title):
         cells = []
         for which in plan.passes:
             measured = measure([sides[n] for n in names], kind, case, which, args.turns, args.seconds)
@@ -203,11 +220,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", choices=(*TABLES, "memory", "import", "export", "onnx-import"))
     parser.add_argument("--case", default="", metavar="TEXT", help="only the cases whose title holds this text")
+    parser.add_argument("--conv", type=convolution, action="append", metavar="SIZES", help="this layer; may be given again")
     parser.add_argument("--isa", choices=tuple(TORCH_ISA))
     parser.add_argument("--threads", type=int, default=min(2, os.cpu_count() or 1))
     parser.add_argument("--turns", type=int, default=7)
     parser.add_argument("--seconds", type=float, default=0.2, help="for one side's turn")
     args = parser.parse_args()
+    if args.conv:
+        args.only = "conv"
     given = environment(args.threads, args.isa)
     with_torch = importlib.util.find_spec("torch") is not None
     isa = args.isa or "the fastest instruction set of each side"

@@ -119,8 +119,8 @@ def explain_conv2d(
     The shapes may be those of `conv1d` and `conv3d` as well.
 
     A line for each direction, with every algorithm's estimate in microseconds on one thread, cheapest first, and the reason
-    where one cannot be used. Forward and input gradient are planned as for 8 images, or for 1 where the batch has up to 3. The estimates are
-    of a model (docs/performance.md): good for order, not for the clock.
+    where one cannot be used. Forward and input gradient are planned as for 8 images, or for 1 where the batch has up to 3.
+    The estimates are of a model (docs/performance.md): good for order, not for the clock.
     """
     lines = []
     for direction in DIRECTIONS:
