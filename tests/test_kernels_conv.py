@@ -133,6 +133,19 @@ TABLE = {
     # Several blocks of pixels in each shard of the weight gradient, and few shards that are split by filters.
     "many weight blocks": (70, 3, 8, (14, 14), (3, 3), {"padding": 1}),
     "few weight shards": (2, 8, 70, (12, 12), (3, 3), {}),
+    # Sums of more than 1152 taps go by slices of the channels where there are 64 filters: for one gather, for the sub-grids of
+    # a stride, and where nothing is copied.
+    "slices of channels": (1, 150, 70, (9, 11), (3, 3), {"padding": 1}),
+    "slices of channels, stride": (1, 150, 300, (9, 11), (3, 3), {"stride": 2, "padding": 1}),
+    "slices of channels, stride of rows": (1, 150, 300, (9, 11), (3, 3), {"stride": (2, 1), "padding": 1}),
+    "slices of channels, 1x1": (1, 1300, 66, (7, 7), (1, 1), {}),
+    "slices of channels, 1x1 backward": (1, 66, 1300, (7, 7), (1, 1), {}),
+    "slices of channels in groups": (1, 320, 140, (6, 9), (3, 3), {"groups": 2}),
+    # Of a weight gradient, so many channels that they are taken in parts.
+    "parts of channels": (3, 600, 9, (7, 7), (1, 1), {}),
+    "parts of channels in groups": (2, 620, 6, (9, 8), (3, 3), {"groups": 2, "stride": 2}),
+    # More taps than are transposed at once when filters are packed.
+    "many taps": (1, 3, 20, (12, 13), (9, 9), {"padding": 4}),
 }
 
 
