@@ -69,7 +69,8 @@ cdef void choose_blocks(Gather* g, Py_ssize_t most_rows, int threads) noexcept n
     wanted = (2 * threads + g.images * g.groups - 1) // (g.images * g.groups)
     if threads > 1 and g.mode != PLAIN:
         most = min(most, (rows.outputs + wanted - 1) // wanted)
-    for block in range((most + 1) // 2, most + 1):
+    # After so many rows at most, vectors and rows end together again.
+    for block in range(max((most + 1) // 2, most - VL), most + 1):
         cost = block_cost(g, block)
         if least == 0 or cost <= least:
             g.block, least = block, cost
