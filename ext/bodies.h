@@ -54,7 +54,7 @@
 
 /* The bodies below are written once and specialised by constant arguments, which only inlining brings about. */
 struct convlayers_tile_args;
-struct convlayers_gather;
+struct convlayers_rows;
 struct convlayers_pool;
 struct convlayers_forward;
 struct convlayers_strip;
@@ -65,8 +65,7 @@ struct convlayers_put;
 struct convlayers_spectra;
 ALWAYS_INLINE void convlayers_tile(int, int, struct convlayers_tile_args *);
 ALWAYS_INLINE void convlayers_tile_rows(int, int, struct convlayers_tile_args *);
-ALWAYS_INLINE void convlayers_pixel_tiles(int, int, struct convlayers_gather *, const real *, const ptrdiff_t *, ptrdiff_t,
-                                          const real *, ptrdiff_t, const real *, real *);
+ALWAYS_INLINE void convlayers_row_tiles(int, int, struct convlayers_rows *);
 ALWAYS_INLINE void convlayers_winograd_input(int, const vf *, int, vf *, int);
 ALWAYS_INLINE void convlayers_winograd_filter(int, int, const vf *, int, vf *, int);
 ALWAYS_INLINE void convlayers_winograd_output(int, int, const vf *, int, vf *, int);

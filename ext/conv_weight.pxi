@@ -2,20 +2,16 @@
 #
 #     dw[m,c,r,s'] = sum_npq dy[n,m,p,q] x[n,c, p s + r d - pad, q s + s' d - pad]
 #
-# x (N,C,H,W), dy (N,M,P,Q), dw (M,C/g,R,S). The sum runs over pixels, so pixels are the depth of the tile: dy is
-# packed pixel by pixel as its `a`, and x is copied once into [image][row][column][channel], padded, where the values that
-# one pixel contributes to neighbouring taps of a row are neighbours: the tile reads such a run in place, for any stride.
-# Where runs are so short that they would leave most of a vector empty, as in first layers, all runs of a pixel are first
-# copied side by side.
+# x (N,C,H,W), dy (N,M,P,Q), dw (M,C/g,R,S). Lanes are filters and the rows of a tile taps (c, r, s'), broadcast from where they
+# lie (row_tiles.pxi): in x itself where nothing is padded, else in a padded copy, whatever the stride and the dilation. The
+# sum runs over output pixels, block by block, and of a block dy alone is transposed, to panels [pixel][PANEL filters].
 #
-# The sum is split into blocks of pixels and the blocks into shards, by the sizes alone; a shard adds its blocks in order
-# into a buffer of its own and the buffers are added in order: the same bits for any number of threads.
+# The blocks are split into shards by the sizes alone; a shard adds its blocks in order into a buffer of its own and the
+# buffers are added in order: the same bits for any number of threads.
 
 cdef enum:
-    PACKED_BYTES = 256 * 1024       # of what a block's pixels are packed to: it stays in the second-level cache
-    BLOCK_PIXELS = 512              # at least, where an image has fewer: amortises reading and writing the accumulators
-    ROW_OF_PIXELS = 256             # at most, where rows may be of any length
-    PART_PIXELS = 256               # for which the channels of a part are copied
+    BLOCK_PIXELS = 256              # at least, where there are so many: a panel of them stays in the first-level cache
+    TAPS_BYTES = 128 * 1024         # of the copy of x: it stays in the second-level cache beside the panels
     MOST_SHARDS = 16
     SHARD_BYTES = 16 * 1024 * 1024  # of all shard buffers together
 
@@ -23,8 +19,7 @@ cdef enum:
 cdef struct Weight:
     Py_ssize_t images
     Py_ssize_t groups
-    Py_ssize_t channels         # computed together: all of a group, or a part
-    Py_ssize_t all_channels     # per group
+    Py_ssize_t channels         # per group
     Py_ssize_t filters          # per group
     Py_ssize_t height           # of x
     Py_ssize_t width
@@ -42,262 +37,215 @@ cdef struct Weight:
     const real* x_end
     const real* dy
     const real* dy_end
-    Py_ssize_t block_images     # of a block
+    bint plain                  # whether nothing is padded: x is read where it lies
+    Py_ssize_t block_images     # of a block: whole images, whole rows of one, or a part of a row
     Py_ssize_t block_rows
+    Py_ssize_t block_columns
     Py_ssize_t row_blocks       # blocks of one image, or of one group of block_images
+    Py_ssize_t column_blocks    # of a row
     Py_ssize_t blocks
     Py_ssize_t shards
-    Py_ssize_t splits           # parts of the filters
-    Py_ssize_t lines            # input rows of a block
-    Py_ssize_t columns          # input columns of a block
-    Py_ssize_t pieces           # runs of neighbouring values for one pixel: kernel rows, or all taps with dilation
-    Py_ssize_t piece            # values of each
-    bint joined                 # whether the pieces are copied side by side, into one run
-    Py_ssize_t runs             # what the tile reads: the pieces, or one
-    Py_ssize_t run              # values of a run
-    Py_ssize_t padded_run       # in the shard buffers: a whole number of vectors
+    Py_ssize_t splits           # parts of the panels, each a unit of work
+    Py_ssize_t panels           # of filters
+    Py_ssize_t slice            # channels that are copied together
+    Py_ssize_t slices
+    Py_ssize_t lines            # of the copy of a channel
+    Py_ssize_t row              # values from one line of what the tiles read to the next
+    Py_ssize_t plane            # from one channel to the next
+    Py_ssize_t image            # from one image to the next
     Py_ssize_t depth            # pixels of a block
-    Py_ssize_t* pixel           # where pixel k begins in the copy of x
-    Py_ssize_t* place           # what the tile reads of pixel k: the same, or its joined pieces
-    real* sums                  # [shard][group][filter][run][padded_run]
+    Py_ssize_t* tap             # where each tap of a slice lies
+    Py_ssize_t* pixel           # where output k of a block begins
+    Py_ssize_t slice_rows       # sums of a slice: its taps, and room for a tile that is not full
+    real* sums                  # [shard][group][panel][slice][row][PANEL]
     char* workspace
     Py_ssize_t copy_bytes
-    Py_ssize_t joined_bytes
     Py_ssize_t workspace_bytes
+
+
+cdef inline Py_ssize_t reach(Py_ssize_t outputs, Py_ssize_t stride, Py_ssize_t kernel, Py_ssize_t dilation) noexcept nogil:
+    """Inputs that so many outputs in a row see."""
+    return (outputs - 1) * stride + (kernel - 1) * dilation + 1
+
+
+cdef inline Py_ssize_t parts_of(Py_ssize_t count, Py_ssize_t size) noexcept nogil:
+    return (count + size - 1) // size
 
 
 cdef void choose_weight_blocks(Weight* g) noexcept nogil:
     """Split the pixels by the sizes alone: no thread count here, for the sum's order follows from it."""
-    cdef Py_ssize_t line, image, buffer, separate, pixels
-    g.columns = (g.q - 1) * g.stride_w + g.dilation_w * (g.kw - 1) + 1
-    line = g.columns * g.channels * <Py_ssize_t> sizeof(real)
-    g.lines = (g.p - 1) * g.stride_h + g.dilation_h * (g.kh - 1) + 1
-    image = line * g.lines
-    g.pieces = g.kh if g.dilation_w == 1 else g.kh * g.kw
-    g.piece = g.channels * g.kw if g.dilation_w == 1 else g.channels
-    # A vector takes half a cycle a filter in the tile and two to copy.
-    separate = g.pieces * vectors_over(g.piece)
-    g.joined = vectors_over(g.pieces * g.piece) * g.filters + 4 * separate < separate * g.filters
-    g.runs = 1 if g.joined else g.pieces
-    g.run = g.pieces * g.piece if g.joined else g.piece
-    g.padded_run = vectors_over(g.run) * VL
-    pixels = PACKED_BYTES // ((g.filters + (g.padded_run if g.joined else 0)) * <Py_ssize_t> sizeof(real))
-    g.block_rows, g.block_images = g.p, 1
-    if image > COPY_BYTES or g.p * g.q > 2 * pixels:
-        g.block_rows = (COPY_BYTES // line - g.dilation_h * (g.kh - 1)) // g.stride_h
-        g.block_rows = max(1, min(g.p, min(g.block_rows, pixels // g.q)))
+    cdef Py_ssize_t area = g.p * g.q
+    g.block_images, g.block_rows, g.block_columns = 1, g.p, g.q
+    if area < BLOCK_PIXELS:
+        g.block_images = min(g.images, parts_of(BLOCK_PIXELS, area))
+    elif g.q < 2 * BLOCK_PIXELS:
+        g.block_rows = parts_of(g.p, area // BLOCK_PIXELS)
     else:
-        g.block_images = max(1, min(g.images, min(COPY_BYTES // image, (BLOCK_PIXELS + g.p * g.q - 1) // (g.p * g.q))))
-    g.row_blocks = (g.p + g.block_rows - 1) // g.block_rows
-    g.blocks = (g.images + g.block_images - 1) // g.block_images * g.row_blocks
-    g.lines = (g.block_rows - 1) * g.stride_h + g.dilation_h * (g.kh - 1) + 1
-    g.depth = g.block_images * g.block_rows * g.q
-    buffer = g.groups * g.filters * g.runs * g.padded_run * <Py_ssize_t> sizeof(real)
+        g.block_rows, g.block_columns = 1, parts_of(g.q, g.q // BLOCK_PIXELS)
+    g.row_blocks, g.column_blocks = parts_of(g.p, g.block_rows), parts_of(g.q, g.block_columns)
+    g.blocks = parts_of(g.images, g.block_images) * g.row_blocks * g.column_blocks
+    g.depth = g.block_images * g.block_rows * g.block_columns
+
+
+cdef void choose_weight_slices(Weight* g) noexcept nogil:
+    """What is copied of x, and the buffers of sums."""
+    cdef Py_ssize_t columns = reach(g.block_columns, g.stride_w, g.kw, g.dilation_w), buffer
+    g.lines = reach(g.block_rows, g.stride_h, g.kh, g.dilation_h)
+    g.slices = 1
+    if g.plain:
+        g.row, g.plane, g.image = g.width, g.height * g.width, g.groups * g.channels * g.height * g.width
+    else:
+        g.row = columns
+        g.image = g.lines * columns
+        g.plane = g.block_images * g.image
+        g.slices = min(g.channels, parts_of(g.channels * g.plane * <Py_ssize_t> sizeof(real), TAPS_BYTES))
+    g.slice = parts_of(g.channels, g.slices)
+    g.slices = parts_of(g.channels, g.slice)
+    g.slice_rows = g.slice * g.kh * g.kw + MR + 2
+    g.panels = parts_of(g.filters, PANEL)
+    buffer = g.groups * g.panels * g.slices * g.slice_rows * PANEL * <Py_ssize_t> sizeof(real)
     g.shards = max(1, min(min(MOST_SHARDS, g.blocks), SHARD_BYTES // buffer))
     # More units than shards where those are few: parts of the filters, each with a copy of x to itself.
-    g.splits = min(tile_count(g.filters), (MOST_SHARDS + g.shards * g.groups - 1) // (g.shards * g.groups))
+    g.splits = min(g.panels, parts_of(MOST_SHARDS, g.shards * g.groups))
 
 
 cdef size_t weight_memory(Weight* g, int threads, size_t cursor) noexcept nogil:
-    cdef Py_ssize_t most_filters = (tile_count(g.filters) + g.splits - 1) // g.splits * MR
+    cdef Py_ssize_t most_panels = parts_of(g.panels, g.splits)
+    g.tap = <Py_ssize_t*> take(&cursor, g.slice_rows * sizeof(Py_ssize_t))
     g.pixel = <Py_ssize_t*> take(&cursor, g.depth * sizeof(Py_ssize_t))
-    g.place = <Py_ssize_t*> take(&cursor, g.depth * sizeof(Py_ssize_t))
-    g.sums = <real*> take(&cursor, g.shards * g.groups * g.filters * g.runs * g.padded_run * sizeof(real))
-    g.copy_bytes = (g.block_images * g.lines * g.columns * g.channels + PANEL) * <Py_ssize_t> sizeof(real)
-    g.copy_bytes = (g.copy_bytes + 63) // 64 * 64
-    g.joined_bytes = 0
-    if g.joined:
-        g.joined_bytes = ((g.depth * g.padded_run + PANEL) * <Py_ssize_t> sizeof(real) + 63) // 64 * 64
-    g.workspace_bytes = g.copy_bytes + g.joined_bytes
-    g.workspace_bytes += ((g.depth * most_filters + VL) * <Py_ssize_t> sizeof(real) + 63) // 64 * 64
+    g.sums = <real*> take(&cursor, g.shards * g.groups * g.panels * g.slices * g.slice_rows * PANEL * sizeof(real))
+    g.copy_bytes = 0 if g.plain else whole_lines(g.slice * g.plane + VL)
+    g.workspace_bytes = g.copy_bytes + whole_lines(most_panels * g.depth * PANEL + VL)
     g.workspace = <char*> take(&cursor, threads * g.workspace_bytes)
     return cursor
 
 
-cdef inline Py_ssize_t piece_place(Weight* g, Py_ssize_t r) noexcept nogil:
-    """Where piece r lies from the pixel's first tap on."""
-    if g.dilation_w == 1:
-        return r * g.dilation_h * g.columns * g.channels
-    return (r // g.kw * g.dilation_h * g.columns + r % g.kw * g.dilation_w) * g.channels
-
-
 cdef void fill_places(Weight* g) noexcept nogil:
-    cdef Py_ssize_t n, p, q, k = 0
-    for n in range(g.block_images):
-        for p in range(g.block_rows):
-            for q in range(g.q):
-                g.pixel[k] = ((n * g.lines + p * g.stride_h) * g.columns + q * g.stride_w) * g.channels
-                g.place[k] = k * g.padded_run if g.joined else g.pixel[k]
-                k += 1
+    """The tables of the tiles; taps behind the last, for a tile that is not full, are the last one again."""
+    cdef Py_ssize_t taps = g.kh * g.kw, k, at
+    for k in range(g.slice_rows):
+        at = min(k, g.slice * taps - 1)
+        g.tap[k] = at // taps * g.plane + at % taps // g.kw * g.dilation_h * g.row + at % g.kw * g.dilation_w
+    for k in range(g.depth):
+        at = k % (g.block_rows * g.block_columns)
+        g.pixel[k] = k // (g.block_rows * g.block_columns) * g.image
+        g.pixel[k] += at // g.block_columns * g.stride_h * g.row + at % g.block_columns * g.stride_w
 
 
-cdef void copy_channels_last(Weight* g, const real* x, Py_ssize_t first_row, real* dst) noexcept nogil:
-    """The lines of x that a block's outputs read, as [line][column][channel], with zeros outside the image."""
-    cdef Py_ssize_t i, h, c, j, first, last, area = g.height * g.width, row = g.columns * g.channels
+# A block of pixels.
+cdef struct Pixels:
+    Py_ssize_t image            # the first, counted with the groups
+    Py_ssize_t images
+    Py_ssize_t p
+    Py_ssize_t rows
+    Py_ssize_t q
+    Py_ssize_t columns
+    Py_ssize_t count
+
+
+cdef inline Pixels block_pixels(Weight* g, Py_ssize_t block, Py_ssize_t group) noexcept nogil:
+    cdef Pixels b
+    cdef Py_ssize_t n = block // (g.row_blocks * g.column_blocks) * g.block_images
+    b.image, b.images = n * g.groups + group, min(g.block_images, g.images - n)
+    b.p, b.q = block // g.column_blocks % g.row_blocks * g.block_rows, block % g.column_blocks * g.block_columns
+    b.rows, b.columns = min(g.block_rows, g.p - b.p), min(g.block_columns, g.q - b.q)
+    b.count = b.images * b.rows * b.columns
+    return b
+
+
+cdef void copy_block(Weight* g, Pixels* b, Py_ssize_t channel, Py_ssize_t channels, real* dst) noexcept nogil:
+    """What the block's outputs see of some channels, with zeros outside the image: [channel][image][line][column]."""
+    cdef Py_ssize_t c, n, i, h, w = b.q * g.stride_w - g.left, area = g.height * g.width
+    cdef Py_ssize_t first = min(g.row, max(0, -w)), last = max(first, min(g.row, g.width - w))
     cdef const real* src
-    first = min(g.columns, g.left)
-    last = max(first, min(g.columns, g.width + g.left))
-    for i in range(g.lines):
-        h = first_row * g.stride_h - g.top + i
-        src = x + h * g.width - g.left
-        if h < 0 or h >= g.height:
-            zero_run(dst, row)
-        else:
-            zero_run(dst, first * g.channels)
-            if g.channels == 1:
-                copy_run(src + first, g.x_end, 1, dst + first, last - first)
-            elif g.channels < 6:
-                # A square of shuffles takes as long as five channels one by one.
-                for c in range(g.channels):
-                    for j in range(first, last):
-                        dst[j * g.channels + c] = src[c * area + j]
-            else:
-                # Some channels at a time: so many streams are read. The last ones first, for transpose_run runs over.
-                c = (g.channels - 1) // CACHE_LINE * CACHE_LINE
-                while c >= 0:
-                    transpose_run(src + first + c * area, g.x_end, area, min(CACHE_LINE, g.channels - c), last - first,
-                                  dst + first * g.channels + c, g.channels)
-                    c -= CACHE_LINE
-            zero_run(dst + last * g.channels, (g.columns - last) * g.channels)
-        dst += row
+    for c in range(channel, channel + channels):
+        for n in range(b.images):
+            src = g.x + ((b.image + n * g.groups) * g.channels + c) * area
+            for i in range(g.lines):
+                h = b.p * g.stride_h - g.top + i
+                if 0 <= h < g.height:
+                    zero_run(dst, first)
+                    copy_run(src + h * g.width + w + first, g.x_end, 1, dst + first, last - first)
+                    zero_run(dst + last, g.row - last)
+                else:
+                    zero_run(dst, g.row)
+                dst += g.row
+        dst += (g.block_images - b.images) * g.image
 
 
-cdef void join_pieces(Weight* g, const real* copy, Py_ssize_t depth, real* dst) noexcept nogil:
-    """The pieces of each pixel side by side; what a vector copies too much lies where the next one is written later."""
-    cdef Py_ssize_t k, r, v
-    cdef const real* src
-    for k in range(depth):
-        for r in range(g.pieces):
-            src = copy + g.pixel[k] + piece_place(g, r)
-            for v in range(vectors_over(g.piece)):
-                store(dst + r * g.piece + v * VL, load(src + v * VL))
-        dst += g.padded_run
+cdef void transpose_gradients(Weight* g, Pixels* b, Py_ssize_t panel, real* dst) noexcept nogil:
+    """The block's gradients of PANEL filters, or of those that are left: [pixel][PANEL]."""
+    cdef Py_ssize_t n, area = g.p * g.q, m = panel * PANEL, count = b.rows * b.columns
+    for n in range(b.images):
+        transpose_run(g.dy + ((b.image + n * g.groups) * g.filters + m) * area + b.p * g.q + b.q, g.dy_end, area,
+                      min(PANEL, g.filters - m), count, dst + n * count * PANEL, PANEL)
 
 
-cdef void add_block(
-    Weight* g, const real* a, const real* copy, Py_ssize_t depth, Py_ssize_t first, Py_ssize_t last, bint accumulate, real* sums
+cdef void add_taps(
+    Weight* g, Py_ssize_t first, Py_ssize_t last, Py_ssize_t taps, const real* src, const real* gradients, Py_ssize_t depth,
+    const real* init, real* sums
 ) noexcept nogil:
-    """sums[m, run] (+)= a^T times the block's copy of x, for the filters of tiles first .. last."""
-    cdef Py_ssize_t r, panel, v, tile_index, m, base, ldc = g.runs * g.padded_run, m0 = tile_start(first, g.filters)
+    """What a block adds to the sums of one slice's taps, for the panels first .. last of filters."""
+    cdef Py_ssize_t panel
     cdef int vecs
-    cdef Tile t
-    t.depth, t.step, t.init, t.accumulate, t.relu, t.ldc0, t.ldc1 = depth, g.place, NULL, accumulate, False, ldc, ldc
-    t.panels, t.next_b = 1, 0
-    for r in range(g.runs):
-        base = 0 if g.joined else piece_place(g, r)
-        for panel in range((g.padded_run + PANEL - 1) // PANEL):
-            v = panel * PANEL
-            vecs = 2 if v + VL < g.padded_run else 1
-            t.b0 = copy + base + v
-            t.b1 = t.b0 + VL
-            for tile_index in range(first, last):
-                m = tile_start(tile_index, g.filters)
-                t.lda = tile_start(tile_index + 1, g.filters) - m
-                t.a = a + (m - m0) * depth
-                t.c0 = sums + m * ldc + r * g.padded_run + v
-                t.c1 = t.c0 + VL
-                run_tile(<int> t.lda, vecs, &t)
-
-
-cdef void pack_gradient(
-    Weight* g, const real* dy, Py_ssize_t images, Py_ssize_t pixels, int rows, real* dst
-) noexcept nogil:
-    """dst[k * rows + i] = dy[n, i, pixel]: the `a` of one tile; k counts the pixels of the block's images."""
-    cdef Py_ssize_t n, area = g.p * g.q
-    for n in range(images):
-        transpose_run(dy + n * g.groups * g.filters * area, g.dy_end, area, rows, pixels, dst + n * pixels * rows, rows)
+    cdef Rows t
+    t.src, t.row, t.step, t.depth, t.ldb, t.init, t.relu = src, g.tap, g.pixel, depth, PANEL, init, False
+    for panel in range(first, last):
+        vecs = 2 if g.filters - panel * PANEL > VL else 1
+        t.tiles = parts_of(taps, rows_of_tile(vecs))
+        t.b = gradients + (panel - first) * depth * PANEL
+        t.out = sums + panel * g.slices * g.slice_rows * PANEL
+        run_rows(vecs, &t)
 
 
 cdef void run_weight_unit(Weight* g, Py_ssize_t unit, char* workspace) noexcept nogil:
     """One shard of the pixels, for one part of one group's filters."""
     cdef Py_ssize_t split = unit % g.splits, group = unit // g.splits % g.groups, shard = unit // g.splits // g.groups
-    cdef Py_ssize_t tiles = tile_count(g.filters), first = split * tiles // g.splits, last = (split + 1) * tiles // g.splits
-    cdef Py_ssize_t begin = shard * g.blocks // g.shards, end = (shard + 1) * g.blocks // g.shards
-    cdef Py_ssize_t block, n0, images, n, p0, rows, t, m, m0 = tile_start(first, g.filters), image
+    cdef Py_ssize_t first = split * g.panels // g.splits, last = (split + 1) * g.panels // g.splits
+    cdef Py_ssize_t begin = shard * g.blocks // g.shards, end = (shard + 1) * g.blocks // g.shards, block, slice, panel, channels
     cdef real* copy = <real*> workspace
-    cdef real* joined = <real*> (workspace + g.copy_bytes)
-    cdef real* a = <real*> (workspace + g.copy_bytes + g.joined_bytes)
-    cdef real* sums = g.sums + (shard * g.groups + group) * g.filters * g.runs * g.padded_run
+    cdef real* gradients = <real*> (workspace + g.copy_bytes)
+    cdef real* sums = g.sums + (shard * g.groups + group) * g.panels * g.slices * g.slice_rows * PANEL
+    cdef const real* src
+    cdef real zeros[PANEL]
+    cdef Pixels b
+    memset(zeros, 0, sizeof(zeros))
     for block in range(begin, end):
-        n0 = block // g.row_blocks * g.block_images
-        images = min(g.block_images, g.images - n0)
-        p0 = block % g.row_blocks * g.block_rows
-        rows = min(g.block_rows, g.p - p0)
-        for n in range(images):
-            image = (n0 + n) * g.groups + group
-            copy_channels_last(g, g.x + image * g.all_channels * g.height * g.width, p0,
-                               copy + n * g.lines * g.columns * g.channels)
-        image = n0 * g.groups + group
-        for t in range(first, last):
-            m = tile_start(t, g.filters)
-            pack_gradient(g, g.dy + (image * g.filters + m) * g.p * g.q + p0 * g.q, images, rows * g.q,
-                          <int> (tile_start(t + 1, g.filters) - m), a + (m - m0) * images * rows * g.q)
-        if g.joined:
-            join_pieces(g, copy, images * rows * g.q, joined)
-        add_block(g, a, joined if g.joined else copy, images * rows * g.q, first, last, block > begin, sums)
+        b = block_pixels(g, block, group)
+        for panel in range(first, last):
+            transpose_gradients(g, &b, panel, gradients + (panel - first) * b.count * PANEL)
+        for slice in range(g.slices):
+            channels = min(g.slice, g.channels - slice * g.slice)
+            if g.plain:
+                src = g.x + b.image * g.channels * g.plane + b.p * g.stride_h * g.width + b.q * g.stride_w
+            else:
+                copy_block(g, &b, slice * g.slice, channels, copy)
+                src = copy
+            add_taps(g, first, last, channels * g.kh * g.kw, src, gradients, b.count, zeros if block == begin else NULL,
+                     sums + slice * g.slice_rows * PANEL)
 
 
-cdef void add_shards(Weight* g, Py_ssize_t filter, real* dw) noexcept nogil:
-    """dw of one filter: its shards in order, from [run][value] back to [channel][row][column]."""
-    cdef Py_ssize_t row = g.runs * g.padded_run, size = g.groups * g.filters * row, r, s, c, j, at, shard
-    cdef real* sums = g.sums + filter * row
+cdef void add_shards(Weight* g, Py_ssize_t unit, real* dw) noexcept nogil:
+    """dw of one slice's taps of one panel of filters: its shards in order."""
+    cdef Py_ssize_t slice = unit % g.slices, panel = unit // g.slices % g.panels, group = unit // g.slices // g.panels
+    cdef Py_ssize_t size = g.groups * g.panels * g.slices * g.slice_rows * PANEL, taps = g.kh * g.kw, shard, k
+    cdef Py_ssize_t count = min(g.slice, g.channels - slice * g.slice) * taps, m = panel * PANEL
+    cdef real* sums = g.sums + unit * g.slice_rows * PANEL
     cdef const real* more
     for shard in range(1, g.shards):
         more = sums + shard * size
-        for j in range(row):
-            sums[j] += more[j]
-    for c in range(g.channels):
-        for r in range(g.kh):
-            for s in range(g.kw):
-                # The tap's piece, and its place there.
-                at = r if g.dilation_w == 1 else r * g.kw + s
-                at = at * (g.piece if g.joined else g.padded_run) + (s * g.channels if g.dilation_w == 1 else 0) + c
-                dw[(c * g.kh + r) * g.kw + s] = sums[at]
-
-
-cdef inline bint kernel_reads_in_place(Weight* g) noexcept nogil:
-    """Whether pixel k of dy saw pixel k of x alone."""
-    return g.kh * g.kw * g.stride_h * g.stride_w == 1 and g.top == 0 and g.left == 0 and g.p == g.height and g.q == g.width
+        for k in range(count * PANEL // VL):
+            store(sums + k * VL, load(sums + k * VL) + load(more + k * VL))
+    dw += ((group * g.filters + m) * g.channels + slice * g.slice) * taps
+    spread_pixels(sums, count, min(PANEL, g.filters - m), dw, g.channels * taps)
 
 
 cdef inline Py_ssize_t longest_row(Py_ssize_t area) noexcept nogil:
-    """The largest divisor up to ROW_OF_PIXELS."""
-    cdef Py_ssize_t q = min(area, ROW_OF_PIXELS)
+    """The largest divisor of less than two blocks of pixels."""
+    cdef Py_ssize_t q = min(area, 2 * BLOCK_PIXELS - 1)
     while area % q != 0:
         q -= 1
     return q
-
-
-cdef Py_ssize_t channels_together(Weight* g) noexcept nogil:
-    """So many that the copy for PART_PIXELS outputs, and the sums over them, stay in the second-level cache.
-
-    By the sizes alone. All 2048 channels of 7 x 7 images at once left room for one image at a time, and 4 MB of sums were read
-    and written for each: parts took four fifths of the time, and half of it with 512 channels and a stride (Zen 3).
-    """
-    cdef Py_ssize_t rows = min(g.p, (PART_PIXELS + g.q - 1) // g.q), images, copied, parts
-    images = min(g.images, max(1, PART_PIXELS // (rows * g.q)))
-    copied = images * ((rows - 1) * g.stride_h + g.dilation_h * (g.kh - 1) + 1)
-    copied *= ((g.q - 1) * g.stride_w + g.dilation_w * (g.kw - 1) + 1) * <Py_ssize_t> sizeof(real)
-    parts = (g.all_channels * copied + COPY_BYTES - 1) // COPY_BYTES
-    if parts == 1:
-        return g.all_channels
-    return min(g.all_channels, max(2 * CACHE_LINE, ((g.all_channels - 1) // parts // CACHE_LINE + 1) * CACHE_LINE))
-
-
-cdef weight_part(Weight* g, real* dw, int threads):
-    """The gradient with respect to the filters' taps of some channels, at dw."""
-    cdef unsigned char[::1] buffer
-    cdef Py_ssize_t u, filter_size = g.all_channels * g.kh * g.kw
-    choose_weight_blocks(g)
-    buffer = _scratch(weight_memory(g, threads, 0))
-    weight_memory(g, threads, <size_t> &buffer[0])
-    with nogil:
-        fill_places(g)
-        with parallel(num_threads=threads):
-            for u in prange(g.shards * g.groups * g.splits, schedule="dynamic"):
-                run_weight_unit(g, u, g.workspace + threadid() * g.workspace_bytes)
-            for u in prange(g.groups * g.filters, schedule="static"):
-                add_shards(g, u, dw + u * filter_size)
 
 
 def conv2d_backward_weight(
@@ -306,22 +254,29 @@ def conv2d_backward_weight(
 ):
     """Fill dw with the gradient with respect to the filters."""
     cdef Weight g
-    cdef Py_ssize_t filters = dw.shape[0], area = dy.shape[2] * dy.shape[3], together, first = 0
-    g.images, g.groups, g.all_channels, g.filters = x.shape[0], groups, dw.shape[1], filters // groups
+    cdef Py_ssize_t u, area = dy.shape[2] * dy.shape[3]
+    cdef unsigned char[::1] buffer
+    g.images, g.groups, g.channels, g.filters = x.shape[0], groups, dw.shape[1], dw.shape[0] // groups
     g.height, g.width, g.p, g.q, g.kh, g.kw = x.shape[2], x.shape[3], dy.shape[2], dy.shape[3], dw.shape[2], dw.shape[3]
     g.stride_h, g.stride_w, g.top, g.left, g.dilation_h, g.dilation_w = stride_h, stride_w, top, left, dilation_h, dilation_w
-    g.channels = g.all_channels
-    if kernel_reads_in_place(&g):
-        # Rows of a 1 x 1 kernel's pixels may be of any length: long ones are read faster.
+    g.plain = top == 0 and left == 0 and reach(g.p, stride_h, g.kh, dilation_h) <= g.height
+    g.plain = g.plain and reach(g.q, stride_w, g.kw, dilation_w) <= g.width
+    if g.plain and g.kh * g.kw * stride_h * stride_w == 1 and g.p == g.height and g.q == g.width:
+        # Pixel k of dy saw pixel k of x alone: rows may be of any length.
         g.q = longest_row(area)
         g.p = area // g.q
         g.height, g.width = g.p, g.q
-    g.dy = &dy[0, 0, 0, 0]
-    g.x_end = &x[0, 0, 0, 0] + x.shape[0] * x.shape[1] * g.height * g.width
-    g.dy_end = g.dy + g.images * filters * area
-    together = channels_together(&g)
-    while first < g.all_channels:
-        g.channels = min(together, g.all_channels - first)
-        g.x = &x[0, 0, 0, 0] + first * g.height * g.width
-        weight_part(&g, &dw[0, 0, 0, 0] + first * g.kh * g.kw, threads)
-        first += g.channels
+    g.x, g.dy = &x[0, 0, 0, 0], &dy[0, 0, 0, 0]
+    g.x_end = g.x + g.images * g.groups * g.channels * g.height * g.width
+    g.dy_end = g.dy + g.images * g.groups * g.filters * area
+    choose_weight_blocks(&g)
+    choose_weight_slices(&g)
+    buffer = _scratch(weight_memory(&g, threads, 0))
+    weight_memory(&g, threads, <size_t> &buffer[0])
+    with nogil:
+        fill_places(&g)
+        with parallel(num_threads=threads):
+            for u in prange(g.shards * g.groups * g.splits, schedule="dynamic"):
+                run_weight_unit(&g, u, g.workspace + threadid() * g.workspace_bytes)
+            for u in prange(g.groups * g.panels * g.slices, schedule="static"):
+                add_shards(&g, u, &dw[0, 0, 0, 0])

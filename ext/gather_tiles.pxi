@@ -16,7 +16,7 @@ cdef enum:
     SUMS_BYTES = 512 * 1024
 
 
-cdef struct Gather "convlayers_gather":
+cdef struct Gather:
     Axis rows
     Axis cols
     Py_ssize_t images

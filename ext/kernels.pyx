@@ -13,6 +13,7 @@ from libc.string cimport memcpy, memset
 from . import memory as _memory
 
 include "tile.pxi"
+include "row_tiles.pxi"
 include "reduce.pxi"
 include "gather.pxi"
 include "transpose.pxi"

@@ -95,6 +95,23 @@ def test_filters_beside_the_edges_of_a_tile(isa, dtype):
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("isa", kernels.available())
+def test_weight_gradients_beside_the_edges_of_tiles_and_blocks(isa, dtype):
+    """With a stride, lanes are filters and the rows of a tile taps; a block has 256 pixels at least, where there are so many."""
+    vector, rows = edges(isa, dtype)
+    for filters in {*beside(vector), *beside(2 * vector)}:
+        check_conv(2, 3, filters, (7, 8), (3, 2), stride=2, dtype=dtype)
+    for taps in {*beside(rows), *beside(rows + 2)}:
+        check_conv(2, taps, 3, (5, 6), (1, 1), stride=2, dtype=dtype)
+        check_conv(2, taps, vector + 1, (5, 6), (1, 1), stride=2, dtype=dtype)
+    for pixels in {*beside(256), *beside(512)}:
+        check_conv(1, 2, 3, (1, 2 * pixels), (1, 2), stride=2, dtype=dtype)
+        check_conv(1, 2, 3, (3, 2 * pixels), (2, 3), stride=2, padding=1, dtype=dtype)
+    for height in {*beside(16), *beside(32)}:
+        check_conv(3, 2, 3, (2 * height, 32), (2, 2), stride=2, dtype=dtype)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("isa", kernels.available())
 def test_1x1_kernels_that_read_the_image_in_place(isa, dtype):
     vector, _ = edges(isa, dtype)
     for pixels in beside(vector):
@@ -141,9 +158,18 @@ TABLE = {
     "slices of channels, 1x1": (1, 1300, 66, (7, 7), (1, 1), {}),
     "slices of channels, 1x1 backward": (1, 66, 1300, (7, 7), (1, 1), {}),
     "slices of channels in groups": (1, 320, 140, (6, 9), (3, 3), {"groups": 2}),
-    # Of a weight gradient, so many channels that they are taken in parts.
-    "parts of channels": (3, 600, 9, (7, 7), (1, 1), {}),
-    "parts of channels in groups": (2, 620, 6, (9, 8), (3, 3), {"groups": 2, "stride": 2}),
+    # Weight gradients with filters for lanes: several images, rows or parts of a row make a block, the channels are copied in
+    # slices, or x is read in place.
+    "weights, blocks of images": (150, 9, 33, (3, 3), (3, 3), {"padding": 1}),
+    "weights, blocks of rows": (3, 7, 35, (37, 19), (3, 3), {"padding": 1, "dilation": 2}),
+    "weights, parts of a row": (2, 20, 19, (2, 1100), (2, 2), {"padding": ((0, 1), (1, 0))}),
+    "weights, parts of a row in place": (2, 20, 19, (2, 1100), (1, 3), {"stride": (1, 2)}),
+    "weights, slices of channels": (2, 150, 17, (21, 23), (3, 3), {"padding": 1}),
+    "weights, slices of channels in groups": (2, 620, 6, (9, 8), (3, 3), {"groups": 2, "stride": 2, "padding": 1}),
+    "weights, many channels in place": (3, 600, 16, (7, 7), (1, 1), {}),
+    "weights, in place with a stride": (3, 5, 40, (9, 10), (3, 2), {"stride": (2, 3), "groups": 5}),
+    # With pixels for lanes where filters are few.
+    "weights, few filters": (3, 40, 9, (12, 13), (3, 3), {"padding": 1}),
     # More taps than are transposed at once when filters are packed.
     "many taps": (1, 3, 20, (12, 13), (9, 9), {"padding": 4}),
 }

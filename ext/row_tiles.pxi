@@ -1,0 +1,72 @@
+# The register tile with rows that lie anywhere.
+#
+#     out[i, l] = start[i, l] + sum_k src[row[i] + step[k]] b[k, l]        l < vecs * VL <= PANEL
+#
+# Two tables say where a row begins and where its term k lies from there: the rows of the tile are outputs of an image and the
+# terms a filter's taps (gather_pixels.pxi), or the rows are taps and the terms outputs (conv_weight.pxi). Nothing is packed
+# but b: `ldb` values from one k to the next. `start` is `init`, PANEL values, or out itself where that is NULL. out has PANEL
+# values a row.
+#
+# Sums with one vector have two rows more, since fewer than eight wait for each other.
+
+cdef struct Rows "convlayers_rows":
+    const real* src
+    const Py_ssize_t* row
+    Py_ssize_t tiles            # of `rows` rows each
+    const Py_ssize_t* step
+    Py_ssize_t depth
+    const real* b
+    Py_ssize_t ldb
+    const real* init
+    real* out
+    bint relu
+
+
+cdef inline int rows_of_tile(int vecs) noexcept nogil:
+    return MR if vecs == 2 else MR + 2
+
+
+cdef inline void row_tiles "convlayers_row_tiles"(int rows, int vecs, Rows* t) noexcept nogil:
+    cdef vf acc[MR + 2][2]
+    cdef const real* at[MR + 2]
+    cdef const real* b
+    # Copies: what is stored might be a field of t, for all the compiler knows.
+    cdef const real* src = t.src
+    cdef const real* init = t.init
+    cdef const Py_ssize_t* row = t.row
+    cdef const Py_ssize_t* step = t.step
+    cdef real* out = t.out
+    cdef Py_ssize_t tile, k, depth = t.depth, ldb = t.ldb, tiles = t.tiles
+    cdef bint relu = t.relu
+    cdef vf x, y0, y1
+    cdef int i
+    for tile in range(tiles):
+        for i in range(rows):
+            at[i] = src + row[i]
+            acc[i][0] = load(init if init != NULL else out + i * PANEL)
+            if vecs == 2:
+                acc[i][1] = load(init + VL if init != NULL else out + i * PANEL + VL)
+        b = t.b
+        for k in range(depth):
+            y0 = load(b)
+            if vecs == 2:
+                y1 = load(b + VL)
+            for i in range(rows):
+                x = splat(at[i][step[k]])
+                acc[i][0] = acc[i][0] + x * y0
+                if vecs == 2:
+                    acc[i][1] = acc[i][1] + x * y1
+            b += ldb
+        for i in range(rows):
+            store(out + i * PANEL, vrelu(acc[i][0]) if relu else acc[i][0])
+            if vecs == 2:
+                store(out + i * PANEL + VL, vrelu(acc[i][1]) if relu else acc[i][1])
+        row += rows
+        out += rows * PANEL
+
+
+cdef void run_rows(int vecs, Rows* t) noexcept nogil:
+    if vecs == 2:
+        row_tiles(MR, 2, t)
+    else:
+        row_tiles(MR + 2, 1, t)
