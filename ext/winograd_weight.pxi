@@ -17,9 +17,9 @@
 # Bytes of the transformed tiles of a block: they stay in the last-level cache until they are multiplied.
 cdef enum:
     GRADIENT_TILES_BYTES = 4 * 1024 * 1024
-    SHARD_TILES_BYTES = 192 * 1024
-    SHARD_SUMS_BYTES = 256 * 1024       # of one shard, at most
-    SHARD_TILES = 128                   # of one shard, at least
+    SHARD_TILES_BYTES = 1200 * 1024
+    SHARD_SUMS_BYTES = 1024 * 1024       # of one shard, at most
+    SHARD_TILES = 64                   # of one shard, at least
 
 
 # One operand: x or dy.

@@ -156,6 +156,37 @@ def test_idle_memory_is_given_back_when_sizes_change():
     memory.release()
 
 
+def test_what_inference_needs_is_not_given_back():
+    """From layer to layer little is in use at once, and what lies idle is needed by the next call."""
+
+    def infer():
+        x = memory.empty((1_000_000,), np.dtype(np.float32))
+        addresses = {x.ctypes.data}
+        for size in (1_000_000, 2_000_000, 500_000, 1_000_000, 300_000):
+            x = memory.empty((size,), np.dtype(np.float32))
+            addresses.add(x.ctypes.data)
+        return addresses
+
+    memory.release()
+    blocks = infer()
+    total = sum(memory.usage())
+    for _ in range(3):
+        assert infer() <= blocks
+        assert sum(memory.usage()) == total
+    memory.release()
+
+
+def test_memory_that_was_needed_long_ago_is_given_back():
+    memory.release()
+    in_use, _ = memory.usage()
+    large = memory.empty((4_000_000,), np.dtype(np.float64))
+    del large
+    for _ in range(5_000):
+        memory.empty((10_000,), np.dtype(np.float64))
+    assert memory.usage()[1] <= in_use + 4 * 80_000
+    memory.release()
+
+
 def test_arrays_of_every_size_are_whole_and_apart():
     rng = np.random.default_rng(0)
     kept = []
