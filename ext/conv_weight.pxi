@@ -72,6 +72,12 @@ cdef inline Py_ssize_t parts_of(Py_ssize_t count, Py_ssize_t size) noexcept nogi
     return (count + size - 1) // size
 
 
+cdef inline bint stays_inside(Weight* g) noexcept nogil:
+    """Whether no output sees anything outside its image."""
+    cdef bint rows = g.top == 0 and reach(g.p, g.stride_h, g.kh, g.dilation_h) <= g.height
+    return rows and g.left == 0 and reach(g.q, g.stride_w, g.kw, g.dilation_w) <= g.width
+
+
 cdef void choose_weight_blocks(Weight* g) noexcept nogil:
     """Split the pixels by the sizes alone: no thread count here, for the sum's order follows from it."""
     cdef Py_ssize_t area = g.p * g.q
@@ -259,8 +265,7 @@ def conv2d_backward_weight(
     g.images, g.groups, g.channels, g.filters = x.shape[0], groups, dw.shape[1], dw.shape[0] // groups
     g.height, g.width, g.p, g.q, g.kh, g.kw = x.shape[2], x.shape[3], dy.shape[2], dy.shape[3], dw.shape[2], dw.shape[3]
     g.stride_h, g.stride_w, g.top, g.left, g.dilation_h, g.dilation_w = stride_h, stride_w, top, left, dilation_h, dilation_w
-    g.plain = top == 0 and left == 0 and reach(g.p, stride_h, g.kh, dilation_h) <= g.height
-    g.plain = g.plain and reach(g.q, stride_w, g.kw, dilation_w) <= g.width
+    g.plain = stays_inside(&g)
     if g.plain and g.kh * g.kw * stride_h * stride_w == 1 and g.p == g.height and g.q == g.width:
         # Pixel k of dy saw pixel k of x alone: rows may be of any length.
         g.q = longest_row(area)
