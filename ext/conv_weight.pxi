@@ -208,7 +208,8 @@ cdef void run_weight_unit(Weight* g, Py_ssize_t unit, char* workspace) noexcept 
     """One shard of the pixels, for one part of one group's filters."""
     cdef Py_ssize_t split = unit % g.splits, group = unit // g.splits % g.groups, shard = unit // g.splits // g.groups
     cdef Py_ssize_t first = split * g.panels // g.splits, last = (split + 1) * g.panels // g.splits
-    cdef Py_ssize_t begin = shard * g.blocks // g.shards, end = (shard + 1) * g.blocks // g.shards, block, slice, panel, channels
+    cdef Py_ssize_t begin = shard * g.blocks // g.shards, end = (shard + 1) * g.blocks // g.shards
+    cdef Py_ssize_t block, slice, panel, channels
     cdef real* copy = <real*> workspace
     cdef real* gradients = <real*> (workspace + g.copy_bytes)
     cdef real* sums = g.sums + (shard * g.groups + group) * g.panels * g.slices * g.slice_rows * PANEL

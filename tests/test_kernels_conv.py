@@ -96,7 +96,7 @@ def test_filters_beside_the_edges_of_a_tile(isa, dtype):
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("isa", kernels.available())
 def test_weight_gradients_beside_the_edges_of_tiles_and_blocks(isa, dtype):
-    """With a stride, lanes are filters and the rows of a tile taps; a block has 256 pixels at least, where there are so many."""
+    """With a stride, lanes are filters and the rows of a tile taps; a block has 256 pixels, where there are so many."""
     vector, rows = edges(isa, dtype)
     for filters in {*beside(vector), *beside(2 * vector)}:
         check_conv(2, 3, filters, (7, 8), (3, 2), stride=2, dtype=dtype)

@@ -24,7 +24,7 @@ def refuses(problem: Problem) -> str | None:
 def _pixels_for_lanes(problem: Problem) -> bool:
     """Whether the kernel that computes a weight gradient is the one for few taps or few filters, at stride 1."""
     filters = problem.w[0] // problem.groups
-    few = prod(problem.w[1:]) <= _FEW_TAPS or filters <= _FEW_FILTERS and problem.w[1] <= _FEW_CHANNELS
+    few = prod(problem.w[1:]) <= _FEW_TAPS or (filters <= _FEW_FILTERS and problem.w[1] <= _FEW_CHANNELS)
     return few and problem.win.stride == (1, 1)
 
 
