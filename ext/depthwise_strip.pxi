@@ -125,6 +125,13 @@ cdef inline void strip_body "convlayers_strip_body"(int rows, int vecs, int taps
             for k in range(s.portion):
                 prefetch_line(s.ahead + k * LINE_VALUES, 0)
             s.ahead += s.portion * LINE_VALUES
+            # And for what the next strip writes: rows are as many streams, and stores waited for memory. 1.2 times with
+            # images of 32 x 32, 1.4 with 112 x 112 (Zen 3).
+            if s.portion > 0 and i % max(1, LINE_VALUES // VL) == 0:
+                for b in range(rows):
+                    prefetch_line(y0 + (rows + b) * line, 1)
+                    if vecs == 2:
+                        prefetch_line(y1 + (rows + b) * line, 1)
             for k in range(s.count):
                 column = s.columns + k
                 strip_column(rows, vecs, taps, x0 + column.place, x1 + column.place, row, s.w + column.weight, apart, acc)
