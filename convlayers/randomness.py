@@ -15,8 +15,17 @@ import numpy as np
 
 from .errors import FileFormatError
 
-# (seed, step, place in the network): set by the model around a training pass, read by layers such as Dropout.
-_place: ContextVar[tuple[int, int, int]] = ContextVar("convlayers_random_place", default=(0, 0, 0))
+
+class Place:
+    """Where in a run a layer draws: set by the model around a training pass, read by layers such as Dropout."""
+
+    __slots__ = ("node", "seed", "step")
+
+    def __init__(self, seed: int, step: int) -> None:
+        self.seed, self.step, self.node = seed, step, 0
+
+
+_place: ContextVar[Place] = ContextVar("convlayers_random_place")
 
 
 def generator(seed: int, purpose: str, *counters: int) -> np.random.Generator:
@@ -27,25 +36,23 @@ def generator(seed: int, purpose: str, *counters: int) -> np.random.Generator:
 
 
 @contextmanager
-def training_step(seed: int, step: int) -> Iterator[None]:
-    """Within this block, layers draw for training step `step` of a run seeded with `seed`."""
-    token = _place.set((seed, step, 0))
+def training_step(seed: int, step: int) -> Iterator[Place]:
+    """Within this block, layers draw for training step `step` of a run seeded with `seed`.
+
+    The attribute `node` of what it gives says which place in the network draws next: two equal layers draw different numbers.
+    """
+    place = Place(seed, step)
+    token = _place.set(place)
     try:
-        yield
+        yield place
     finally:
         _place.reset(token)
 
 
-def at_node(node: int) -> None:
-    """Say which place in the network draws next, so that two equal layers draw different numbers."""
-    seed, step, _ = _place.get()
-    _place.set((seed, step, node))
-
-
 def layer_generator(purpose: str) -> np.random.Generator:
     """For a layer's `forward`: a generator that depends on the seed, the step, the layer's place and `purpose`."""
-    seed, step, node = _place.get()
-    return generator(seed, purpose, step, node)
+    place = _place.get(Place(0, 0))
+    return generator(place.seed, purpose, place.step, place.node)
 
 
 class NoDraws(np.random.Generator):

@@ -229,6 +229,7 @@ def transposed_window(
 
 
 @lru_cache(maxsize=4096)
+@lru_cache(maxsize=4096)
 def check_pool(size: tuple[int, ...], win: Window) -> None:
     """Refuse a pooling in which some window holds padding alone: it has no maximum and no average."""
     for axis, (pixels, kernel, stride, dilation, pad, output) in enumerate(zip(size, *win, strict=True)):

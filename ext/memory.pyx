@@ -12,9 +12,16 @@ blocks back that the next call took anew: on the page faults `mobilenet_small` s
 Large blocks ask for huge pages (Linux): channels lie pages apart, and a kernel that reads one value of each waited for the
 translation of addresses longer than it computed.
 
+`empty` and `scratch` are called for every kernel, in between work that fills the caches, so they are compiled too: what
+Python takes for a step is mostly waiting for its own code and data.
+
 Compiled with AddressSanitizer (`python tools/dev.py asan`), only the bytes that somebody asked for can be touched: neither
 the rest of a block nor a block that lies idle.
 """
+
+import threading
+
+import numpy as np
 
 from cpython.buffer cimport PyBuffer_FillInfo
 from libc.stdint cimport uintptr_t
@@ -51,6 +58,7 @@ cdef extern from *:
     void allow "ASAN_UNPOISON_MEMORY_REGION"(void* start, size_t size)
 
 cdef enum:
+    SMALL = 32 * 1024           # bytes below which NumPy's own allocation is faster than a block
     MOST_IDLE = 256
     ALIGNMENT = 64              # a cache line, and the widest vector
     STRETCH = 2048              # blocks asked for: some steps of a usual network; "lately" is one or two stretches
@@ -166,3 +174,40 @@ def usage():
 def release():
     """Give the idle blocks back to the operating system."""
     release_beyond(0)
+
+
+state = threading.local()       # scratch memory of the thread, by slot
+cdef object ndarray = np.ndarray, uint8 = np.uint8
+cdef object junk = None
+
+
+def fill_with(function, /):
+    """Let `function(array)` fill what is handed out, None for nobody; returns who did so far."""
+    global junk
+    before, junk = junk, function
+    return before
+
+
+def empty(tuple shape, dtype, /):
+    """An array for a kernel to fill; its contents are undefined, and NaN under `poisoned()`."""
+    cdef Py_ssize_t nbytes = dtype.itemsize, size
+    for size in shape:
+        nbytes *= size
+    array = ndarray(shape, dtype) if nbytes < SMALL else ndarray(shape, dtype, Block(nbytes))
+    if junk is not None:
+        junk(array)
+    return array
+
+
+def scratch(Py_ssize_t nbytes, slot=0, /):
+    """At least `nbytes` of aligned scratch memory, kept for the calling thread and handed out again at its next call.
+
+    A kernel that needs two buffers at once takes them from two slots.
+    """
+    cdef dict buffers = state.__dict__
+    buffer = buffers.get(slot)
+    if buffer is None or len(buffer) < nbytes or junk is not None:
+        buffer = buffers[slot] = ndarray(max(nbytes, 1), uint8, Block(max(nbytes, 1)))
+    if junk is not None:
+        junk(buffer)
+    return buffer

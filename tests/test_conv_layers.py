@@ -5,6 +5,7 @@ import pytest
 
 import convlayers as cl
 from convlayers.errors import ArrayTypeError, ConfigError, ShapeError
+from convlayers.functional.plan import _cached
 from convlayers.randomness import generator
 from convlayers.testing import assert_close
 
@@ -121,3 +122,14 @@ def test_an_autoencoder_of_sequences_and_of_volumes_trains():
                 assert gradient.any(), name
                 model.parameters()[name][...] -= 1e-4 * gradient
         assert losses[1] < losses[0]
+
+
+def test_options_given_as_lists_are_planned_once():
+    """Lists, as JSON has them, cannot be looked up; a layer keeps tuples, or each step would plan anew."""
+    model = cl.Sequential([cl.Conv2d(4, [3, 3], stride=[2, 1], padding=[[1, 0], [1, 1]])], input_shape=(3, 9, 8))
+    x = np.ones((2, 3, 9, 8), np.float32)
+    model(x)
+    before = _cached.cache_info()
+    model(x)
+    after = _cached.cache_info()
+    assert (after.hits, after.misses) == (before.hits + 1, before.misses)

@@ -12,7 +12,7 @@ import convlayers as cl
 from convlayers import kernels
 from convlayers.errors import ConfigError
 from convlayers.kernels import memory
-from convlayers.randomness import at_node, generator, layer_generator, training_step
+from convlayers.randomness import generator, layer_generator, training_step
 from convlayers.tolerance import largest_error, tolerance
 
 
@@ -104,7 +104,8 @@ def test_using_puts_everything_back():
 def test_poison_is_what_nobody_wrote():
     with memory.poisoned():
         assert np.isnan(memory.empty((2, 3), np.dtype(np.float32))).all()
-        assert (memory.empty((2,), np.dtype(np.uint8)) == 255).all()
+        assert (memory.empty((2,), np.dtype(np.uint8)) == memory._JUNK).all()
+        assert (memory.empty((2,), np.dtype(np.intc)) == np.iinfo(np.intc).max).all()
         buffer = memory.scratch(100)
         assert (buffer[:100] == buffer[0]).all()
         assert buffer[0] != 0
@@ -234,8 +235,8 @@ def test_a_draw_depends_on_what_it_is_for():
 
 def test_layers_draw_by_seed_step_and_place():
     def draws(seed, step, node):
-        with training_step(seed, step):
-            at_node(node)
+        with training_step(seed, step) as place:
+            place.node = node
             return layer_generator("test").integers(0, 2**62)
 
     values = {draws(*where) for where in ((0, 0, 0), (1, 0, 0), (0, 1, 0), (0, 0, 1))}

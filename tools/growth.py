@@ -152,7 +152,7 @@ def peak_over(run: Callable[[], object]) -> float:
     def field(name: str) -> int:
         return next(int(line.split()[1]) * 1024 for line in status.read_text().splitlines() if line.startswith(name))
 
-    memory._state.__dict__.clear()  # scratch memory, which is kept otherwise
+    memory.forget_scratch()
     memory.release()
     ctypes.CDLL(None).malloc_trim(0)  # what lies free in the heap would hide as much growth
     clear.write_text("5")  # sets the peak back to what is held now

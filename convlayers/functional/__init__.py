@@ -43,7 +43,7 @@ from .groupnorm import GroupNormPass, group_norm, group_norm_backward, layer_nor
 from .join import concat, split
 from .loss import cross_entropy
 from .lrn import lrn, lrn_backward
-from .plan import ALGORITHMS, check_algorithm, explain_conv2d
+from .plan import ALGORITHMS, check_algorithm, conv_options, explain_conv2d
 from .pointwise import add, column_sums, relu, relu_backward
 from .pool import (
     adaptive_avg_pool,
@@ -126,6 +126,7 @@ __all__ = [
     "conv3d_backward",
     "conv3d_backward_input",
     "conv3d_backward_weight",
+    "conv_options",
     "conv_transpose1d",
     "conv_transpose1d_backward",
     "conv_transpose1d_backward_input",

@@ -1,8 +1,7 @@
-"""The door of every function: arrays checked and converted, and the thread count chosen from the work."""
+"""The door of every function: arrays checked and converted."""
 
 import numpy as np
 
-from .. import kernels
 from ..errors import ArrayTypeError, ShapeError
 from ..shapes import Window
 
@@ -11,8 +10,6 @@ _FLOAT64 = np.dtype(np.float64)
 DTYPE_NAMES = {_FLOAT32: "float32", _FLOAT64: "float64"}  # dtype.name is Python code of NumPy's, 5 us a call
 NO_BIAS = {dtype: np.empty(0, dtype) for dtype in (_FLOAT32, _FLOAT64)}
 _LAYOUTS = {2: " (N, features)", 3: " (N, C, L)", 4: " (N, C, H, W)", 5: " (N, C, D, H, W)"}
-# Multiply-adds below which waking another thread costs more than it saves: about 5 us at 100 GFLOP/s.
-_SERIAL_WORK = 250_000
 
 
 def as_array(x: object, name: str, ndim: int | None = None, dtype: np.dtype | None = None) -> np.ndarray:
@@ -44,11 +41,6 @@ def _convert(x: object, name: str) -> np.ndarray:
     return np.asarray(array, _FLOAT64 if wide else _FLOAT32)
 
 
-def threads_for(work: float) -> int:
-    """The thread count for a kernel of `work` multiply-adds."""
-    return kernels.get_num_threads() if work > _SERIAL_WORK else 1
-
-
 def check_gradient(dy: object, expected: tuple[int, ...], name: str, dtype: np.dtype) -> np.ndarray:
     dy = as_array(dy, f"{name}: dy", len(expected), dtype)
     if dy.shape != expected:
@@ -56,7 +48,7 @@ def check_gradient(dy: object, expected: tuple[int, ...], name: str, dtype: np.d
     return dy
 
 
-def geometry(win: Window) -> tuple[int, ...]:
+def window_numbers(win: Window) -> tuple[int, ...]:
     """What the kernels take of a 2-d window: strides, padding before, dilations."""
     (top, _), (left, _) = win.padding
     return (*win.stride, top, left, *win.dilation)

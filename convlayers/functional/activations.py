@@ -7,8 +7,8 @@ import numpy as np
 
 from .. import kernels
 from ..errors import ConfigError, ShapeError
-from ..kernels import memory
-from ._arrays import as_array, check_gradient, threads_for
+from ..kernels import memory, threads_for
+from ._arrays import as_array, check_gradient
 from .elementary import ELEMENTARY
 
 _VALUE_WORK = 16  # an exponential takes as long as about so many multiply-adds

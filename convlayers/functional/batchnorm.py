@@ -7,8 +7,8 @@ import numpy as np
 
 from .. import kernels
 from ..errors import ShapeError
-from ..kernels import memory
-from ._arrays import as_array, check_gradient, threads_for
+from ..kernels import memory, threads_for
+from ._arrays import as_array, check_gradient
 
 _PASS_WORK = 8  # a value that is read and written takes as long as about so many multiply-adds of the register tile
 
@@ -24,14 +24,14 @@ class BatchNormPass(NamedTuple):
     relu: bool
 
 
-def _planes(x: np.ndarray) -> np.ndarray:
-    return x.reshape(*x.shape[:2], prod(x.shape[2:]))
+def _planes(shape: tuple[int, ...]) -> tuple[int, int, int]:
+    return shape[0], shape[1], prod(shape[2:])
 
 
 def _per_channel(value: object, name: str, channels: int, dtype: np.dtype) -> np.ndarray:
-    array = as_array(value, f"batch_norm: {name}", 1, dtype)
+    array = as_array(value, name, 1, dtype)
     if len(array) != channels:
-        raise ShapeError(f"batch_norm: {name} must have shape ({channels},), one value a channel; got {array.shape}")
+        raise ShapeError(f"{name} must have shape ({channels},), one value a channel; got {array.shape}")
     return array
 
 
@@ -54,19 +54,20 @@ def batch_norm(
     if x.ndim < 2:
         raise ShapeError(f"batch_norm: x must have the axes (N, C, ...); got shape {x.shape}")
     channels = x.shape[1]
-    weight, bias = (_per_channel(v, n, channels, x.dtype) for v, n in ((weight, "weight"), (bias, "bias")))
+    weight = _per_channel(weight, "batch_norm: weight", channels, x.dtype)
+    bias = _per_channel(bias, "batch_norm: bias", channels, x.dtype)
     training = mean is None or var is None
     moments = np.zeros((2, channels))
     if not training:
-        for row, value, name in zip(moments, (mean, var), ("mean", "var"), strict=True):
-            row[:] = _per_channel(value, name, channels, x.dtype)
+        moments[0] = _per_channel(mean, "batch_norm: mean", channels, x.dtype)
+        moments[1] = _per_channel(var, "batch_norm: var", channels, x.dtype)
     elif x.size == channels > 0:
         raise ShapeError(f"batch_norm: in training a channel needs two values at least, to have a variance; x is {x.shape}")
     y, affine = memory.empty(x.shape, x.dtype), np.empty((3, channels), x.dtype)
     if x.size:
-        kernel = kernels.compiled(x.dtype).batch_norm_forward
+        kernel, planes = kernels.compiled(x.dtype).batch_norm_forward, _planes(x.shape)
         threads = threads_for(_PASS_WORK * x.size)
-        kernel(_planes(x), weight, bias, eps, moments, affine, _planes(y), training, relu, threads)
+        kernel(x.reshape(planes), weight, bias, eps, moments, affine, y.reshape(planes), training, relu, threads)
     return y, BatchNormPass(x, moments, affine, eps, training, relu)
 
 
@@ -77,11 +78,9 @@ def batch_norm_backward(dy: np.ndarray, done: BatchNormPass) -> tuple[np.ndarray
     dx = memory.empty(x.shape, x.dtype)
     dw, db = np.zeros((2, x.shape[1]), x.dtype)
     if x.size:
-        kernel = kernels.compiled(x.dtype).batch_norm_backward
-        threads = threads_for(_PASS_WORK * x.size)
-        kernel(
-            _planes(dy), _planes(x), done.moments, done.affine, done.eps, _planes(dx), dw, db, done.training, done.relu, threads
-        )
+        kernel, planes = kernels.compiled(x.dtype).batch_norm_backward, _planes(x.shape)
+        last = dw, db, done.training, done.relu, threads_for(_PASS_WORK * x.size)
+        kernel(dy.reshape(planes), x.reshape(planes), done.moments, done.affine, done.eps, dx.reshape(planes), *last)
     return dx, dw, db
 
 

@@ -1,17 +1,17 @@
 """Convolution along one, two and three axes as functions of arrays."""
 
 from collections.abc import Sequence
-from typing import TypedDict, Unpack
+from typing import NamedTuple, TypedDict, Unpack
 
 import numpy as np
 
 from .. import kernels
 from ..errors import ShapeError
-from ..kernels import memory
+from ..kernels import memory, threads_for
 from ..shapes import IntOrSequence, Padding
-from ._arrays import DTYPE_NAMES, NO_BIAS, as_array, check_gradient, threads_for
+from ._arrays import DTYPE_NAMES, NO_BIAS, as_array, check_gradient
 from .algorithms.problem import FORWARD, INPUT_GRADIENT, WEIGHT_GRADIENT
-from .plan import plan_conv
+from .plan import Options, planned
 
 
 class ConvOptions(TypedDict, total=False):
@@ -24,11 +24,32 @@ class ConvOptions(TypedDict, total=False):
     algorithm: str
 
 
-def as_bias(b: np.ndarray | None, name: str, filters: int, dtype: np.dtype) -> np.ndarray | None:
+class Names(NamedTuple):
+    """What messages call a function and its arguments: made once, since every call passes them on."""
+
+    function: str
+    x: str
+    w: str
+    b: str
+    dy: str
+    x_shape: str
+    w_shape: str
+
+
+def names_by_rank(function: str) -> dict[int, Names]:
+    """Those of `conv1d` to `conv3d`, for `function` `"conv"`."""
+    arguments = Names._fields[1:]
+    return {r: Names(f"{function}{r}d", *(f"{function}{r}d: {name}" for name in arguments)) for r in (1, 2, 3)}
+
+
+_NAMES = names_by_rank("conv")
+
+
+def as_bias(b: np.ndarray | None, names: Names, filters: int, dtype: np.dtype) -> np.ndarray | None:
     """`b`, if there is one, as an array of one value a filter."""
-    bias = None if b is None else as_array(b, f"{name}: b", 1, dtype)
+    bias = None if b is None else as_array(b, names.b, 1, dtype)
     if bias is not None and bias.shape != (filters,):
-        raise ShapeError(f"{name}: b must have shape ({filters},), one value a filter; got {bias.shape}")
+        raise ShapeError(f"{names.b} must have shape ({filters},), one value a filter; got {bias.shape}")
     return bias
 
 
@@ -50,49 +71,43 @@ def bias_gradient(dy: np.ndarray) -> np.ndarray:
     return db
 
 
-# Along `rank` axes.
+# Along `rank` axes: what the layers call, with the options that they hold.
 
 
-def _forward(
-    rank: int, x: np.ndarray, w: np.ndarray, b: np.ndarray | None, relu: bool, **options: Unpack[ConvOptions]
-) -> np.ndarray:
-    name = f"conv{rank}d"
-    x = as_array(x, f"{name}: x", rank + 2)
-    w = as_array(w, f"{name}: w", rank + 2, x.dtype)
-    plan = plan_conv(FORWARD, x.shape, w.shape, DTYPE_NAMES[x.dtype], **options)
-    return plan.run.forward(x, w, as_bias(b, name, w.shape[0], x.dtype), plan.problem, relu)
+def forward(rank: int, x: np.ndarray, w: np.ndarray, b: np.ndarray | None, relu: bool, options: Options) -> np.ndarray:
+    names = _NAMES[rank]
+    x = as_array(x, names.x, rank + 2)
+    w = as_array(w, names.w, rank + 2, x.dtype)
+    plan = planned(FORWARD, x.shape, w.shape, DTYPE_NAMES[x.dtype], options)
+    return plan.run.forward(x, w, as_bias(b, names, w.shape[0], x.dtype), plan.problem, relu)
 
 
-def _backward_input(
-    rank: int, dy: np.ndarray, w: np.ndarray, x_shape: tuple[int, ...], **options: Unpack[ConvOptions]
-) -> np.ndarray:
-    name = f"conv{rank}d"
-    dy = as_array(dy, f"{name}: dy", rank + 2)
-    w = as_array(w, f"{name}: w", rank + 2, dy.dtype)
-    shape = as_shape(x_shape, f"{name}: x_shape", rank + 2)
-    plan = plan_conv(INPUT_GRADIENT, shape, w.shape, DTYPE_NAMES[dy.dtype], **options)
-    return plan.run.backward_input(check_gradient(dy, plan.problem.y, name, dy.dtype), w, plan.problem)
+def backward_input(rank: int, dy: np.ndarray, w: np.ndarray, x_shape: tuple[int, ...], options: Options) -> np.ndarray:
+    names = _NAMES[rank]
+    dy = as_array(dy, names.dy, rank + 2)
+    w = as_array(w, names.w, rank + 2, dy.dtype)
+    plan = planned(INPUT_GRADIENT, as_shape(x_shape, names.x_shape, rank + 2), w.shape, DTYPE_NAMES[dy.dtype], options)
+    return plan.run.backward_input(check_gradient(dy, plan.problem.y, names.function, dy.dtype), w, plan.problem)
 
 
-def _backward_weight(
-    rank: int, dy: np.ndarray, x: np.ndarray, w_shape: tuple[int, ...], bias: bool, **options: Unpack[ConvOptions]
+def backward_weight(
+    rank: int, dy: np.ndarray, x: np.ndarray, w_shape: tuple[int, ...], bias: bool, options: Options
 ) -> tuple[np.ndarray, np.ndarray]:
-    name = f"conv{rank}d"
-    x = as_array(x, f"{name}: x", rank + 2)
-    shape = as_shape(w_shape, f"{name}: w_shape", rank + 2)
-    plan = plan_conv(WEIGHT_GRADIENT, x.shape, shape, DTYPE_NAMES[x.dtype], **options)
-    dy = check_gradient(dy, plan.problem.y, name, x.dtype)
+    names = _NAMES[rank]
+    x = as_array(x, names.x, rank + 2)
+    plan = planned(WEIGHT_GRADIENT, x.shape, as_shape(w_shape, names.w_shape, rank + 2), DTYPE_NAMES[x.dtype], options)
+    dy = check_gradient(dy, plan.problem.y, names.function, x.dtype)
     return plan.run.backward_weight(dy, x, plan.problem), bias_gradient(dy) if bias else NO_BIAS[x.dtype]
 
 
 def _backward(
-    rank: int, dy: np.ndarray, x: np.ndarray, w: np.ndarray, **options: Unpack[ConvOptions]
+    rank: int, dy: np.ndarray, x: np.ndarray, w: np.ndarray, options: Options
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    name = f"conv{rank}d"
-    x = as_array(x, f"{name}: x", rank + 2)
-    w = as_array(w, f"{name}: w", rank + 2, x.dtype)
-    dw, db = _backward_weight(rank, dy, x, w.shape, True, **options)
-    return _backward_input(rank, as_array(dy, f"{name}: dy", rank + 2, x.dtype), w, x.shape, **options), dw, db
+    names = _NAMES[rank]
+    x = as_array(x, names.x, rank + 2)
+    w = as_array(w, names.w, rank + 2, x.dtype)
+    dw, db = backward_weight(rank, dy, x, w.shape, True, options)
+    return backward_input(rank, as_array(dy, names.dy, rank + 2, x.dtype), w, x.shape, options), dw, db
 
 
 # The public functions, in the order of the ranks; what is said of `conv2d` is meant for all.
@@ -114,30 +129,28 @@ def conv1d(
 
     See `conv2d`. Long kernels, as in audio, are where `"fft"` pays.
     """
-    return _forward(
-        1, x, w, b, relu, stride=stride, padding=padding, dilation=dilation, groups=groups, algorithm=algorithm
-    )  # fmt: skip
+    return forward(1, x, w, b, relu, Options(stride, padding, dilation, groups, None, algorithm))
 
 
 def conv1d_backward_input(
     dy: np.ndarray, w: np.ndarray, x_shape: tuple[int, ...], **options: Unpack[ConvOptions]
 ) -> np.ndarray:
     """The gradient of `conv1d` with respect to an input of shape `x_shape`; dy `(N, M, P)`."""
-    return _backward_input(1, dy, w, x_shape, **options)
+    return backward_input(1, dy, w, x_shape, Options(**options))
 
 
 def conv1d_backward_weight(
     dy: np.ndarray, x: np.ndarray, w_shape: tuple[int, ...], *, bias: bool = True, **options: Unpack[ConvOptions]
 ) -> tuple[np.ndarray, np.ndarray]:
     """The gradients of `conv1d` with respect to weights of shape `w_shape` and to the bias: `(dw, db)`."""
-    return _backward_weight(1, dy, x, w_shape, bias, **options)
+    return backward_weight(1, dy, x, w_shape, bias, Options(**options))
 
 
 def conv1d_backward(
     dy: np.ndarray, x: np.ndarray, w: np.ndarray, **options: Unpack[ConvOptions]
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """All gradients of `conv1d`: `(dx, dw, db)`."""
-    return _backward(1, dy, x, w, **options)
+    return _backward(1, dy, x, w, Options(**options))
 
 
 def conv2d(
@@ -159,16 +172,14 @@ def conv2d(
     stride 1; a value that is not finite spreads over its tile), `"fft"` (for large kernels; it spreads over its image) or
     `"einsum"` (the reference, in float64 inside). With `relu`, `max(y, 0)`, in the same pass.
     """
-    return _forward(
-        2, x, w, b, relu, stride=stride, padding=padding, dilation=dilation, groups=groups, algorithm=algorithm
-    )  # fmt: skip
+    return forward(2, x, w, b, relu, Options(stride, padding, dilation, groups, None, algorithm))
 
 
 def conv2d_backward_input(
     dy: np.ndarray, w: np.ndarray, x_shape: tuple[int, ...], **options: Unpack[ConvOptions]
 ) -> np.ndarray:
     """The gradient of `conv2d` with respect to an input of shape `x_shape`; dy `(N, M, P, Q)`."""
-    return _backward_input(2, dy, w, x_shape, **options)
+    return backward_input(2, dy, w, x_shape, Options(**options))
 
 
 def conv2d_backward_weight(
@@ -178,14 +189,14 @@ def conv2d_backward_weight(
 
     Without `bias`, db is empty.
     """
-    return _backward_weight(2, dy, x, w_shape, bias, **options)
+    return backward_weight(2, dy, x, w_shape, bias, Options(**options))
 
 
 def conv2d_backward(
     dy: np.ndarray, x: np.ndarray, w: np.ndarray, **options: Unpack[ConvOptions]
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """All gradients of `conv2d`: `(dx, dw, db)`, in the shapes of x, w and the bias."""
-    return _backward(2, dy, x, w, **options)
+    return _backward(2, dy, x, w, Options(**options))
 
 
 def conv3d(
@@ -205,27 +216,25 @@ def conv3d(
     x `(N, C, D, H, W)`, w `(M, C/groups, T, R, S)`; returns `(N, M, O, P, Q)`. See `conv2d`: an algorithm is that of the last
     two axes, so `"winograd"` computes `(T, 3, 3)` kernels.
     """
-    return _forward(
-        3, x, w, b, relu, stride=stride, padding=padding, dilation=dilation, groups=groups, algorithm=algorithm
-    )  # fmt: skip
+    return forward(3, x, w, b, relu, Options(stride, padding, dilation, groups, None, algorithm))
 
 
 def conv3d_backward_input(
     dy: np.ndarray, w: np.ndarray, x_shape: tuple[int, ...], **options: Unpack[ConvOptions]
 ) -> np.ndarray:
     """The gradient of `conv3d` with respect to an input of shape `x_shape`; dy `(N, M, O, P, Q)`."""
-    return _backward_input(3, dy, w, x_shape, **options)
+    return backward_input(3, dy, w, x_shape, Options(**options))
 
 
 def conv3d_backward_weight(
     dy: np.ndarray, x: np.ndarray, w_shape: tuple[int, ...], *, bias: bool = True, **options: Unpack[ConvOptions]
 ) -> tuple[np.ndarray, np.ndarray]:
     """The gradients of `conv3d` with respect to weights of shape `w_shape` and to the bias: `(dw, db)`."""
-    return _backward_weight(3, dy, x, w_shape, bias, **options)
+    return backward_weight(3, dy, x, w_shape, bias, Options(**options))
 
 
 def conv3d_backward(
     dy: np.ndarray, x: np.ndarray, w: np.ndarray, **options: Unpack[ConvOptions]
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """All gradients of `conv3d`: `(dx, dw, db)`."""
-    return _backward(3, dy, x, w, **options)
+    return _backward(3, dy, x, w, Options(**options))

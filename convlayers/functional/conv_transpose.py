@@ -8,8 +8,8 @@ from ..shapes import IntOrSequence, Padding
 from ._arrays import DTYPE_NAMES, NO_BIAS, as_array, check_gradient
 from .algorithms.problem import FORWARD, INPUT_GRADIENT, WEIGHT_GRADIENT
 from .batchnorm import scale_shift
-from .conv import ConvOptions, as_bias, as_shape, bias_gradient
-from .plan import plan_conv
+from .conv import ConvOptions, as_bias, as_shape, bias_gradient, names_by_rank
+from .plan import Options, planned
 from .pointwise import relu as rectified
 
 
@@ -19,56 +19,55 @@ class ConvTransposeOptions(ConvOptions, total=False):
     output_padding: IntOrSequence
 
 
-# Along `rank` axes.
+_NAMES = names_by_rank("conv_transpose")
 
 
-def _forward(
-    rank: int, x: np.ndarray, w: np.ndarray, b: np.ndarray | None, relu: bool, **options: Unpack[ConvTransposeOptions]
-) -> np.ndarray:
-    name = f"conv_transpose{rank}d"
-    x = as_array(x, f"{name}: x", rank + 2)
-    w = as_array(w, f"{name}: w", rank + 2, x.dtype)
-    plan = plan_conv(INPUT_GRADIENT, x.shape, w.shape, DTYPE_NAMES[x.dtype], **options)
+def _resolved(*, output_padding: IntOrSequence = 0, **options: Unpack[ConvOptions]) -> Options:
+    return Options(output_padding=output_padding, **options)
+
+
+# Along `rank` axes: what the layers call, with the options that they hold.
+
+
+def forward(rank: int, x: np.ndarray, w: np.ndarray, b: np.ndarray | None, relu: bool, options: Options) -> np.ndarray:
+    names = _NAMES[rank]
+    x = as_array(x, names.x, rank + 2)
+    w = as_array(w, names.w, rank + 2, x.dtype)
+    plan = planned(INPUT_GRADIENT, x.shape, w.shape, DTYPE_NAMES[x.dtype], options)
     filters = plan.problem.x[1]
-    bias = as_bias(b, name, filters, x.dtype)
+    bias = as_bias(b, names, filters, x.dtype)
     y = plan.run.backward_input(x, w, plan.problem)
     if bias is not None:
         return scale_shift(y, np.ones(filters, x.dtype), bias, relu=relu)
     return rectified(y) if relu else y
 
 
-def _backward_input(
-    rank: int, dy: np.ndarray, w: np.ndarray, x_shape: tuple[int, ...], **options: Unpack[ConvTransposeOptions]
-) -> np.ndarray:
-    name = f"conv_transpose{rank}d"
-    dy = as_array(dy, f"{name}: dy", rank + 2)
-    w = as_array(w, f"{name}: w", rank + 2, dy.dtype)
-    options.setdefault("output_padding", 0)
-    shape = as_shape(x_shape, f"{name}: x_shape", rank + 2)
-    plan = plan_conv(FORWARD, shape, w.shape, DTYPE_NAMES[dy.dtype], **options)
-    return plan.run.forward(check_gradient(dy, plan.problem.x, name, dy.dtype), w, None, plan.problem, False)
+def backward_input(rank: int, dy: np.ndarray, w: np.ndarray, x_shape: tuple[int, ...], options: Options) -> np.ndarray:
+    names = _NAMES[rank]
+    dy = as_array(dy, names.dy, rank + 2)
+    w = as_array(w, names.w, rank + 2, dy.dtype)
+    plan = planned(FORWARD, as_shape(x_shape, names.x_shape, rank + 2), w.shape, DTYPE_NAMES[dy.dtype], options)
+    return plan.run.forward(check_gradient(dy, plan.problem.x, names.function, dy.dtype), w, None, plan.problem, False)
 
 
-def _backward_weight(
-    rank: int, dy: np.ndarray, x: np.ndarray, w_shape: tuple[int, ...], bias: bool, **options: Unpack[ConvTransposeOptions]
+def backward_weight(
+    rank: int, dy: np.ndarray, x: np.ndarray, w_shape: tuple[int, ...], bias: bool, options: Options
 ) -> tuple[np.ndarray, np.ndarray]:
-    name = f"conv_transpose{rank}d"
-    x = as_array(x, f"{name}: x", rank + 2)
-    options.setdefault("output_padding", 0)
-    shape = as_shape(w_shape, f"{name}: w_shape", rank + 2)
-    plan = plan_conv(WEIGHT_GRADIENT, x.shape, shape, DTYPE_NAMES[x.dtype], **options)
-    dy = check_gradient(dy, plan.problem.x, name, x.dtype)
+    names = _NAMES[rank]
+    x = as_array(x, names.x, rank + 2)
+    plan = planned(WEIGHT_GRADIENT, x.shape, as_shape(w_shape, names.w_shape, rank + 2), DTYPE_NAMES[x.dtype], options)
+    dy = check_gradient(dy, plan.problem.x, names.function, x.dtype)
     return plan.run.backward_weight(x, dy, plan.problem), bias_gradient(dy) if bias else NO_BIAS[x.dtype]
 
 
 def _backward(
-    rank: int, dy: np.ndarray, x: np.ndarray, w: np.ndarray, **options: Unpack[ConvTransposeOptions]
+    rank: int, dy: np.ndarray, x: np.ndarray, w: np.ndarray, options: Options
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    name = f"conv_transpose{rank}d"
-    x = as_array(x, f"{name}: x", rank + 2)
-    w = as_array(w, f"{name}: w", rank + 2, x.dtype)
-    dw, db = _backward_weight(rank, dy, x, w.shape, True, **options)
-    return _backward_input(rank, as_array(dy, f"{name}: dy", rank + 2, x.dtype), w, x.shape, **options), dw, db
+    names = _NAMES[rank]
+    x = as_array(x, names.x, rank + 2)
+    w = as_array(w, names.w, rank + 2, x.dtype)
+    dw, db = backward_weight(rank, dy, x, w.shape, True, options)
+    return backward_input(rank, as_array(dy, names.dy, rank + 2, x.dtype), w, x.shape, options), dw, db
 
 
 # The public functions, in the order of the ranks; what is said of `conv_transpose2d` is meant for all.
@@ -91,31 +90,28 @@ def conv_transpose1d(
 
     Returns `(N, M, H)`. See `conv_transpose2d`.
     """
-    return _forward(
-        1, x, w, b, relu, stride=stride, padding=padding, output_padding=output_padding, dilation=dilation,
-        groups=groups, algorithm=algorithm,
-    )  # fmt: skip
+    return forward(1, x, w, b, relu, Options(stride, padding, dilation, groups, output_padding, algorithm))
 
 
 def conv_transpose1d_backward_input(
     dy: np.ndarray, w: np.ndarray, x_shape: tuple[int, ...], **options: Unpack[ConvTransposeOptions]
 ) -> np.ndarray:
     """The gradient of `conv_transpose1d` with respect to an input of shape `x_shape`; dy `(N, M, H)`."""
-    return _backward_input(1, dy, w, x_shape, **options)
+    return backward_input(1, dy, w, x_shape, _resolved(**options))
 
 
 def conv_transpose1d_backward_weight(
     dy: np.ndarray, x: np.ndarray, w_shape: tuple[int, ...], *, bias: bool = True, **options: Unpack[ConvTransposeOptions]
 ) -> tuple[np.ndarray, np.ndarray]:
     """The gradients of `conv_transpose1d` with respect to weights of shape `w_shape` and to the bias: `(dw, db)`."""
-    return _backward_weight(1, dy, x, w_shape, bias, **options)
+    return backward_weight(1, dy, x, w_shape, bias, _resolved(**options))
 
 
 def conv_transpose1d_backward(
     dy: np.ndarray, x: np.ndarray, w: np.ndarray, **options: Unpack[ConvTransposeOptions]
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """All gradients of `conv_transpose1d`: `(dx, dw, db)`."""
-    return _backward(1, dy, x, w, **options)
+    return _backward(1, dy, x, w, _resolved(**options))
 
 
 def conv_transpose2d(
@@ -136,17 +132,14 @@ def conv_transpose2d(
     x `(N, C, P, Q)`, w `(C, M/groups, R, S)`, b `(M,)`; returns `(N, M, H, W)`, of the size that `shapes.transposed_window`
     gives. `algorithm` and `relu` as in `conv2d`.
     """
-    return _forward(
-        2, x, w, b, relu, stride=stride, padding=padding, output_padding=output_padding, dilation=dilation,
-        groups=groups, algorithm=algorithm,
-    )  # fmt: skip
+    return forward(2, x, w, b, relu, Options(stride, padding, dilation, groups, output_padding, algorithm))
 
 
 def conv_transpose2d_backward_input(
     dy: np.ndarray, w: np.ndarray, x_shape: tuple[int, ...], **options: Unpack[ConvTransposeOptions]
 ) -> np.ndarray:
     """The gradient with respect to an input of shape `x_shape`, `dx = conv2d(dy, w)`; dy `(N, M, H, W)`."""
-    return _backward_input(2, dy, w, x_shape, **options)
+    return backward_input(2, dy, w, x_shape, _resolved(**options))
 
 
 def conv_transpose2d_backward_weight(
@@ -156,14 +149,14 @@ def conv_transpose2d_backward_weight(
 
     `dw[c,m,r,s] = sum x[n,c,p,q] dy[n,m,p s + r d - pad, ...]`; without `bias`, db is empty.
     """
-    return _backward_weight(2, dy, x, w_shape, bias, **options)
+    return backward_weight(2, dy, x, w_shape, bias, _resolved(**options))
 
 
 def conv_transpose2d_backward(
     dy: np.ndarray, x: np.ndarray, w: np.ndarray, **options: Unpack[ConvTransposeOptions]
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """All gradients of `conv_transpose2d`: `(dx, dw, db)`, in the shapes of x, w and the bias."""
-    return _backward(2, dy, x, w, **options)
+    return _backward(2, dy, x, w, _resolved(**options))
 
 
 def conv_transpose3d(
@@ -183,28 +176,25 @@ def conv_transpose3d(
 
     x `(N, C, O, P, Q)`, w `(C, M/groups, T, R, S)`; returns `(N, M, G, H, W)`. See `conv_transpose2d`.
     """
-    return _forward(
-        3, x, w, b, relu, stride=stride, padding=padding, output_padding=output_padding, dilation=dilation,
-        groups=groups, algorithm=algorithm,
-    )  # fmt: skip
+    return forward(3, x, w, b, relu, Options(stride, padding, dilation, groups, output_padding, algorithm))
 
 
 def conv_transpose3d_backward_input(
     dy: np.ndarray, w: np.ndarray, x_shape: tuple[int, ...], **options: Unpack[ConvTransposeOptions]
 ) -> np.ndarray:
     """The gradient of `conv_transpose3d` with respect to an input of shape `x_shape`; dy `(N, M, G, H, W)`."""
-    return _backward_input(3, dy, w, x_shape, **options)
+    return backward_input(3, dy, w, x_shape, _resolved(**options))
 
 
 def conv_transpose3d_backward_weight(
     dy: np.ndarray, x: np.ndarray, w_shape: tuple[int, ...], *, bias: bool = True, **options: Unpack[ConvTransposeOptions]
 ) -> tuple[np.ndarray, np.ndarray]:
     """The gradients of `conv_transpose3d` with respect to weights of shape `w_shape` and to the bias: `(dw, db)`."""
-    return _backward_weight(3, dy, x, w_shape, bias, **options)
+    return backward_weight(3, dy, x, w_shape, bias, _resolved(**options))
 
 
 def conv_transpose3d_backward(
     dy: np.ndarray, x: np.ndarray, w: np.ndarray, **options: Unpack[ConvTransposeOptions]
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """All gradients of `conv_transpose3d`: `(dx, dw, db)`."""
-    return _backward(3, dy, x, w, **options)
+    return _backward(3, dy, x, w, _resolved(**options))

@@ -4,8 +4,8 @@ import numpy as np
 
 from .. import kernels
 from ..errors import ShapeError
-from ..kernels import memory
-from ._arrays import NO_BIAS, as_array, check_gradient, threads_for
+from ..kernels import memory, threads_for
+from ._arrays import NO_BIAS, as_array, check_gradient
 from .pointwise import column_sums
 
 # From so many products in a sum on, and up to so many columns, sums over neighbouring values beat the packed panels:

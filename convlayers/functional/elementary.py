@@ -17,7 +17,7 @@ from typing import NamedTuple
 import numpy as np
 
 from .. import kernels
-from ._arrays import threads_for
+from ..kernels import threads_for
 
 _ERF_WORK = 16
 # Below, 1 - 2 P loses digits; so many terms of the series are enough up to there.

@@ -7,8 +7,8 @@ import numpy as np
 
 from .. import kernels
 from ..errors import ShapeError
-from ..kernels import memory
-from ._arrays import as_array, check_gradient, threads_for
+from ..kernels import memory, threads_for
+from ._arrays import as_array, check_gradient
 
 _PASS_WORK = 8  # as in batchnorm.py
 

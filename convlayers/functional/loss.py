@@ -6,8 +6,8 @@ import numpy as np
 
 from .. import kernels
 from ..errors import DataError, ShapeError
-from ..kernels import memory
-from ._arrays import as_array, threads_for
+from ..kernels import memory, threads_for
+from ._arrays import as_array
 
 _EXPONENTIAL_WORK = 32  # an exponential, with what goes with it, takes as long as about so many multiply-adds
 

@@ -18,7 +18,7 @@ the batch only in the weight gradient, and by whether it has more than three ima
 from collections.abc import Sequence
 from functools import lru_cache
 from types import ModuleType
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from .. import kernels
 from ..errors import ConfigError, ConvlayersError, ShapeError, located
@@ -29,6 +29,17 @@ from .algorithms.ranks import Unrolled, Viewed, in_two_axes
 
 ALGORITHMS = ("auto", "direct", "winograd", "fft", "einsum")
 _MODULES: dict[str, ModuleType] = {"direct": direct, "winograd": winograd, "fft": fft, "einsum": einsum}
+
+
+class Options(NamedTuple):
+    """The keyword arguments of a convolution; with `output_padding`, of a transposed one."""
+
+    stride: IntOrSequence = 1
+    padding: Padding = 0
+    dilation: IntOrSequence = 1
+    groups: int = 1
+    output_padding: IntOrSequence | None = None
+    algorithm: str = "auto"
 
 
 class Plan(NamedTuple):
@@ -48,26 +59,31 @@ def check_algorithm(algorithm: str) -> str:
     return algorithm
 
 
-def _problem(direction: str, x: tuple, w: tuple, options: tuple, dtype: str) -> Problem:
-    stride, padding, dilation, groups, output_padding = options
+def conv_options(*options: Any) -> Options:
+    """`Options` with tuples for the lists of JSON, so that plans can be looked up: what a layer holds."""
+    return Options._make(frozen(options))
+
+
+def _problem(direction: str, x: tuple, w: tuple, options: Options, dtype: str, isa: str) -> Problem:
+    stride, padding, dilation, groups, output_padding, _ = options
     positive(groups, "groups")
     if output_padding is not None:
         if x[1] != w[0]:
             raise ShapeError(f"weight {w} is for {w[0]} input channels; x has {x[1]}")
         conv_groups(x[1], w[1] * groups, groups)
-        how = {"stride": stride, "padding": padding, "output_padding": output_padding, "dilation": dilation}
+        how: dict[str, Any] = {"stride": stride, "padding": padding, "output_padding": output_padding, "dilation": dilation}
         size, win, _ = transposed_window(x[2:], w[2:], **how)
-        return Problem(direction, (x[0], w[1] * groups, *size), w, win, groups, dtype)
+        return Problem(direction, (x[0], w[1] * groups, *size), w, win, groups, dtype, isa)
     if conv_groups(x[1], w[0], groups) != w[1]:
         raise ShapeError(f"weight {w} is for {w[1] * groups} input channels in {groups} group(s); x has {x[1]}")
     win = window(x[2:], w[2:], stride=stride, dilation=dilation, padding=padding)
-    return Problem(direction, x, w, win, groups, dtype)
+    return Problem(direction, x, w, win, groups, dtype, isa)
 
 
-def _choose(problem: Problem, algorithm: str, isa: str) -> Plan:
+def _choose(problem: Problem, algorithm: str) -> Plan:
     flat, adapter = in_two_axes(problem)
     refusals = {name: why for name, module in _MODULES.items() if (why := module.refuses(flat))}
-    machine = MACHINES[isa]
+    machine = MACHINES[problem.isa]
     costs = {name: module.cost(flat.typical, machine) for name, module in _MODULES.items() if name not in refusals}
     if algorithm in refusals:
         able = ", ".join(name for name in _MODULES if name not in refusals)
@@ -78,36 +94,43 @@ def _choose(problem: Problem, algorithm: str, isa: str) -> Plan:
 
 
 @lru_cache(maxsize=4096, typed=True)
-def _cached(
-    direction: str, x: tuple, w: tuple, stride: IntOrSequence, padding: Padding, dilation: IntOrSequence, groups: int,
-    output_padding: IntOrSequence | None, algorithm: str, dtype: str, isa: str,
-) -> Plan:  # fmt: skip
+def _cached(direction: str, x: tuple, w: tuple, dtype: str, isa: str, *options: Any) -> Plan:
     """Planning takes about 50 us; a network asks the same again at every step."""
-    problem = _problem(direction, x, w, (stride, padding, dilation, groups, output_padding), dtype)
-    return _choose(problem, check_algorithm(algorithm), isa)
+    how = Options(*options)
+    return _choose(_problem(direction, x, w, how, dtype, isa), check_algorithm(how.algorithm))
 
 
-def plan_conv(
-    direction: str, x: tuple[int, ...], w: tuple[int, ...], dtype: str, *, stride: IntOrSequence = 1, padding: Padding = 0,
-    dilation: IntOrSequence = 1, groups: int = 1, output_padding: IntOrSequence | None = None, algorithm: str = "auto",
-) -> Plan:  # fmt: skip
+def plan_conv(direction: str, x: tuple[int, ...], w: tuple[int, ...], dtype: str, **options: Any) -> Plan:
     """The plan for one direction of the convolution of x with w, along one, two or three axes; errors name it.
 
-    With `output_padding`, of the convolution whose input gradient is the transposed convolution of x with w.
+    With an `output_padding`, of the convolution whose input gradient is the transposed convolution of x with w.
     """
-    arguments = (stride, padding, dilation, groups, output_padding, algorithm, dtype, kernels.isa())
+    return planned(direction, x, w, dtype, Options(**options))
+
+
+def planned(direction: str, x: tuple[int, ...], w: tuple[int, ...], dtype: str, options: Options) -> Plan:
+    """What `plan_conv` gives, for every call of a convolution."""
     try:
-        # Lists, as JSON has them, cannot be looked up; tuples can.
-        for hashable in (tuple, frozen):
-            try:
-                return _cached(direction, x, w, *hashable(arguments))
-            except ConvlayersError:
-                raise
-            except TypeError:
-                continue
-        return _cached.__wrapped__(direction, x, w, *arguments)
+        return _cached(direction, x, w, dtype, kernels.isa(), *options)
     except ConvlayersError as error:
-        raise located(error, f"conv{len(x) - 2}d" if output_padding is None else f"conv_transpose{len(x) - 2}d") from None
+        raise _named(error, x, options) from None
+    except TypeError:
+        return _unhashable(direction, x, w, dtype, options)
+
+
+def _unhashable(direction: str, x: tuple[int, ...], w: tuple[int, ...], dtype: str, options: Options) -> Plan:
+    """The same for lists, as JSON has them, which cannot be looked up; tuples can."""
+    try:
+        try:
+            return _cached(direction, x, w, dtype, kernels.isa(), *frozen(tuple(options)))
+        except TypeError:
+            return _cached.__wrapped__(direction, x, w, dtype, kernels.isa(), *options)
+    except ConvlayersError as error:
+        raise _named(error, x, options) from None
+
+
+def _named(error: ConvlayersError, x: tuple[int, ...], options: Options) -> ConvlayersError:
+    return located(error, f"conv{len(x) - 2}d" if options.output_padding is None else f"conv_transpose{len(x) - 2}d")
 
 
 def explain_conv2d(
@@ -124,10 +147,8 @@ def explain_conv2d(
     """
     lines = []
     for direction in DIRECTIONS:
-        plan = plan_conv(
-            direction, tuple(x_shape), tuple(w_shape), dtype,
-            stride=stride, padding=padding, dilation=dilation, groups=groups, algorithm=algorithm,
-        )  # fmt: skip
+        options = Options(stride, padding, dilation, groups, algorithm=algorithm)
+        plan = planned(direction, tuple(x_shape), tuple(w_shape), dtype, options)
         estimates = ", ".join(f"{name} {us:.3g} us" for name, us in sorted(plan.costs.items(), key=lambda item: item[1]))
         why = "asked for" if algorithm != "auto" else "the least of the estimates"
         lines.append(f"{direction}: {plan.algorithm} ({why}); {estimates}")

@@ -11,8 +11,8 @@ import numpy as np
 
 from .. import kernels
 from ..errors import ShapeError
-from ..kernels import memory
-from ._arrays import NO_BIAS, as_array, check_gradient, threads_for
+from ..kernels import memory, threads_for
+from ._arrays import NO_BIAS, as_array, check_gradient
 from .arithmetic import aligned, folded
 
 # Multiply-adds of one product up to which NumPy's loop over the stack takes less time than the calls of the kernel.

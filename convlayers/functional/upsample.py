@@ -13,9 +13,9 @@ from typing import NamedTuple
 import numpy as np
 
 from .. import kernels
-from ..kernels import memory
+from ..kernels import memory, threads_for
 from ..shapes import Pairs
-from ._arrays import as_array, check_gradient, threads_for
+from ._arrays import as_array, check_gradient
 from .conv import conv2d, conv2d_backward_input
 from .rearrange import pad, pad_backward
 

@@ -1,44 +1,27 @@
-"""The one owner of memory: every output array and every scratch buffer of a kernel comes from here."""
+"""The one owner of memory: every output array and every scratch buffer of a kernel comes from here (ext/memory.pyx)."""
 
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from math import prod
-from typing import Any
 
 import numpy as np
 
-from ._memory import Block, release, usage
+from ._memory import empty, fill_with, release, scratch, state, usage
 
-__all__ = ["empty", "poisoned", "release", "scratch", "usage"]
+__all__ = ["empty", "forget_scratch", "poisoned", "release", "scratch", "usage"]
 
-_SMALL = 32 * 1024  # bytes below which NumPy's own allocation is faster than a block
 _JUNK = 0xA5
-_state = threading.local()
-_poison = False
 
 
-def empty(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
-    """An array for a kernel to fill; its contents are undefined, and NaN under `poisoned()`."""
-    nbytes = prod(shape) * dtype.itemsize
-    array = np.empty(shape, dtype) if nbytes < _SMALL else np.ndarray(shape, dtype, Block(nbytes))
-    if _poison:
+def forget_scratch() -> None:
+    """Let go of the calling thread's scratch memory."""
+    state.__dict__.clear()
+
+
+def _poison(array: np.ndarray) -> None:
+    if array.dtype == np.uint8:
+        array.fill(_JUNK)
+    else:
         array.fill(np.nan if array.dtype.kind == "f" else np.iinfo(array.dtype).max)
-    return array
-
-
-def scratch(nbytes: int, slot: int = 0) -> np.ndarray:
-    """At least `nbytes` of aligned scratch memory, kept for the calling thread and handed out again at its next call.
-
-    A kernel that needs two buffers at once takes them from two slots.
-    """
-    buffers: dict[Any, np.ndarray] = _state.__dict__
-    buffer = buffers.get(slot)
-    if buffer is None or buffer.size < nbytes or _poison:
-        buffer = buffers[slot] = np.frombuffer(Block(max(nbytes, 1)), np.uint8)
-    if _poison:
-        buffer[:nbytes].fill(_JUNK)
-    return buffer
 
 
 @contextmanager
@@ -47,9 +30,8 @@ def poisoned() -> Iterator[None]:
 
     Scratch memory is then of the size asked for and no larger, so that AddressSanitizer sees what lies behind it.
     """
-    global _poison
-    before, _poison = _poison, True
+    before = fill_with(_poison)
     try:
         yield
     finally:
-        _poison = before
+        fill_with(before)

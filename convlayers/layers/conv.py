@@ -1,12 +1,12 @@
 """Convolution along one, two and three axes."""
 
 import math
-from collections.abc import Callable
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 
 from .. import functional
+from ..functional import conv
 from ..layer import Layer, OnnxGraph, Shape
 from ..shapes import IntOrSequence, Padding, conv_groups, per_axis, positive, window
 from ._checks import sample_of_rank, switch
@@ -19,9 +19,6 @@ class _Conv(Layer):
     """What convolutions of every rank share: all but the kernels."""
 
     rank: ClassVar[int]
-    _convolve: ClassVar[Callable[..., np.ndarray]]
-    _backward_input: ClassVar[Callable[..., np.ndarray]]
-    _backward_weight: ClassVar[Callable[..., tuple[np.ndarray, np.ndarray]]]
     fuses_relu = True
     absorbs_affine = True
 
@@ -43,18 +40,10 @@ class _Conv(Layer):
         self.groups = positive(groups, "groups")
         self.bias = switch(bias, "bias")
         self.algorithm = functional.check_algorithm(algorithm)
+        self._options = functional.conv_options(stride, padding, dilation, groups, None, algorithm)
         self.init = check_initializer(init)
         # Any window checks the arguments themselves; the input is not known yet.
         window((1 << 30,) * self.rank, kernel_size, stride=stride, dilation=dilation, padding=padding)
-
-    def _options(self) -> dict[str, Any]:
-        return {
-            "stride": self.stride,
-            "padding": self.padding,
-            "dilation": self.dilation,
-            "groups": self.groups,
-            "algorithm": self.algorithm,
-        }
 
     def build(self, input_shape: Shape, rng: np.random.Generator) -> Shape:
         channels, *size = sample_of_rank(input_shape, self.rank)
@@ -67,14 +56,15 @@ class _Conv(Layer):
         return (self.out_channels, *win.output)
 
     def forward(self, x, *, training, affine=None, relu=False):
-        weight, bias, options = self.params["weight"], self.params.get("bias"), self._options()
+        weight, bias = self.params["weight"], self.params.get("bias")
         if affine is not None:
             scale, shift = affine
             if x.size // x.shape[1] < weight[0].size:
                 # The images have fewer pixels than a filter has weights: a pass over the output is the shorter one.
-                return functional.scale_shift(self._convolve(x, weight, bias, **options), scale, shift, relu=relu), x
+                y = conv.forward(self.rank, x, weight, bias, False, self._options)
+                return functional.scale_shift(y, scale, shift, relu=relu), x
             weight, bias = self.affine_params(scale, shift).values()
-        y = self._convolve(x, weight, bias, **options, relu=relu)
+        y = conv.forward(self.rank, x, weight, bias, relu, self._options)
         return y, (x, y if relu else None)
 
     def backward(self, dy, cache):
@@ -84,19 +74,19 @@ class _Conv(Layer):
 
     def backward_input(self, dy, cache):
         dy, x = before_relu(dy, cache)
-        return self._backward_input(dy, self.params["weight"], x.shape, **self._options())
+        return conv.backward_input(self.rank, dy, self.params["weight"], x.shape, self._options)
 
     def accumulate(self, dy, cache):
         dy, x = before_relu(dy, cache)
-        dw, db = self._backward_weight(dy, x, self.params["weight"].shape, bias=self.bias, **self._options())
+        dw, db = conv.backward_weight(self.rank, dy, x, self.params["weight"].shape, self.bias, self._options)
         self.grads["weight"] += dw
         if self.bias:
             self.grads["bias"] += db
 
     def affine_params(self, scale, shift):
-        weight = self.params["weight"]
+        weight, bias = self.params["weight"], self.params.get("bias")
         weight = weight * scale.reshape(-1, *(1,) * (weight.ndim - 1))
-        return {"weight": weight, "bias": self.params.get("bias", 0) * scale + shift}
+        return {"weight": weight, "bias": shift if bias is None else bias * scale + shift}
 
     def to_onnx(self, graph: OnnxGraph, *inputs: str) -> str:
         weight = self.params["weight"]
@@ -128,9 +118,6 @@ class Conv1d(_Conv):
     """
 
     rank = 1
-    _convolve = staticmethod(functional.conv1d)
-    _backward_input = staticmethod(functional.conv1d_backward_input)
-    _backward_weight = staticmethod(functional.conv1d_backward_weight)
     examples = (
         ({"out_channels": 5, "kernel_size": 3}, (3, 9)),
         ({"out_channels": 4, "kernel_size": [4], "stride": 3, "padding": [[2, 1]], "groups": 2, "dilation": 2}, (6, 17)),
@@ -156,9 +143,6 @@ class Conv2d(_Conv):
     """
 
     rank = 2
-    _convolve = staticmethod(functional.conv2d)
-    _backward_input = staticmethod(functional.conv2d_backward_input)
-    _backward_weight = staticmethod(functional.conv2d_backward_weight)
     examples = (
         ({"out_channels": 5, "kernel_size": 3}, (3, 7, 8)),
         ({"out_channels": 4, "kernel_size": [2, 3], "stride": 2, "padding": [[1, 0], [2, 1]], "groups": 2}, (6, 9, 8)),
@@ -179,9 +163,6 @@ class Conv3d(_Conv):
     """
 
     rank = 3
-    _convolve = staticmethod(functional.conv3d)
-    _backward_input = staticmethod(functional.conv3d_backward_input)
-    _backward_weight = staticmethod(functional.conv3d_backward_weight)
     examples = (
         ({"out_channels": 4, "kernel_size": 3, "padding": 1}, (2, 4, 5, 3)),
         (

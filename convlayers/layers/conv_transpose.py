@@ -1,12 +1,12 @@
 """Transposed convolution along one, two and three axes."""
 
 import math
-from collections.abc import Callable
 from typing import Any, ClassVar
 
 import numpy as np
 
 from .. import functional
+from ..functional import conv_transpose
 from ..layer import Layer, OnnxGraph, Shape
 from ..shapes import IntOrSequence, Padding, Transposed, conv_groups, per_axis, positive, transposed_window
 from ._checks import sample_of_rank, switch
@@ -18,9 +18,6 @@ class _ConvTranspose(Layer):
     """What transposed convolutions of every rank share: all but the kernels."""
 
     rank: ClassVar[int]
-    _convolve: ClassVar[Callable[..., np.ndarray]]
-    _backward_input: ClassVar[Callable[..., np.ndarray]]
-    _backward_weight: ClassVar[Callable[..., tuple[np.ndarray, np.ndarray]]]
     fuses_relu = True
     absorbs_affine = True
 
@@ -44,19 +41,10 @@ class _ConvTranspose(Layer):
         self.groups = positive(groups, "groups")
         self.bias = switch(bias, "bias")
         self.algorithm = functional.check_algorithm(algorithm)
+        self._options = functional.conv_options(stride, padding, dilation, groups, output_padding, algorithm)
         self.init = check_initializer(init)
         # Any size checks the arguments themselves; the input is not known yet.
         self._window((1 << 33,) * self.rank)
-
-    def _options(self) -> dict[str, Any]:
-        return {
-            "stride": self.stride,
-            "padding": self.padding,
-            "output_padding": self.output_padding,
-            "dilation": self.dilation,
-            "groups": self.groups,
-            "algorithm": self.algorithm,
-        }
 
     def _window(self, size: Shape) -> Transposed:
         how: dict[str, Any] = {"stride": self.stride, "padding": self.padding, "dilation": self.dilation}
@@ -74,12 +62,13 @@ class _ConvTranspose(Layer):
         return (self.out_channels, *output)
 
     def forward(self, x, *, training, affine=None, relu=False):
-        weight, bias, options = self.params["weight"], self.params.get("bias"), self._options()
+        weight, bias = self.params["weight"], self.params.get("bias")
         if affine is not None:
             scale, shift = affine
             shift = shift if bias is None else bias * scale + shift
-            return functional.scale_shift(self._convolve(x, weight, **options), scale, shift, relu=relu), x
-        y = self._convolve(x, weight, bias, **options, relu=relu)
+            y = conv_transpose.forward(self.rank, x, weight, None, False, self._options)
+            return functional.scale_shift(y, scale, shift, relu=relu), x
+        y = conv_transpose.forward(self.rank, x, weight, bias, relu, self._options)
         return y, (x, y if relu else None)
 
     def backward(self, dy, cache):
@@ -89,22 +78,21 @@ class _ConvTranspose(Layer):
 
     def backward_input(self, dy, cache):
         dy, x = before_relu(dy, cache)
-        return self._backward_input(dy, self.params["weight"], x.shape, **self._options())
+        return conv_transpose.backward_input(self.rank, dy, self.params["weight"], x.shape, self._options)
 
     def accumulate(self, dy, cache):
         dy, x = before_relu(dy, cache)
-        weight, options = self.params["weight"], self._options()
-        dw, db = self._backward_weight(dy, x, weight.shape, bias=self.bias, **options)
+        dw, db = conv_transpose.backward_weight(self.rank, dy, x, self.params["weight"].shape, self.bias, self._options)
         self.grads["weight"] += dw
         if self.bias:
             self.grads["bias"] += db
 
     def affine_params(self, scale, shift):
         # (C, M/groups, R, S): the filters of a group are beside each other, and every input channel of the group has its own.
-        weight = self.params["weight"]
+        weight, bias = self.params["weight"], self.params.get("bias")
         grouped = weight.reshape(self.groups, -1, weight[0].shape[0], weight[0, 0].size)
         scaled = (grouped * scale.reshape(self.groups, 1, -1, 1)).reshape(weight.shape)
-        return {"weight": scaled, "bias": self.params.get("bias", 0) * scale + shift}
+        return {"weight": scaled, "bias": shift if bias is None else bias * scale + shift}
 
     def to_onnx(self, graph: OnnxGraph, *inputs: str) -> str:
         # Numbers even for "same": runtimes and versions of the standard disagree on where the odd pixel goes.
@@ -138,9 +126,6 @@ class ConvTranspose1d(_ConvTranspose):
     """
 
     rank = 1
-    _convolve = staticmethod(functional.conv_transpose1d)
-    _backward_input = staticmethod(functional.conv_transpose1d_backward_input)
-    _backward_weight = staticmethod(functional.conv_transpose1d_backward_weight)
     examples = (
         ({"out_channels": 5, "kernel_size": 2, "stride": 2}, (3, 5)),
         ({"out_channels": 4, "kernel_size": [3], "stride": 2, "padding": [[1, 0]], "groups": 2, "output_padding": 1}, (6, 4)),
@@ -166,9 +151,6 @@ class ConvTranspose2d(_ConvTranspose):
     """
 
     rank = 2
-    _convolve = staticmethod(functional.conv_transpose2d)
-    _backward_input = staticmethod(functional.conv_transpose2d_backward_input)
-    _backward_weight = staticmethod(functional.conv_transpose2d_backward_weight)
     examples = (
         ({"out_channels": 5, "kernel_size": 2, "stride": 2}, (3, 4, 5)),
         ({"out_channels": 4, "kernel_size": [2, 3], "stride": [3, 2], "padding": [[1, 0], [0, 2]], "groups": 2}, (6, 3, 4)),
@@ -187,9 +169,6 @@ class ConvTranspose3d(_ConvTranspose):
     """
 
     rank = 3
-    _convolve = staticmethod(functional.conv_transpose3d)
-    _backward_input = staticmethod(functional.conv_transpose3d_backward_input)
-    _backward_weight = staticmethod(functional.conv_transpose3d_backward_weight)
     examples = (
         ({"out_channels": 3, "kernel_size": 2, "stride": 2}, (2, 2, 3, 2)),
         ({"out_channels": 4, "kernel_size": [2, 3, 1], "stride": [1, 2, 3], "padding": [0, 1, 0], "groups": 2}, (4, 2, 3, 2)),

@@ -48,14 +48,14 @@ class _BatchNorm(Layer):
         y, cache = functional.batch_norm(x, weight, bias, eps=self.eps, relu=relu)
         if x.size:
             values = x.size // x.shape[1]
-            mean, var = cache.moments
-            self._follow("running_mean", mean)
-            self._follow("running_var", var * (values / (values - 1)))
+            self._follow("running_mean", cache.moments[0], self.momentum)
+            self._follow("running_var", cache.moments[1], self.momentum * values / (values - 1))
         return y, cache
 
-    def _follow(self, name, seen):
+    def _follow(self, name, seen, share):
         running = self.buffers[name]
-        running[...] = (1 - self.momentum) * running + self.momentum * seen
+        running *= 1 - self.momentum
+        running += share * seen
 
     def backward(self, dy, cache):
         dx, dw, db = functional.batch_norm_backward(dy, cache)

@@ -239,12 +239,12 @@ class Model:
         """
         inputs = self._inputs_of(self._given(x))
         if not training:
-            values, caches = self.passes.forward(inputs, False)
+            values, caches = self.passes.forward(inputs, None)
         else:
             if step is None:
                 step, self._step = self._step, self._step + 1
-            with training_step(self.seed if seed is None else seed, step):
-                values, caches = self.passes.forward(inputs, True)
+            with training_step(self.seed if seed is None else seed, step) as place:
+                values, caches = self.passes.forward(inputs, place)
         return self._outputs(values), Tape(caches, len(inputs[0]))
 
     def backward(self, dy: Any, tape: Tape, *, input_gradient: bool = True) -> Any:

@@ -8,7 +8,7 @@ import numpy as np
 from ..errors import ConvlayersError, located
 from ..functional import add
 from ..layer import Layer, joined, sparing
-from ..randomness import at_node, training_step
+from ..randomness import Place, training_step
 from .fusion import Task, plan
 from .graph import Step
 
@@ -18,6 +18,20 @@ class Tape(NamedTuple):
 
     caches: list[Any]
     batch: int
+
+
+class Call(NamedTuple):
+    """A task with what every pass would ask about it, found out once: between kernels, Python's own caches are cold."""
+
+    task: Task
+    layer: Layer
+    sources: tuple[int, ...]
+    done: tuple[int, ...]  # the sources that nobody reads any more
+    learns: bool  # runs in training mode in training
+    trains: bool  # has a parameter that is trained
+    frozen: tuple[str, ...]  # its frozen parameters
+    needed: bool  # whether its gradient is wanted in training
+    wanted: tuple[bool, ...]  # which of its sources' gradients are
 
 
 class Passes:
@@ -31,21 +45,36 @@ class Passes:
     def __init__(
         self, steps: Sequence[Step], inputs: int, outputs: Sequence[int], frozen: Mapping[int, Collection[str]]
     ) -> None:
-        self.steps = steps
+        self.steps, self._frozen = steps, frozen
         self.tasks = plan(steps, outputs, affine=False)
         self.tasks_of_inference = plan(steps, outputs, affine=True)
         count = inputs + len(steps)
-        self.last_use = [-1] * count
+        last_use = [-1] * count
         for number, step in enumerate(steps):
             for source in step.sources:
-                self.last_use[source] = number
+                last_use[source] = number
         for output in outputs:
-            self.last_use[output] = len(steps)
-        self._frozen = frozen
+            last_use[output] = len(steps)
         # Which values lie behind a parameter that is trained: the others' gradients are nobody's business in training.
-        self._needed = [False] * count
+        needed = [False] * count
         for step in steps:
-            self._needed[step.target] = self._trains(step.layer) or any(self._needed[s] for s in step.sources)
+            needed[step.target] = self._trains(step.layer) or any(needed[s] for s in step.sources)
+        self.calls = [self._call(task, last_use, needed) for task in self.tasks]
+        self.calls_of_inference = [self._call(task, last_use, needed) for task in self.tasks_of_inference]
+
+    def _call(self, task: Task, last_use: list[int], needed: list[bool]) -> Call:
+        layer, sources = task.step.layer, task.step.sources
+        return Call(
+            task,
+            layer,
+            sources,
+            done=tuple(s for s in sources if last_use[s] == task.number),
+            learns=self._learns(layer),
+            trains=self._trains(layer),
+            frozen=tuple(name for name in self._frozen_of(layer) if name in layer.params),
+            needed=needed[task.target],
+            wanted=tuple(needed[s] for s in sources),
+        )
 
     def _frozen_of(self, layer: Layer) -> Collection[str]:
         return self._frozen.get(id(layer), ())
@@ -53,67 +82,64 @@ class Passes:
     def _trains(self, layer: Layer) -> bool:
         return not layer.params.keys() <= set(self._frozen_of(layer))
 
-    def _in_training(self, layer: Layer, training: bool) -> bool:
-        return training and not any(name in layer.buffers for name in self._frozen_of(layer))
+    def _learns(self, layer: Layer) -> bool:
+        return not any(name in layer.buffers for name in self._frozen_of(layer))
 
     def inference(self, inputs: Sequence[np.ndarray]) -> list[Any]:
         """All values, those that nobody reads any more as None."""
-        return self._run(self.tasks_of_inference, inputs, False, None)
+        return self._run(self.calls_of_inference, inputs, None, None)
 
-    def forward(self, inputs: Sequence[np.ndarray], training: bool) -> tuple[list[Any], list[Any]]:
-        """The values as from `inference`, and the caches that `backward` takes."""
+    def forward(self, inputs: Sequence[np.ndarray], place: Place | None) -> tuple[list[Any], list[Any]]:
+        """The values as from `inference`, and the caches that `backward` takes; in training, `place` is where layers draw."""
         caches: list[Any] = []
-        return self._run(self.tasks, inputs, training, caches), caches
+        return self._run(self.calls, inputs, place, caches), caches
 
-    def _run(self, tasks: list[Task], inputs: Sequence[np.ndarray], training: bool, caches: Any) -> list[Any]:
+    def _run(self, calls: list[Call], inputs: Sequence[np.ndarray], place: Place | None, caches: Any) -> list[Any]:
         values: list[Any] = [*inputs, *[None] * len(self.steps)]
-        for task in tasks:
-            step, layer, mode = task.step, task.step.layer, False
-            if training:
-                at_node(task.number)
-                mode = self._in_training(layer, training)
-            read = joined(layer, [values[s] for s in step.sources])
+        for call in calls:
+            task, layer, sources = call.task, call.layer, call.sources
+            if place is not None:
+                place.node = task.number
+            read: Any = [values[s] for s in sources] if layer.joins else values[sources[0]]
+            training = place is not None and call.learns
             try:
-                values[task.target], cache = layer.forward(read, training=mode, **task.options())
+                values[task.target], cache = layer.forward(read, training=training, **task.options())
             except ConvlayersError as error:
-                raise located(error, step.place) from error
+                raise located(error, task.step.place) from error
             if caches is not None:
                 caches.append(cache)
-            for source in step.sources:
-                if self.last_use[source] == task.number:
-                    values[source] = None
+            for source in call.done:
+                values[source] = None
         return values
 
     def trace(self, inputs: Sequence[np.ndarray], training: bool, seed: int, at: int) -> Iterator[tuple[str, np.ndarray]]:
         """Each step's name and output, nothing fused, drawing for training step `at` of a run with `seed`."""
         values: list[Any] = [*inputs, *[None] * len(self.steps)]
         for number, step in enumerate(self.steps):
-            with training_step(seed, at):
-                at_node(number)
+            with training_step(seed, at) as place:
+                place.node = number
                 read = joined(step.layer, [values[s] for s in step.sources])
-                values[step.target], _ = step.layer.forward(read, training=self._in_training(step.layer, training))
+                values[step.target], _ = step.layer.forward(read, training=training and self._learns(step.layer))
             yield step.name, values[step.target]
 
     def backward(self, flowing: list[Any], caches: Sequence[Any], input_gradient: bool) -> None:
         """Send the gradients in `flowing`, one a value, back: adds to the layers' gradients, leaves those of the inputs."""
         left = list(caches)
-        for task in reversed(self.tasks):
-            dy, flowing[task.target] = flowing[task.target], None
+        for call in reversed(self.calls):
+            target = call.task.target
+            dy, flowing[target] = flowing[target], None
             cache = left.pop()
-            if dy is None or not (input_gradient or self._needed[task.target]):
-                continue
-            wanted = [input_gradient or self._needed[s] for s in task.step.sources]
-            self._step_back(task.step, dy, cache, flowing, wanted)
+            if dy is not None and (input_gradient or call.needed):
+                self._back(call, dy, cache, flowing, input_gradient)
 
-    def _step_back(self, step: Step, dy: np.ndarray, cache: Any, flowing: list[Any], wanted: list[bool]) -> None:
-        layer = step.layer
-        frozen = [name for name in self._frozen_of(layer) if name in layer.params]
-        trained = sparing(layer, frozen) if frozen else layer
-        if not any(wanted):
+    def _back(self, call: Call, dy: np.ndarray, cache: Any, flowing: list[Any], input_gradient: bool) -> None:
+        layer = call.layer
+        trained = sparing(layer, call.frozen) if call.frozen else layer
+        if not (input_gradient or any(call.wanted)):
             trained.accumulate(dy, cache)
             return
-        dx: Any = trained.backward(dy, cache) if self._trains(layer) or not frozen else layer.backward_input(dy, cache)
-        for source, gradient, needed in zip(step.sources, dx if layer.joins else [dx], wanted, strict=True):
+        dx: Any = trained.backward(dy, cache) if call.trains or not call.frozen else layer.backward_input(dy, cache)
+        for source, gradient, needed in zip(call.sources, dx if layer.joins else (dx,), call.wanted, strict=True):
             # A value that several layers read gets the sum; a new array, since a layer may hand one array to two of them.
-            if needed:
+            if needed or input_gradient:
                 flowing[source] = gradient if flowing[source] is None else add([flowing[source], gradient])

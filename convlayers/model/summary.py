@@ -58,10 +58,10 @@ def _parameters(model: Model, step: Step, owner: str) -> str:
 def _peak(model: Model, sizes: Sequence[int]) -> int:
     """The most bytes of values that are there at once, as inference runs: fused, each value until its last reader is done."""
     held = peak = sum(sizes[: len(model.input_names)])
-    for task in model.passes.tasks_of_inference:
-        held += sizes[task.target]
+    for call in model.passes.calls_of_inference:
+        held += sizes[call.task.target]
         peak = max(peak, held)
-        held -= sum(sizes[s] for s in set(task.step.sources) if model.passes.last_use[s] == task.number)
+        held -= sum(sizes[s] for s in set(call.done))
     return peak
 
 

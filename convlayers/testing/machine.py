@@ -6,7 +6,6 @@ from contextlib import contextmanager
 import numpy as np
 
 from .. import kernels
-from ..functional import _arrays
 from ..kernels import memory
 from ..tolerance import largest_error, tolerance
 
@@ -16,11 +15,11 @@ THREADS = (1, 2, 3)
 @contextmanager
 def threads_at_every_size() -> Iterator[None]:
     """Within this block, kernels use their threads on work of any size: tests are small."""
-    before, _arrays._SERIAL_WORK = _arrays._SERIAL_WORK, -1
+    before, kernels._SERIAL_WORK = kernels._SERIAL_WORK, -1
     try:
         yield
     finally:
-        _arrays._SERIAL_WORK = before
+        kernels._SERIAL_WORK = before
 
 
 def same_bits(a: np.ndarray, b: np.ndarray) -> bool:

@@ -32,7 +32,7 @@ class Part:
     def __init__(self, parameter: np.ndarray, gradient: np.ndarray, state: dict[str, np.ndarray]) -> None:
         self._ends = parameter, gradient
         # Of an array that is not C-contiguous no flat view exists; a step copies it in and out.
-        self._views = all(array.flags.c_contiguous for array in self._ends)
+        self.is_view = all(array.flags.c_contiguous for array in self._ends)
         self.parameter, self.gradient = (array.reshape(-1) for array in self._ends)
         self.state = state
 
@@ -42,14 +42,12 @@ class Part:
 
     def gather(self) -> None:
         """Copy in what is no view."""
-        if not self._views:
-            for flat, array in zip((self.parameter, self.gradient), self._ends, strict=True):
-                np.copyto(flat.reshape(array.shape), array)
+        for flat, array in zip((self.parameter, self.gradient), self._ends, strict=True):
+            np.copyto(flat.reshape(array.shape), array)
 
     def scatter(self) -> None:
-        """Copy the parameter back if it is no view."""
-        if not self._views:
-            np.copyto(self._ends[0], self.parameter.reshape(self._ends[0].shape))
+        """Copy the parameter back, which is no view."""
+        np.copyto(self._ends[0], self.parameter.reshape(self._ends[0].shape))
 
 
 class Optimizer:
@@ -66,6 +64,7 @@ class Optimizer:
         self._shapes: dict[str, tuple[int, ...]] = {}
         self._state: dict[str, np.ndarray] = {}
         self._parts: list[Part] = []
+        self._copied: list[Part] = []
 
     def slots(self) -> tuple[str, ...]:
         """Names of the arrays of state that the settings call for; each starts at zero."""
@@ -105,14 +104,15 @@ class Optimizer:
             state = {slot: flat[start:stop] for slot, flat in self._state.items()}
             self._parts.append(Part(parameter, gradients[name], state))
             start = stop
+        self._copied = [part for part in self._parts if not part.is_view]
 
     def step(self) -> None:
         """One step along the gradients, in place."""
         self.steps += 1
-        for part in self._parts:
+        for part in self._copied:
             part.gather()
         self.update_all(self._parts)
-        for part in self._parts:
+        for part in self._copied:
             part.scatter()
 
     def _views(self) -> dict[str, np.ndarray]:

@@ -3,9 +3,9 @@
 import numpy as np
 
 from ... import kernels
-from ...kernels import memory
-from .._arrays import NO_BIAS, geometry, threads_for
-from .problem import Problem
+from ...kernels import memory, threads_for
+from .._arrays import NO_BIAS
+from .problem import Problem, geometry
 
 
 def forward(x: np.ndarray, w: np.ndarray, bias: np.ndarray | None, problem: Problem, relu: bool) -> np.ndarray:
@@ -14,7 +14,7 @@ def forward(x: np.ndarray, w: np.ndarray, bias: np.ndarray | None, problem: Prob
     if y.size:
         kernel = kernels.compiled(x.dtype).depthwise_forward
         bias = NO_BIAS[x.dtype] if bias is None else bias
-        kernel(x, w, bias, y, *geometry(problem.win), relu, threads_for(problem.work))
+        kernel(x, w, bias, y, *geometry(problem), relu, threads_for(problem.work))
     return y
 
 
@@ -23,7 +23,7 @@ def backward_input(dy: np.ndarray, w: np.ndarray, problem: Problem) -> np.ndarra
     dx = memory.empty(problem.x, dy.dtype)
     if dx.size:
         kernel = kernels.compiled(dy.dtype).depthwise_backward_input
-        kernel(dy, w, dx, *geometry(problem.win), threads_for(problem.work))
+        kernel(dy, w, dx, *geometry(problem), threads_for(problem.work))
     return dx
 
 
@@ -32,7 +32,7 @@ def backward_weight(dy: np.ndarray, x: np.ndarray, problem: Problem) -> np.ndarr
     dw = memory.empty(problem.w, x.dtype)
     if x.size:
         kernel = kernels.compiled(x.dtype).depthwise_backward_weight
-        kernel(dy, x, dw, *geometry(problem.win), threads_for(problem.work))
+        kernel(dy, x, dw, *geometry(problem), threads_for(problem.work))
     else:
         dw.fill(0)
     return dw

@@ -5,10 +5,10 @@ from math import prod
 import numpy as np
 
 from ... import kernels
-from ...kernels import memory
-from .._arrays import NO_BIAS, geometry, threads_for
+from ...kernels import memory, threads_for
+from .._arrays import NO_BIAS
 from . import depthwise
-from .problem import FORWARD, INPUT_GRADIENT, Machine, Problem
+from .problem import FORWARD, INPUT_GRADIENT, Machine, Problem, geometry, once
 
 # The gradient of filters of so few taps, or of so few filters over so many channels, is computed with pixels for lanes, and
 # with filters for lanes else: 1.1 to 1.4 times faster on first layers, 1.3 to 2.8 with up to 12 filters (Zen 3).
@@ -21,6 +21,7 @@ def refuses(problem: Problem) -> str | None:
     return None
 
 
+@once
 def _pixels_for_lanes(problem: Problem) -> bool:
     """Whether the kernel that computes a weight gradient is the one for few taps or few filters, at stride 1."""
     filters = problem.w[0] // problem.groups
@@ -62,7 +63,7 @@ def forward(x: np.ndarray, w: np.ndarray, bias: np.ndarray | None, problem: Prob
     if y.size:
         kernel = kernels.compiled(x.dtype).conv2d_forward
         bias = NO_BIAS[x.dtype] if bias is None else bias
-        kernel(x, w, bias, y, *geometry(problem.win), problem.groups, relu, threads_for(problem.work))
+        kernel(x, w, bias, y, *geometry(problem), problem.groups, relu, threads_for(problem.work))
     return y
 
 
@@ -73,7 +74,7 @@ def backward_input(dy: np.ndarray, w: np.ndarray, problem: Problem) -> np.ndarra
     dx = memory.empty(problem.x, dy.dtype)
     if dx.size:
         kernel = kernels.compiled(dy.dtype).conv2d_backward_input
-        kernel(dy, w, dx, *geometry(problem.win), problem.groups, threads_for(problem.work))
+        kernel(dy, w, dx, *geometry(problem), problem.groups, threads_for(problem.work))
     return dx
 
 
@@ -83,7 +84,7 @@ def backward_weight(dy: np.ndarray, x: np.ndarray, problem: Problem) -> np.ndarr
         return depthwise.backward_weight(dy, x, problem)
     dw = memory.empty(problem.w, x.dtype)
     if x.size:
-        compiled, (stride_h, stride_w, *rest) = kernels.compiled(x.dtype), geometry(problem.win)
+        compiled, (stride_h, stride_w, *rest) = kernels.compiled(x.dtype), geometry(problem)
         if _pixels_for_lanes(problem):
             compiled.conv2d_backward_weight_few(dy, x, dw, *rest, problem.groups, threads_for(problem.work))
         else:

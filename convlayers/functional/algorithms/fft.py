@@ -23,8 +23,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ... import kernels
-from ...kernels import memory
-from .._arrays import threads_for
+from ...kernels import memory, threads_for
 from ..pointwise import relu as rectified
 from .problem import FORWARD, INPUT_GRADIENT, WEIGHT_GRADIENT, Machine, Problem
 

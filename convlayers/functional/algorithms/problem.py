@@ -1,10 +1,12 @@
 """What an algorithm is told: one direction of one convolution, and the machine."""
 
-from functools import cached_property
+from collections.abc import Callable
+from functools import cached_property, wraps
 from math import prod
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 from ...shapes import Window
+from .._arrays import window_numbers
 
 FORWARD, INPUT_GRADIENT, WEIGHT_GRADIENT = DIRECTIONS = ("forward", "input gradient", "weight gradient")
 
@@ -19,6 +21,7 @@ class _Fields(NamedTuple):
     win: Window
     groups: int
     dtype: str
+    isa: str
 
 
 class Problem(_Fields):
@@ -49,6 +52,30 @@ class Problem(_Fields):
     def depthwise(self) -> bool:
         """Whether every channel is convolved with filters of its own."""
         return self.w[1] == 1 and self.groups > 1
+
+
+Known = TypeVar("Known")
+
+
+def once(function: Callable[[Problem], Known]) -> Callable[[Problem], Known]:
+    """`function`, computed once for a problem and kept with it: a network asks the same again at every step."""
+    key = f"{function.__module__}.{function.__qualname__}"
+
+    @wraps(function)
+    def known(problem: Problem) -> Known:
+        kept = problem.__dict__
+        if key not in kept:
+            kept[key] = function(problem)
+        value: Known = kept[key]
+        return value
+
+    return known
+
+
+@once
+def geometry(problem: Problem) -> tuple[int, ...]:
+    """What the kernels take of the window."""
+    return window_numbers(problem.win)
 
 
 class Machine(NamedTuple):

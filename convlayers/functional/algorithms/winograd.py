@@ -4,14 +4,12 @@ A quarter of the multiply-adds of the definition with m = 4, against transforms 
 is of the order of the definition's own (docs/numerics.md), so `auto` may take it wherever it is cheaper.
 """
 
-from functools import lru_cache
-
 import numpy as np
 
 from ... import kernels
-from ...kernels import memory
-from .._arrays import NO_BIAS, threads_for
-from .problem import INPUT_GRADIENT, MACHINES, WEIGHT_GRADIENT, Machine, Problem
+from ...kernels import memory, threads_for
+from .._arrays import NO_BIAS
+from .problem import INPUT_GRADIENT, MACHINES, WEIGHT_GRADIENT, Machine, Problem, once
 
 # Cycles to transform one vector, by m: of tiles for one channel, going in or coming out, and of filters; and to copy a row of
 # one channel, and the call. Measured on Zen 5, but the filters' on Zen 3: as many streams are written as there are values of a
@@ -54,10 +52,9 @@ def _cost(problem: Problem, machine: Machine, m: int) -> float:
     return 2e-3 * sums / machine.gflops_of(problem.dtype) + machine.microseconds(cycles)
 
 
-@lru_cache(maxsize=4096)
-def tile_size(problem: Problem, isa: str) -> int:
+def tile_size(problem: Problem) -> int:
     """m: the one that costs less."""
-    return min(_TILE_CYCLES, key=lambda m: _cost(problem, MACHINES[isa], m))
+    return min(_TILE_CYCLES, key=lambda m: _cost(problem.typical, MACHINES[problem.isa], m))
 
 
 def cost(problem: Problem, machine: Machine) -> float:
@@ -65,9 +62,10 @@ def cost(problem: Problem, machine: Machine) -> float:
     return min(_cost(problem, machine, m) for m in _TILE_CYCLES)
 
 
+@once
 def _arguments(problem: Problem) -> tuple[int, ...]:
     (top, _), (left, _) = problem.win.padding
-    return tile_size(problem.typical, kernels.isa()), top, left, problem.groups
+    return tile_size(problem), top, left, problem.groups
 
 
 def forward(x: np.ndarray, w: np.ndarray, bias: np.ndarray | None, problem: Problem, relu: bool) -> np.ndarray:

@@ -6,9 +6,9 @@ import numpy as np
 
 from ... import kernels
 from ...errors import ShapeError
-from ...kernels import memory, reference
+from ...kernels import memory, reference, threads_for
 from ...shapes import Window, check_pool
-from .._arrays import as_array, check_gradient, geometry, threads_for
+from .._arrays import as_array, check_gradient, window_numbers
 
 _UINT8, _INTC = np.dtype(np.uint8), np.dtype(np.intc)
 _NO_INDEX = np.empty((0, 0, 0), _UINT8)
@@ -35,7 +35,7 @@ def max_pool2d(x: np.ndarray, win: Window, *, with_index: bool = True) -> tuple[
         kernel = kernels.compiled(x.dtype).max_pool2d_forward
         threads = threads_for(POOL_WORK * y.size * kernel_h * kernel_w)
         taps = _NO_INDEX if index is None else _planes(index)
-        kernel(_planes(x), _planes(y), taps, kernel_h, kernel_w, *geometry(win), threads)
+        kernel(_planes(x), _planes(y), taps, kernel_h, kernel_w, *window_numbers(win), threads)
     return y, index
 
 
@@ -49,7 +49,7 @@ def max_pool2d_backward(dy: np.ndarray, index: np.ndarray, x_shape: tuple[int, .
     dx = memory.empty(tuple(x_shape), dy.dtype)
     if dx.size:
         kernel = kernels.compiled(dy.dtype).max_pool2d_backward
-        kernel(_planes(dy), _planes(index), _planes(dx), *win.kernel, *geometry(win), threads_for(POOL_WORK * dx.size))
+        kernel(_planes(dy), _planes(index), _planes(dx), *win.kernel, *window_numbers(win), threads_for(POOL_WORK * dx.size))
     return dx
 
 
@@ -70,7 +70,7 @@ def sums2d(x: np.ndarray, win: Window, divisors: np.ndarray) -> np.ndarray:
     if y.size:
         work = POOL_WORK * y.size * win.kernel[0] * win.kernel[1]
         kernels.compiled(x.dtype).avg_pool2d_forward(
-            _planes(x), divisors, _planes(y), *win.kernel, *geometry(win)[:4], threads_for(work)
+            _planes(x), divisors, _planes(y), *win.kernel, *window_numbers(win)[:4], threads_for(work)
         )
     return y
 
@@ -81,7 +81,7 @@ def sums2d_backward(dy: np.ndarray, x_shape: tuple[int, ...], win: Window, divis
     if dx.size:
         work = POOL_WORK * dy.size * win.kernel[0] * win.kernel[1]
         kernels.compiled(dy.dtype).avg_pool2d_backward(
-            _planes(dy), divisors, _planes(dx), *win.kernel, *geometry(win)[:4], threads_for(work)
+            _planes(dy), divisors, _planes(dx), *win.kernel, *window_numbers(win)[:4], threads_for(work)
         )
     return dx
 

@@ -6,9 +6,9 @@ import numpy as np
 
 from ... import kernels
 from ...errors import ShapeError
-from ...kernels import memory
+from ...kernels import memory, threads_for
 from ...shapes import Window, window
-from .._arrays import as_array, check_gradient, threads_for
+from .._arrays import as_array, check_gradient
 from .plane import POOL_WORK, max_pool2d, max_pool2d_backward
 
 
