@@ -1,5 +1,5 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, initializedcheck=False, cdivision=True
-# cython: nonecheck=False, embedsignature=True, binding=False
+# cython: nonecheck=False, binding=False
 """The compiled kernels for one instruction set and one data type; see vec.h for what tells the compilations apart.
 
 Shared by all of them: arrays are C-contiguous and of the sizes that `convlayers.functional` has checked; outputs are
@@ -24,6 +24,7 @@ include "gather_grids.pxi"
 include "conv.pxi"
 include "conv_weight.pxi"
 include "winograd_transforms.pxi"
+include "winograd_strided.pxi"
 include "winograd.pxi"
 include "winograd_tiles.pxi"
 include "winograd_weight.pxi"

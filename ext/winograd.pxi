@@ -1,4 +1,5 @@
-# 3 x 3 convolution at stride 1 by Winograd's minimal filtering, F(m x m, 3 x 3): forward and input gradient.
+# 3 x 3 convolution by Winograd's minimal filtering, F(m x m, 3 x 3): forward and input gradient; stride 1, and the frame of what
+# winograd_strided.pxi has for stride 2.
 #
 #     Y = A^T [ sum_c (G g_mc G^T) o (B^T d_c B) ] A        for each tile of m x m outputs
 #
@@ -13,11 +14,17 @@
 # second-level cache. Twice or half of it cost 3 to 10% with 64 channels (Zen 5).
 cdef enum:
     TILES_BYTES = 640 * 1024
+    STRIDED_BYTES = 1536 * 1024  # at stride 2: of what goes in
+    PRODUCTS_BYTES = 320 * 1024 # and of what comes out, of as many filters at a time
 
 
 cdef struct Winograd:
     int m                       # outputs along the side of a tile
-    int size                    # m + 2, its inputs
+    int size                    # values along the side of a transformed tile: m + 2 at stride 1
+    int reach                   # inputs along the side
+    int pace                    # inputs from one tile to the next
+    int sets                    # transformed filters
+    int odd[2]                  # input gradient at stride 2: whether padding puts a tile's first row and column at odd places
     Py_ssize_t images
     Py_ssize_t groups
     Py_ssize_t channels         # summed over, per group
@@ -39,6 +46,7 @@ cdef struct Winograd:
     Py_ssize_t block            # tiles of a block, a whole number of vectors
     Py_ssize_t blocks
     Py_ssize_t splits           # parts of the filters, each a unit of work
+    Py_ssize_t part             # tiles of rows of which a unit holds the products at once
     Py_ssize_t* step            # k * PANEL
     Py_ssize_t* staged          # 4 t: where the tiles of a vector lie in rows of their own
     real* filters_in            # transformed: [group][value][tile of rows][channel][row]
@@ -63,17 +71,22 @@ cdef struct Workspace:
     real* outputs               # rows of one filter's tiles: [row][tile][4 values]
 
 
+cdef inline int halo(Winograd* g) noexcept nogil:
+    """Inputs that a tile shares with the next."""
+    return g.reach - g.pace
+
+
 cdef size_t place_workspace(Winograd* g, Workspace* space, size_t cursor) noexcept nogil:
     """One thread's buffers, at `cursor`; the address behind them."""
     cdef Py_ssize_t values = g.size * g.size, lines = min(g.images * g.lines, g.block // g.across + 2)
     space.place = <Py_ssize_t*> take(&cursor, g.block * sizeof(Py_ssize_t))
     space.target = <Py_ssize_t*> take(&cursor, g.block * sizeof(Py_ssize_t))
     space.joined = <bint*> take(&cursor, g.block // VL * sizeof(bint))
-    # Two rows of halo for each image that a block touches, and a vector to spare.
-    space.copy = <real*> take(&cursor, ((lines * g.m + 2 * (lines // g.lines + 2)) * g.pitch + VL) * sizeof(real))
+    # The rows between two images for each that a block touches, and a vector to spare.
+    space.copy = <real*> take(&cursor, ((lines * g.pace + halo(g) * (lines // g.lines + 2)) * g.pitch + VL) * sizeof(real))
     space.inputs = <real*> take(&cursor, values * g.values_in * sizeof(real))
     space.products = <real*> take(&cursor, values * g.values_out * sizeof(real))
-    space.outputs = <real*> take(&cursor, 4 * g.row * sizeof(real))
+    space.outputs = <real*> take(&cursor, max(4, g.m) * g.row * sizeof(real))
     return cursor
 
 
@@ -81,18 +94,24 @@ cdef void choose_winograd_blocks(Winograd* g, int threads) noexcept nogil:
     cdef Py_ssize_t values = g.size * g.size, most, units
     g.lines, g.across = (g.p + g.m - 1) // g.m, (g.q + g.m - 1) // g.m
     g.tiles = g.images * g.lines * g.across
-    most = TILES_BYTES // (values * (g.channels + g.filters) * <Py_ssize_t> sizeof(real))
+    g.part = tile_count(g.filters)
+    if g.size == STRIDED:
+        most = STRIDED_BYTES // (values * g.channels * <Py_ssize_t> sizeof(real))
+    else:
+        most = TILES_BYTES // (values * (g.channels + g.filters) * <Py_ssize_t> sizeof(real))
     g.block = max(PANEL, most // PANEL * PANEL)
     # A block for every thread at least, if that leaves a vector of tiles to each.
     g.block = min(g.block, vectors_over((g.tiles + threads - 1) // threads) * VL)
     g.blocks = (g.tiles + g.block - 1) // g.block
     units = g.groups * g.blocks
     g.splits = max(1, min(tile_count(g.filters), threads // units if threads > units else 1))
+    if g.size == STRIDED:
+        g.part = min(g.part, max(1, PRODUCTS_BYTES // (values * g.block * MR * <Py_ssize_t> sizeof(real))))
     # A line of cache more than the values: a power of two would put all values of a tile into the same sets.
     g.values_in = (g.block + PANEL - 1) // PANEL * PANEL * g.channels + 64 // <Py_ssize_t> sizeof(real)
-    g.values_out = g.filters * g.block + 64 // <Py_ssize_t> sizeof(real)
-    g.row = 4 * g.block + VL
-    g.pitch = g.across * g.m + 2
+    g.values_out = min(g.filters, g.part * MR) * g.block + 64 // <Py_ssize_t> sizeof(real)
+    g.row = max(4, g.m) * g.block + VL
+    g.pitch = g.across * g.pace + halo(g)
     g.filter_values = g.filters * g.channels + tile_count(g.filters) * VL
 
 
@@ -100,7 +119,7 @@ cdef size_t winograd_memory(Winograd* g, int threads, size_t cursor) noexcept no
     cdef Workspace space
     g.step = <Py_ssize_t*> take(&cursor, g.channels * sizeof(Py_ssize_t))
     g.staged = <Py_ssize_t*> take(&cursor, VL * sizeof(Py_ssize_t))
-    g.filters_in = <real*> take(&cursor, g.groups * g.size * g.size * g.filter_values * sizeof(real))
+    g.filters_in = <real*> take(&cursor, g.groups * g.sets * g.filter_values * sizeof(real))
     g.workspace_bytes = <Py_ssize_t> place_workspace(g, &space, 0)
     g.workspace = <char*> take(&cursor, threads * g.workspace_bytes)
     return cursor
@@ -124,6 +143,9 @@ cdef void filter_values(
     cdef int i, j
     for i in range(9):
         g[i] = load(taps + (8 - i if flipped else i) * tap_stride)
+    if size == STRIDED:
+        strided_filter_values(g, dst, ldv)
+        return
     for j in range(3):
         winograd_filter(size, 3, g + j, 3, half + j, 3)
     for i in range(size):
@@ -141,24 +163,21 @@ cdef void transform_filters(
     cdef Py_ssize_t group_stride = max(g.filters * row_stride, g.channels * channel_stride)
     cdef real taps[TAPS_3X3]
     cdef Py_ssize_t pitch = vectors_over(rows) * VL
-    cdef real* dst = g.filters_in + group * g.size * g.size * g.filter_values + filter_tile(g, t)
+    cdef real* dst = g.filters_in + group * g.sets * g.filter_values + filter_tile(g, t)
     w += group * group_stride + m * row_stride
     for c in range(g.channels):
         transpose_run(w + c * channel_stride, end, row_stride, rows, 9, taps, pitch)
         # What a vector writes too much lies where the next channel's rows are written later.
         for i in range(vectors_over(rows)):
-            if g.size == 4:
-                filter_values(4, taps + i * VL, pitch, flipped, dst + i * VL, g.filter_values)
-            else:
-                filter_values(6, taps + i * VL, pitch, flipped, dst + i * VL, g.filter_values)
+            filter_values(g.size, taps + i * VL, pitch, flipped, dst + i * VL, g.filter_values)
         dst += rows
 
 
 cdef void multiply_block(
     Winograd* g, const real* filters, Py_ssize_t vectors, Py_ssize_t first, Py_ssize_t last, const real* inputs, real* products
 ) noexcept nogil:
-    """For each value the product of filters and tiles: [value][filter][tile]."""
-    cdef Py_ssize_t value, t, m
+    """For each value the product of tiles and the filters of the tiles of rows first .. last - 1: [value][filter][tile]."""
+    cdef Py_ssize_t value, t, m, start = tile_start(first, g.filters)
     cdef Tile args
     args.depth, args.step, args.init, args.accumulate, args.relu = g.channels, g.step, NULL, False, False
     args.ldc0 = args.ldc1 = g.block
@@ -167,44 +186,62 @@ cdef void multiply_block(
         for t in range(first, last):
             m = tile_start(t, g.filters)
             args.lda = tile_start(t + 1, g.filters) - m
-            args.a = filters + value * g.filter_values + filter_tile(g, t)
+            args.a = filters + filter_set(g.size, <int> value) * g.filter_values + filter_tile(g, t)
             prefetch(args.a + args.lda * g.channels + VL, args.lda * g.channels * <Py_ssize_t> sizeof(real), False)
             args.b0 = inputs + value * g.values_in
             args.b1 = args.b0 + VL
-            args.c0 = products + value * g.values_out + m * g.block
+            args.c0 = products + value * g.values_out + (m - start) * g.block
             args.c1 = args.c0 + VL
             run_vectors(<int> args.lda, vectors, &args)
+
+
+cdef void finish_filter(
+    Winograd* g, Py_ssize_t m, const real* products, Py_ssize_t t0, Py_ssize_t t1, real* dst, Workspace* space
+) noexcept nogil:
+    """The outputs of one filter, from its products to where they belong."""
+    cdef bint whole = g.m >= 4 and g.p == g.m * g.lines and g.q == g.m * g.across, joined
+    cdef vf bias = splat(0 if g.bias == NULL else g.bias[m])
+    cdef const Py_ssize_t* place
+    cdef real* out = dst if whole else space.outputs
+    cdef Py_ssize_t v, row = g.q if whole else g.row
+    for v in range(vectors_over(t1 - t0)):
+        place = space.target + v * VL if whole else g.staged
+        joined = space.joined[v] if whole else True
+        if g.size != STRIDED:
+            output_tiles(g, products, bias, out, row, place, joined)
+        elif g.m == 4:
+            strided_output_tiles(products, g.values_out, bias, g.relu, out, row, place, not whole)
+        else:
+            spread_output_tiles(products, g.values_out, g.odd, out, row, place)
+        products += VL
+        if not whole:
+            out += max(4, g.m) * VL
+    if not whole:
+        store_tiles(g, space.outputs, g.groups * g.filters * g.p * g.q, t0, t1, dst)
 
 
 cdef void run_winograd_unit(Winograd* g, Py_ssize_t unit, char* workspace) noexcept nogil:
     """One block of tiles of one group, for one part of the filters."""
     cdef Py_ssize_t split = unit % g.splits, block = unit // g.splits % g.blocks, group = unit // g.splits // g.blocks
     cdef Py_ssize_t count = tile_count(g.filters), first = split * count // g.splits, last = (split + 1) * count // g.splits
-    cdef Py_ssize_t t0 = block * g.block, t1 = min(g.tiles, t0 + g.block), m, v, area = g.p * g.q
-    cdef bint whole = g.m == 4 and g.p == 4 * g.lines and g.q == 4 * g.across
+    cdef Py_ssize_t t0 = block * g.block, t1 = min(g.tiles, t0 + g.block), m, next, start, area = g.p * g.q
+    cdef Py_ssize_t image_stride = g.groups * g.filters * area, end = tile_start(last, g.filters)
     cdef real* dst
-    cdef const real* products
     cdef Workspace space
-    cdef vf bias = splat(0)
     place_workspace(g, &space, <size_t> workspace)
-    place_block(g, g.groups * g.filters * area, t0, t1, &space)
+    place_block(g, image_stride, t0, t1, &space)
     transform_block(g, g.src + group * g.channels * g.height * g.width, t0, t1, &space)
-    multiply_block(g, g.filters_in + group * g.size * g.size * g.filter_values, vectors_over(t1 - t0), first, last,
-                   space.inputs, space.products)
-    for m in range(tile_start(first, g.filters), tile_start(last, g.filters)):
-        if g.bias != NULL:
-            bias = splat(g.bias[group * g.filters + m])
-        dst = g.dst + (group * g.filters + m) * area
-        if m + 1 < tile_start(last, g.filters):
-            prefetch_outputs(g, dst + area, g.groups * g.filters * area, t0, t1)
-        for v in range(vectors_over(t1 - t0)):
-            products = space.products + m * g.block + v * VL
-            if whole:
-                output_tiles(g, products, bias, dst, g.q, space.target + v * VL, space.joined[v])
-            else:
-                output_tiles(g, products, bias, space.outputs + 4 * v * VL, g.row, g.staged, True)
-        if not whole:
-            store_tiles(g, space.outputs, g.groups * g.filters * area, t0, t1, dst)
+    while first < last:
+        next = min(last, first + g.part)
+        start = tile_start(first, g.filters)
+        multiply_block(g, g.filters_in + group * g.sets * g.filter_values, vectors_over(t1 - t0), first, next, space.inputs,
+                       space.products)
+        for m in range(start, tile_start(next, g.filters)):
+            dst = g.dst + (group * g.filters + m) * area
+            if m + 1 < end:
+                prefetch_outputs(g, dst + area, image_stride, t0, t1)
+            finish_filter(g, group * g.filters + m, space.products + (m - start) * g.block, t0, t1, dst, &space)
+        first = next
 
 
 cdef winograd(
@@ -215,7 +252,6 @@ cdef winograd(
     cdef Py_ssize_t u, units
     cdef const real* taps = &w[0, 0, 0, 0]
     cdef const real* end = taps + w.shape[0] * w.shape[1] * 9
-    g.size = g.m + 2
     g.image = g.groups * g.channels * g.height * g.width
     g.src_end = g.src + g.images * g.image
     choose_winograd_blocks(g, threads)
@@ -226,7 +262,7 @@ cdef winograd(
         for u in range(g.channels):
             g.step[u] = u * PANEL
         for u in range(VL):
-            g.staged[u] = 4 * u
+            g.staged[u] = max(4, g.m) * u
         with parallel(num_threads=threads):
             for u in prange(g.groups * tile_count(g.filters), schedule="static"):
                 transform_filters(g, taps, end, row_stride, channel_stride, flipped, u)
@@ -234,25 +270,41 @@ cdef winograd(
                 run_winograd_unit(g, u, g.workspace + threadid() * g.workspace_bytes)
 
 
+cdef void open_tiles(Winograd* g, int m, int size, int reach, int pace, int filters) noexcept nogil:
+    """The sizes of a tile: outputs, values, inputs and inputs to the next along its side, and values along a filter's."""
+    g.m, g.size, g.reach, g.pace, g.sets = m, size, reach, pace, filters * filters
+
+
 def winograd_forward(
     const real[:, :, :, ::1] x, const real[:, :, :, ::1] w, const real[::1] bias, real[:, :, :, ::1] y,
-    int m, int top, int left, int groups, bint relu, int threads, /,
+    int m, int stride, int top, int left, int groups, bint relu, int threads, /,
 ):
     """Fill y with the convolution of x and w, plus the bias unless it is empty, rectified if `relu`."""
     cdef Winograd g
-    g.m, g.images, g.groups, g.channels, g.filters = m, x.shape[0], groups, w.shape[1], w.shape[0] // groups
+    g.images, g.groups, g.channels, g.filters = x.shape[0], groups, w.shape[1], w.shape[0] // groups
     g.height, g.width, g.p, g.q, g.top, g.left = x.shape[2], x.shape[3], y.shape[2], y.shape[3], top, left
     g.src, g.dst, g.bias, g.relu = &x[0, 0, 0, 0], &y[0, 0, 0, 0], &bias[0] if bias.shape[0] else NULL, relu
+    if stride == 1:
+        open_tiles(&g, m, m + 2, m + 2, m, m + 2)
+    else:
+        open_tiles(&g, 4, STRIDED, 9, 8, STRIDED_FILTERS)
     winograd(&g, w, g.channels * 9, 9, False, threads)
 
 
 def winograd_backward_input(
     const real[:, :, :, ::1] dy, const real[:, :, :, ::1] w, real[:, :, :, ::1] dx,
-    int m, int top, int left, int groups, int threads, /,
+    int m, int stride, int top, int left, int groups, int threads, /,
 ):
     """Fill dx with the gradient with respect to the input: dy convolved with the flipped filters, padded by 2 - pad."""
     cdef Winograd g
-    g.m, g.images, g.groups, g.channels, g.filters = m, dx.shape[0], groups, w.shape[0] // groups, w.shape[1]
-    g.height, g.width, g.p, g.q, g.top, g.left = dy.shape[2], dy.shape[3], dx.shape[2], dx.shape[3], 2 - top, 2 - left
+    g.images, g.groups, g.channels, g.filters = dx.shape[0], groups, w.shape[0] // groups, w.shape[1]
+    g.height, g.width, g.p, g.q = dy.shape[2], dy.shape[3], dx.shape[2], dx.shape[3]
     g.src, g.dst, g.bias, g.relu = &dy[0, 0, 0, 0], &dx[0, 0, 0, 0], NULL, False
+    if stride == 1:
+        open_tiles(&g, m, m + 2, m + 2, m, m + 2)
+        g.top, g.left = 2 - top, 2 - left
+    else:
+        # The first tile begins with input 0, which has place `pad` among the padded ones.
+        open_tiles(&g, 8, STRIDED, 5, 4, STRIDED_FILTERS)
+        g.top, g.left, g.odd[0], g.odd[1] = 1 - (top + 1) // 2, 1 - (left + 1) // 2, top % 2, left % 2
     winograd(&g, w, 9, g.filters * 9, True, threads)

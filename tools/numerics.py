@@ -11,7 +11,7 @@ the same rounded operands.
 import argparse
 import sys
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -26,19 +26,26 @@ MARKERS = "<!-- tools/numerics.py writes from here -->", "<!-- to here -->"
 
 
 class Shape(NamedTuple):
-    """Two images of `channels`, `side` x `side`, to as many filters of `kernel` x `kernel`, padded to the same size."""
+    """Two images of `channels`, `side` x `side`, to filters of `kernel` x `kernel`, padded "same"."""
 
     kernel: int
     channels: int
     side: int
+    stride: int = 1
 
     @property
     def title(self) -> str:
-        return f"{self.kernel}x{self.kernel}, {self.channels} channels, {self.side}x{self.side}"
+        stride = f", stride {self.stride}" if self.stride > 1 else ""
+        return f"{self.kernel}x{self.kernel}, {self.channels} channels, {self.side}x{self.side}{stride}"
+
+    @property
+    def output(self) -> int:
+        return -(-self.side // self.stride)
 
 
 SHAPES = (
     *(Shape(3, channels, 16) for channels in (3, 16, 64, 512)),
+    *(Shape(3, channels, 32, stride=2) for channels in (16, 64, 512)),
     Shape(5, 32, 16),
     Shape(7, 32, 16),
     Shape(11, 16, 32),
@@ -53,22 +60,23 @@ def operands(shape: Shape, direction: str, dtype: str) -> tuple[np.ndarray, np.n
     rng = np.random.default_rng(0)
     x = rng.standard_normal((IMAGES, shape.channels, shape.side, shape.side))
     w = rng.standard_normal((FILTERS, shape.channels, shape.kernel, shape.kernel))
-    dy = rng.standard_normal((IMAGES, FILTERS, shape.side, shape.side))
-    w /= np.sqrt((shape.channels if direction == FORWARD else FILTERS) * shape.kernel**2)
+    dy = rng.standard_normal((IMAGES, FILTERS, shape.output, shape.output))
+    w /= np.sqrt((shape.channels if direction == FORWARD else FILTERS / shape.stride**2) * shape.kernel**2)
     if direction not in (FORWARD, INPUT_GRADIENT):
-        dy /= np.sqrt(IMAGES * shape.side**2)
+        dy /= np.sqrt(IMAGES * shape.output**2)
     return tuple(a.astype(dtype) for a in (x, w, dy))  # type: ignore[return-value]
 
 
-def exact(direction: str, x: np.ndarray, w: np.ndarray, dy: np.ndarray) -> np.ndarray:
+def exact(direction: str, x: np.ndarray, w: np.ndarray, dy: np.ndarray, stride: int) -> np.ndarray:
     """The definition, tap by tap, in long double."""
     x, w, dy = (a.astype(np.longdouble) for a in (x, w, dy))
     size, kernel = x.shape[2:], w.shape[2:]
-    (top, bottom), (left, right) = window(size, kernel, stride=1, padding="same").padding
+    (top, bottom), (left, right) = window(size, kernel, stride=stride, padding="same").padding
+    rows, columns = (stride * (n - 1) + 1 for n in dy.shape[2:])
     padded = np.pad(x, ((0, 0), (0, 0), (top, bottom), (left, right)))
     y, dx, dw = np.zeros_like(dy), np.zeros_like(padded), np.zeros_like(w)
     for r, s in np.ndindex(kernel):
-        read = (slice(None), slice(None), slice(r, r + size[0]), slice(s, s + size[1]))
+        read = (slice(None), slice(None), slice(r, r + rows, stride), slice(s, s + columns, stride))
         if direction == FORWARD:
             y += np.einsum("nchw,mc->nmhw", padded[read], w[:, :, r, s])
         elif direction == INPUT_GRADIENT:
@@ -78,25 +86,26 @@ def exact(direction: str, x: np.ndarray, w: np.ndarray, dy: np.ndarray) -> np.nd
     return {FORWARD: y, INPUT_GRADIENT: dx[:, :, top : top + size[0], left : left + size[1]]}.get(direction, dw)
 
 
-def computed(algorithm: str, direction: str, x: np.ndarray, w: np.ndarray, dy: np.ndarray) -> np.ndarray:
+def computed(algorithm: str, direction: str, x: np.ndarray, w: np.ndarray, dy: np.ndarray, stride: int) -> np.ndarray:
+    how: dict[str, Any] = {"stride": stride, "padding": "same", "algorithm": algorithm}
     if direction == FORWARD:
-        return F.conv2d(x, w, padding="same", algorithm=algorithm)
+        return F.conv2d(x, w, **how)
     if direction == INPUT_GRADIENT:
-        return F.conv2d_backward_input(dy, w, x.shape, padding="same", algorithm=algorithm)
-    return F.conv2d_backward_weight(dy, x, w.shape, padding="same", algorithm=algorithm)[0]
+        return F.conv2d_backward_input(dy, w, x.shape, **how)
+    return F.conv2d_backward_weight(dy, x, w.shape, **how)[0]
 
 
 def cells(shape: Shape, direction: str, dtype: str) -> list[str]:
     """The largest and the mean error of every algorithm."""
     x, w, dy = operands(shape, direction, dtype)
-    expected = exact(direction, x, w, dy)
-    refused = plan.plan_conv(direction, x.shape, w.shape, dtype, padding="same").refusals
+    expected = exact(direction, x, w, dy, shape.stride)
+    refused = plan.plan_conv(direction, x.shape, w.shape, dtype, stride=shape.stride, padding="same").refusals
     texts = []
     for algorithm in plan._MODULES:
         if algorithm in refused:
             texts.append("refused")
         else:
-            error = np.abs(computed(algorithm, direction, x, w, dy) - expected)
+            error = np.abs(computed(algorithm, direction, x, w, dy, shape.stride) - expected)
             texts.append(f"{error.max():.1e}, {error.mean():.0e}")
     return texts
 

@@ -169,8 +169,9 @@ def conv2d(
 
     x `(N, C, H, W)`, w `(M, C/groups, R, S)`, b `(M,)`; returns `(N, M, P, Q)`. `algorithm`: `"auto"`, which takes the
     cheapest by a cost model (`explain_conv2d` tells), `"direct"` (the definition, compiled), `"winograd"` (3x3 kernels at
-    stride 1; a value that is not finite spreads over its tile), `"fft"` (for large kernels; it spreads over its image) or
-    `"einsum"` (the reference, in float64 inside). With `relu`, `max(y, 0)`, in the same pass.
+    stride 1, and at stride 2 but for the weight gradient; a value that is not finite spreads over its tile), `"fft"` (for large
+    kernels; it spreads over its image) or `"einsum"` (the reference, in float64 inside). With `relu`, `max(y, 0)`, in the same
+    pass.
     """
     return forward(2, x, w, b, relu, Options(stride, padding, dilation, groups, None, algorithm))
 

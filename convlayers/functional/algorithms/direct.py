@@ -38,21 +38,22 @@ def cost(problem: Problem, machine: Machine) -> float:
     channels, filters, taps = problem.w[1], problem.w[0] // problem.groups, prod(problem.w[2:])
     x, y, thinned = prod(problem.x), prod(problem.y), prod(problem.win.stride)
     size = np.dtype(problem.dtype).itemsize
-    products, stores = float(problem.work), 0.0
+    products, stores, packed = float(problem.work), 0.0, 2.0
     if problem.depthwise:
         return 4 + 1e-3 * (1.2 * size * products / machine.gflops + 0.2 * (x + y))
     if problem.direction == FORWARD:
         rows, stores, moved = filters, 8 / (channels * taps), 0.15 * (x + y)
     elif problem.direction == INPUT_GRADIENT:
         rows, products = channels, x * filters * taps // thinned
-        stores, moved = 8 * thinned / (filters * taps), (0.15 if thinned == 1 else 2) * x + 0.3 * y
+        stores, moved = 8 * thinned / (filters * taps), (0.15 if thinned == 1 else 0.5) * x + 0.3 * y
+        packed = 2 if thinned == 1 else 5
     else:
         rows, vector, moved = channels * taps, machine.lanes(problem.dtype), 0.15 * x + 0.3 * y
         if not _pixels_for_lanes(problem):
             products *= -(-filters // vector) * vector / filters
     # A tile of fewer rows than 4 waits for its sums; rows are shared out evenly among tiles.
     waiting = max(1, 4 / (rows / -(-rows // machine.rows)))
-    return 4 + 1e-3 * (0.5 * size * products / machine.gflops * waiting * (1 + stores) + moved + 2 * prod(problem.w))
+    return 4 + 1e-3 * (0.5 * size * products / machine.gflops * waiting * (1 + stores) + moved + packed * prod(problem.w))
 
 
 def forward(x: np.ndarray, w: np.ndarray, bias: np.ndarray | None, problem: Problem, relu: bool) -> np.ndarray:

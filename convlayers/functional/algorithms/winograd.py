@@ -1,7 +1,9 @@
-"""Winograd's minimal filtering F(m x m, 3 x 3), m = 4 or 2, for 3 x 3 kernels at stride 1 (ext/winograd.pxi).
+"""Winograd's minimal filtering for 3 x 3 kernels (ext/winograd.pxi).
 
-A quarter of the multiply-adds of the definition with m = 4, against transforms of the tiles and of the filters. Its rounding
-is of the order of the definition's own (docs/numerics.md), so `auto` may take it wherever it is cheaper.
+At stride 1, F(m x m, 3 x 3) with m = 4 or 2: a quarter of the multiply-adds of the definition with m = 4, against transforms of
+the tiles and of the filters. At stride 2, forward and input gradient are made of F(4, 2) on every second input: 81 products
+in place of 144. The rounding is of the order of the definition's own (docs/numerics.md), so `auto` may take it wherever it
+is cheaper.
 """
 
 import numpy as np
@@ -17,26 +19,30 @@ from .problem import INPUT_GRADIENT, MACHINES, WEIGHT_GRADIENT, Machine, Problem
 _TILE_CYCLES = {4: 280, 2: 200}
 _GRADIENT_TILE_CYCLES = {4: 480, 2: 270}  # for the weight gradient, copies included
 _FILTER_CYCLES = {4: 500, 2: 250}
+_STRIDED_CYCLES = 450  # at stride 2, of tiles, in or out; measured on Zen 3
 _CACHED_BYTES = 16e6
 _ROW_CYCLES = 8
 _CALL_CYCLES = 16_000
 
 
 def refuses(problem: Problem) -> str | None:
-    """It computes 3 x 3 kernels at stride 1."""
+    """It computes 3 x 3 kernels at stride 1, and but for the weight gradient at stride 2."""
     win = problem.win
-    if win.kernel != (3, 3) or win.stride != (1, 1) or win.dilation != (1, 1):
-        return "takes 3x3 kernels with stride 1 and dilation 1 alone"
+    if win.kernel != (3, 3) or win.stride not in ((1, 1), (2, 2)) or win.dilation != (1, 1):
+        return "takes 3x3 kernels with stride 1 or 2 and dilation 1 alone"
+    if win.stride == (2, 2) and problem.direction == WEIGHT_GRADIENT:
+        return "takes the weight gradient at stride 1 alone"
     return None if all(problem.x[2:]) else "takes no images without pixels"
 
 
 def _cost(problem: Problem, machine: Machine, m: int) -> float:
-    lanes = machine.lanes(problem.dtype)
+    lanes, stride = machine.lanes(problem.dtype), problem.win.stride[0]
     filters, channels = problem.w[:2]
     height, width = problem.x[2:] if problem.direction == INPUT_GRADIENT else problem.win.output
-    lines = -(-height // m)
-    vectors = -(-problem.x[0] * lines * -(-width // m) // lanes)
-    sums: float = (m + 2) ** 2 * vectors * lanes * filters * channels
+    side = m * stride if problem.direction == INPUT_GRADIENT else m
+    lines = -(-height // side)
+    vectors = -(-problem.x[0] * lines * -(-width // side) // lanes)
+    sums: float = (m + 2 if stride == 1 else 9) ** 2 * vectors * lanes * filters * channels
     # Starting a tile takes as long as seven of its steps; one of fewer rows than 4 waits for its sums.
     rows, depth = filters / problem.groups, float(channels)
     if problem.direction == INPUT_GRADIENT:
@@ -47,25 +53,29 @@ def _cost(problem: Problem, machine: Machine, m: int) -> float:
     if problem.direction == WEIGHT_GRADIENT:
         cycles += vectors * (problem.x[1] + filters) * _GRADIENT_TILE_CYCLES[m]
     else:
-        cycles += vectors * (problem.x[1] + filters) * _TILE_CYCLES[m]
+        cycles += vectors * (problem.x[1] + filters) * (_TILE_CYCLES[m] if stride == 1 else _STRIDED_CYCLES)
         cycles += problem.x[0] * problem.x[1] * (lines * m + 2) * _ROW_CYCLES
     return 2e-3 * sums / machine.gflops_of(problem.dtype) + machine.microseconds(cycles)
 
 
+def _tile_sizes(problem: Problem) -> list[int]:
+    return [4, 2] if problem.win.stride == (1, 1) else [4]
+
+
 def tile_size(problem: Problem) -> int:
     """m: the one that costs less."""
-    return min(_TILE_CYCLES, key=lambda m: _cost(problem.typical, MACHINES[problem.isa], m))
+    return min(_tile_sizes(problem), key=lambda m: _cost(problem.typical, MACHINES[problem.isa], m))
 
 
 def cost(problem: Problem, machine: Machine) -> float:
-    """Microseconds on one thread, with the better of the two tiles."""
-    return min(_cost(problem, machine, m) for m in _TILE_CYCLES)
+    """Microseconds on one thread, with the best of the tiles."""
+    return min(_cost(problem, machine, m) for m in _tile_sizes(problem))
 
 
 @once
 def _arguments(problem: Problem) -> tuple[int, ...]:
     (top, _), (left, _) = problem.win.padding
-    return tile_size(problem), top, left, problem.groups
+    return tile_size(problem), problem.win.stride[0], top, left, problem.groups
 
 
 def forward(x: np.ndarray, w: np.ndarray, bias: np.ndarray | None, problem: Problem, relu: bool) -> np.ndarray:
@@ -90,7 +100,8 @@ def backward_weight(dy: np.ndarray, x: np.ndarray, problem: Problem) -> np.ndarr
     """dw."""
     dw = memory.empty(problem.w, x.dtype)
     if x.size:
-        kernels.compiled(x.dtype).winograd_backward_weight(dy, x, dw, *_arguments(problem), threads_for(problem.work))
+        m, _, *rest = _arguments(problem)
+        kernels.compiled(x.dtype).winograd_backward_weight(dy, x, dw, m, *rest, threads_for(problem.work))
     else:
         dw.fill(0)
     return dw

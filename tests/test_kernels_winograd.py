@@ -1,0 +1,112 @@
+"""Winograd's tiles at both strides: against the reference, for every instruction set, thread count and data type."""
+
+import numpy as np
+import pytest
+from helpers import DTYPES, assert_kernel, beside, edges, random_cases
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from convlayers import functional, kernels
+from convlayers.errors import ConfigError
+from convlayers.kernels import reference
+from convlayers.shapes import window
+
+ISAS = kernels.available()
+
+
+def check_winograd(images, channels, filters, size, *, stride, padding, groups=1, dtype="float32", seed=0):
+    """Forward with and without ReLU, input gradient, and at stride 1 the weight gradient."""
+    rng = np.random.default_rng(seed)
+    x = rng.standard_normal((images, channels, *size)).astype(dtype)
+    w = rng.standard_normal((filters, channels // groups, 3, 3)).astype(dtype)
+    b = rng.standard_normal(filters).astype(dtype)
+    win = window(size, 3, stride=stride, padding=padding)
+    dy = rng.standard_normal((images, filters, *win.output)).astype(dtype)
+    how = {"stride": stride, "padding": padding, "groups": groups, "algorithm": "winograd"}
+    y = reference.conv_forward(x, w, b, win, groups)
+    expected = [y, np.maximum(y, 0), reference.conv_backward_input(dy, w, x.shape, win, groups)]
+    forward, backward = channels // groups * 9 + 1, filters // groups * 9
+    lengths = [forward, forward, backward]
+    if stride == 1:
+        expected.append(reference.conv_backward_weight(dy, x, w.shape, win, groups)[0])
+        lengths.append(dy[:, 0].size)
+
+    def compute():
+        results = [functional.conv2d(x, w, b, **how), functional.conv2d(x, w, b, **how, relu=True)]
+        results.append(functional.conv2d_backward_input(dy, w, x.shape, **how))
+        if stride == 1:
+            results.append(functional.conv2d_backward_weight(dy, x, w.shape, **how)[0])
+        return results
+
+    assert_kernel(compute, expected, lengths, f"x {x.shape}, w {w.shape}, {how}, seed {seed}", dtype)
+
+
+@st.composite
+def tilings(draw):
+    """Images and padding of every remainder by the tile, channels and filters beside the edges of vectors and of tiles."""
+    vector, rows = edges(draw(st.sampled_from(ISAS)), dtype := draw(st.sampled_from(DTYPES)))
+    padding = draw(st.tuples(*[st.tuples(st.integers(0, 3), st.integers(0, 3))] * 2))
+    size = [draw(st.integers(max(1, 3 - sum(pads)), 26)) for pads in padding]
+    groups = draw(st.integers(1, 3))
+    return {
+        "images": draw(st.integers(1, 4)),
+        "channels": groups * draw(st.integers(1, 6) | st.sampled_from(beside(vector)[:4])),
+        "filters": groups * draw(st.integers(1, 6) | st.sampled_from(beside(rows))),
+        "size": tuple(size),
+        "stride": draw(st.sampled_from((1, 2))),
+        "padding": padding,
+        "groups": groups,
+        "dtype": dtype,
+        "seed": draw(st.integers(0, 99)),
+    }
+
+
+@settings(random_cases, max_examples=500)
+@given(tilings())
+def test_random_tilings(case):
+    check_winograd(**case)
+
+
+# Images, channels, filters, size, stride and padding.
+TABLE = {
+    "one pixel in padding": (1, 2, 3, (1, 1), 2, 1),
+    "one output": (1, 2, 3, (3, 3), 2, 0),
+    "one column": (2, 3, 4, (9, 1), 2, 1),
+    "whole tiles": (2, 3, 7, (32, 64), 2, 1),
+    "whole tiles, no padding": (2, 3, 7, (33, 17), 2, 0),
+    "an output over the tiles": (1, 3, 7, (34, 18), 2, 1),
+    "padding wider than a filter": (1, 2, 3, (9, 8), 2, ((5, 6), (4, 7))),
+    # 64 channels leave 64 tiles to a block and a dozen filters to a part of them (AVX2, float32).
+    "several blocks and parts of the filters": (1, 64, 40, (74, 74), 2, 1),
+    "tiles of many images in a block": (70, 5, 13, (4, 4), 2, 1),
+    "more threads than blocks": (1, 4, 40, (8, 8), 2, 1),
+    "a line of tiles over the block": (1, 40, 5, (9, 1100), 2, 1),
+}
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("name", TABLE)
+def test_table_of_tilings(name, dtype):
+    images, channels, filters, size, stride, padding = TABLE[name]
+    check_winograd(images, channels, filters, size, stride=stride, padding=padding, dtype=dtype)
+
+
+def test_an_image_has_the_same_bits_in_every_batch():
+    """Blocks of tiles run over the ends of images; no tile knows of its neighbours."""
+    rng = np.random.default_rng(3)
+    x, w = rng.standard_normal((9, 5, 11, 13), np.float32), rng.standard_normal((7, 5, 3, 3), np.float32)
+    how = {"stride": 2, "padding": 1, "algorithm": "winograd"}
+    y = functional.conv2d(x, w, **how)
+    dx = functional.conv2d_backward_input(y, w, x.shape, **how)
+    for n in range(len(x)):
+        one = slice(n, n + 1)
+        np.testing.assert_array_equal(functional.conv2d(x[one], w, **how), y[one])
+        np.testing.assert_array_equal(functional.conv2d_backward_input(y[one], w, (1, *x.shape[1:]), **how), dx[one])
+
+
+def test_a_strided_weight_gradient_is_left_to_others():
+    x, w = np.zeros((1, 2, 8, 8), np.float32), (3, 2, 3, 3)
+    with pytest.raises(ConfigError, match="'winograd' takes the weight gradient at stride 1 alone; direct, fft, einsum can"):
+        functional.conv2d_backward_weight(np.zeros((1, 3, 4, 4)), x, w, stride=2, padding=1, algorithm="winograd")
+    with pytest.raises(ConfigError, match="'winograd' takes 3x3 kernels with stride 1 or 2 and dilation 1 alone"):
+        functional.conv2d(x, np.zeros(w), stride=(1, 2), algorithm="winograd")
