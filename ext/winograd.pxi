@@ -1,5 +1,5 @@
-# 3 x 3 convolution by Winograd's minimal filtering, F(m x m, 3 x 3): forward and input gradient; stride 1, and the frame of what
-# winograd_strided.pxi has for stride 2.
+# 3 x 3 convolution by Winograd's minimal filtering, F(m x m, 3 x 3): forward and input gradient; stride 1, and the frame of
+# what winograd_strided.pxi has for stride 2.
 #
 #     Y = A^T [ sum_c (G g_mc G^T) o (B^T d_c B) ] A        for each tile of m x m outputs
 #
@@ -14,8 +14,8 @@
 # second-level cache. Twice or half of it cost 3 to 10% with 64 channels (Zen 5).
 cdef enum:
     TILES_BYTES = 640 * 1024
-    STRIDED_BYTES = 1536 * 1024  # at stride 2: of what goes in
-    PRODUCTS_BYTES = 320 * 1024 # and of what comes out, of as many filters at a time
+    STRIDED_BYTES = 1536 * 1024     # at stride 2: of what goes in
+    PRODUCTS_BYTES = 320 * 1024     # and of what comes out, of as many filters at a time
 
 
 cdef struct Winograd:
