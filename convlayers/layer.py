@@ -20,6 +20,9 @@ in between; a layer that does not offer it sees nothing of this.
 
     fuses_relu = True        `forward(x, *, training, relu=False)`: with relu, `max(y, 0)`, and `backward` is that of both;
                              the same bits as a ReLU behind the layer gives
+    commutes_with_relu = True
+                             for a layer that fuses a ReLU: one in front of it does the same as one behind it, forward and back,
+                             so that in training it takes over that one too
     absorbs_affine = True    `forward(x, *, training, affine=None)`: in inference without a gradient, `affine` is
                              `(scale, shift)`, one value a channel each, and the output is `scale y + shift`
     scale_shift()            what a layer passes to such a one before it: its own inference as `y = scale x + shift`
@@ -74,6 +77,7 @@ class Layer:
 
     joins: ClassVar[bool] = False
     fuses_relu: ClassVar[bool] = False
+    commutes_with_relu: ClassVar[bool] = False
     absorbs_affine: ClassVar[bool] = False
     nonnegative: ClassVar[bool] = False
     examples: ClassVar[Sequence[tuple[dict[str, Any], Any]]] = ()

@@ -3,9 +3,14 @@
 #     c[i, j] = bias[j] + sum_k op(a)[i, k] op(b)[k, j]        op: as it stands, or transposed; max(c, 0) with relu
 #
 # c (m, n), a (m, k) or (k, m), b (k, n) or (n, k), bias (n,) or empty. gemm runs on the register tile, columns being the
-# vector: b is read in place where one tile reads it, else a panel is packed. gemm_rows, for a (m, k) and b (n, k), runs on
-# products of rows and packs nothing: better where k is long or n short. Each value is a sum over k in an order that the sizes
-# decide: the same bits for any thread.
+# vector: b is read in place where one tile reads it, else some panels are packed side by side. gemm_rows, for a (m, k) and
+# b (n, k), runs on products of rows and packs nothing: better where k is long or n short. Each value is a sum over k in an
+# order that the sizes decide: the same bits for any thread.
+
+# Bytes of panels that are packed and multiplied together. Rows of b and c lie pages apart: panel by panel, two lines of the
+# cache were touched of each page.
+cdef enum:
+    GROUP_BYTES = 128 * 1024
 
 cdef struct Gemm:
     Py_ssize_t m
@@ -21,6 +26,7 @@ cdef struct Gemm:
     Py_ssize_t* packed          # row k of a packed panel
     char* workspace
     Py_ssize_t workspace_bytes
+    Py_ssize_t group            # panels of a unit
     Py_ssize_t splits           # parts of the rows
 
 
@@ -28,60 +34,94 @@ cdef size_t gemm_memory(Gemm* g, int threads, size_t cursor) noexcept nogil:
     g.packed_a = <real*> take(&cursor, (g.m * g.k + tile_count(g.m) * VL) * sizeof(real))
     g.place = <Py_ssize_t*> take(&cursor, g.k * sizeof(Py_ssize_t))
     g.packed = <Py_ssize_t*> take(&cursor, g.k * sizeof(Py_ssize_t))
-    g.workspace_bytes = ((g.k + 1) * PANEL * <Py_ssize_t> sizeof(real) + 63) // 64 * 64
+    g.workspace_bytes = ((g.group * g.k + 1) * PANEL * <Py_ssize_t> sizeof(real) + 63) // 64 * 64
     g.workspace = <char*> take(&cursor, threads * g.workspace_bytes)
     return cursor
 
 
-cdef void pack_columns(Gemm* g, Py_ssize_t j, Py_ssize_t columns, real* panel) noexcept nogil:
-    """A panel of op(b): `columns` values of each k, PANEL apart."""
+cdef void choose_group(Gemm* g, int threads) noexcept nogil:
+    """As many panels as stay in the cache, but two units or more for each thread; parts of the rows where panels are few."""
+    cdef Py_ssize_t panels = (g.n + PANEL - 1) // PANEL, units
+    g.group = max(1, min(GROUP_BYTES // (g.k * PANEL * <Py_ssize_t> sizeof(real)), panels // (2 * threads)))
+    units = (panels + g.group - 1) // g.group
+    g.splits = max(1, min(tile_count(g.m), (2 * threads + units - 1) // units if threads > 1 else 1))
+
+
+cdef void pack_last(Gemm* g, Py_ssize_t j, Py_ssize_t columns, real* panel) noexcept nogil:
+    """The panel of op(b) from column j on that has fewer than PANEL columns."""
     cdef Py_ssize_t k, u
+    for k in range(g.k):
+        for u in range(PANEL):
+            panel[k * PANEL + u] = g.b[k * g.n + j + u] if u < columns else 0
+
+
+cdef void pack_columns(Gemm* g, Py_ssize_t j, Py_ssize_t columns, real* panels) noexcept nogil:
+    """Panels of op(b), one after the other: from column j on PANEL values of each k."""
+    cdef Py_ssize_t k, panel, whole = columns // PANEL, size = g.k * PANEL
+    cdef const real* row
     if g.transpose_b:
-        transpose_run(g.b + j * g.k, g.b + g.n * g.k, g.k, columns, g.k, panel, PANEL)
-    elif columns == PANEL:
-        for k in range(g.k):
-            store(panel + k * PANEL, load(g.b + k * g.n + j))
-            store(panel + k * PANEL + VL, load(g.b + k * g.n + j + VL))
-    else:
-        for k in range(g.k):
-            for u in range(PANEL):
-                panel[k * PANEL + u] = g.b[k * g.n + j + u] if u < columns else 0
+        for panel in range((columns + PANEL - 1) // PANEL):
+            transpose_run(g.b + (j + panel * PANEL) * g.k, g.b + g.n * g.k, g.k, min(PANEL, columns - panel * PANEL), g.k,
+                          panels + panel * size, PANEL)
+        return
+    for k in range(g.k):
+        row = g.b + k * g.n + j
+        for panel in range(whole):
+            store(panels + panel * size + k * PANEL, load(row + panel * PANEL))
+            store(panels + panel * size + k * PANEL + VL, load(row + panel * PANEL + VL))
+    if whole * PANEL < columns:
+        pack_last(g, j + whole * PANEL, columns - whole * PANEL, panels + whole * size)
 
 
-cdef void run_gemm_unit(Gemm* g, Py_ssize_t unit, real* panel) noexcept nogil:
-    """One panel of columns, for one part of the rows."""
-    cdef Py_ssize_t j = unit // g.splits * PANEL, split = unit % g.splits, tiles = tile_count(g.m), i, t, row, u
-    cdef Py_ssize_t first = split * tiles // g.splits, last = (split + 1) * tiles // g.splits
-    cdef Py_ssize_t columns = min(PANEL, g.n - j)
-    cdef bint whole = columns == PANEL
-    cdef int rows
+cdef inline void start_rows(Gemm* g, Py_ssize_t j, Py_ssize_t columns, int rows, real* c, Py_ssize_t ldc) noexcept nogil:
+    """The bias in each row of a tile of c, for the tile to add to."""
+    cdef int i
+    if g.bias != NULL:
+        for i in range(rows):
+            memcpy(c + i * ldc, g.bias + j, columns * sizeof(real))
+
+
+cdef void run_last(Gemm* g, Py_ssize_t j, Py_ssize_t row, int rows, Tile* args) noexcept nogil:
+    """A tile over fewer than PANEL columns."""
+    cdef Py_ssize_t columns = g.n - j, i, u
     cdef real spill[TILE]
+    args.c0, args.c1, args.ldc0, args.ldc1, args.panels = spill, spill + VL, PANEL, PANEL, 1
+    start_rows(g, j, columns, rows, spill, PANEL)
+    run_tile(rows, 2 if columns > VL else 1, args)
+    for i in range(rows):
+        for u in range(columns):
+            g.c[(row + i) * g.n + j + u] = spill[i * PANEL + u]
+
+
+cdef void run_gemm_unit(Gemm* g, Py_ssize_t unit, real* packed) noexcept nogil:
+    """A group of panels of columns, for one part of the rows."""
+    cdef Py_ssize_t j = unit // g.splits * g.group * PANEL, split = unit % g.splits, tiles = tile_count(g.m), t, row
+    cdef Py_ssize_t first = split * tiles // g.splits, last = (split + 1) * tiles // g.splits
+    cdef Py_ssize_t columns = min(g.group * PANEL, g.n - j), whole = columns // PANEL
+    cdef const real* panels = packed
+    cdef int rows
     cdef Tile args
-    args.depth, args.accumulate, args.init, args.relu, args.panels, args.next_b = g.k, g.bias != NULL, NULL, g.relu, 1, 0
-    if whole and last - first == 1 and not g.transpose_b:
-        args.b0 = g.b + j
-        args.step = g.place
+    args.depth, args.accumulate, args.init, args.relu = g.k, g.bias != NULL, NULL, g.relu
+    if whole * PANEL == columns and last - first == 1 and not g.transpose_b:
+        panels = g.b + j
+        args.step, args.next_b = g.place, PANEL
     else:
-        pack_columns(g, j, columns, panel)
-        args.b0 = panel
-        args.step = g.packed
-    args.b1 = args.b0 + VL
-    args.ldc0 = args.ldc1 = g.n if whole else PANEL
+        pack_columns(g, j, columns, packed)
+        args.step, args.next_b = g.packed, g.k * PANEL
     for t in range(first, last):
         row = tile_start(t, g.m)
         rows = <int> (tile_start(t + 1, g.m) - row)
-        args.a = g.packed_a + row * g.k + t * VL
-        args.lda = rows
-        args.c0 = g.c + row * g.n + j if whole else spill
+        args.a, args.lda = g.packed_a + row * g.k + t * VL, rows
+        args.b0, args.b1 = panels, panels + VL
+        args.c0, args.ldc0, args.ldc1, args.panels = g.c + row * g.n + j, g.n, g.n, whole
         args.c1 = args.c0 + VL
-        if g.bias != NULL:
-            for i in range(rows):
-                memcpy(args.c0 + i * args.ldc0, g.bias + j, columns * sizeof(real))
-        run_tile(rows, 2 if columns > VL else 1, &args)
-        if not whole:
-            for i in range(rows):
-                for u in range(columns):
-                    g.c[(row + i) * g.n + j + u] = spill[i * PANEL + u]
+        if whole > 0:
+            start_rows(g, j, whole * PANEL, rows, args.c0, g.n)
+            run_tile(rows, 2, &args)
+        if whole * PANEL < columns:
+            args.b0 = panels + whole * args.next_b
+            args.b1 = args.b0 + VL
+            run_last(g, j + whole * PANEL, row, rows, &args)
 
 
 cdef void pack_a(const real* a, Gemm* g, Py_ssize_t t, bint transposed) noexcept nogil:
@@ -102,13 +142,12 @@ def gemm(
 ):
     """Fill c with op(a) op(b), plus the bias in every row unless it is empty, rectified if `relu`."""
     cdef Gemm g
-    cdef Py_ssize_t u, tiles, panels, k
+    cdef Py_ssize_t u, k
     cdef unsigned char[::1] buffer
     g.m, g.n, g.k = c.shape[0], c.shape[1], b.shape[1] if transpose_b else b.shape[0]
     g.transpose_b, g.relu = transpose_b, relu
     g.b, g.c, g.bias = &b[0, 0], &c[0, 0], &bias[0] if bias.shape[0] else NULL
-    tiles, panels = tile_count(g.m), (g.n + PANEL - 1) // PANEL
-    g.splits = max(1, min(tiles, (2 * threads + panels - 1) // panels if threads > 1 else 1))
+    choose_group(&g, threads)
     buffer = _scratch(gemm_memory(&g, threads, 0))
     gemm_memory(&g, threads, <size_t> &buffer[0])
     with nogil:
@@ -116,15 +155,17 @@ def gemm(
             g.place[k] = k * g.n
             g.packed[k] = k * PANEL
         with parallel(num_threads=threads):
-            for u in prange(tiles, schedule="static"):
+            for u in prange(tile_count(g.m), schedule="static"):
                 pack_a(&a[0, 0], &g, u, transpose_a)
-            for u in prange(panels * g.splits, schedule="dynamic"):
+            for u in prange((g.n + g.group * PANEL - 1) // (g.group * PANEL) * g.splits, schedule="dynamic"):
                 run_gemm_unit(&g, u, <real*> (g.workspace + threadid() * g.workspace_bytes))
 
 
-# Depth of a block of gemm_rows: six rows of b stay in the first-level cache while the rows of a pass by.
+# A block of gemm_rows: six rows of b stay in the first-level cache while the rows of a pass by, and those in the second
+# level while the rows of b do. Read for every six rows of b from behind it, they took two to three times as long.
 cdef enum:
-    BLOCK_DEPTH = 1536
+    BLOCK_DEPTH = 768
+    UNIT_ROWS = 64
 
 
 cdef struct RowProducts:
@@ -136,12 +177,19 @@ cdef struct RowProducts:
     const real* bias
     real* c
     bint relu
+    Py_ssize_t parts            # of the columns
     Py_ssize_t splits           # parts of the rows of a
 
 
+cdef inline Py_ssize_t part_start(RowProducts* g, Py_ssize_t part) noexcept nogil:
+    """The first column of a part: whole tiles of them."""
+    return min(g.n, part * ((g.n + DOT_COLS - 1) // DOT_COLS) // g.parts * DOT_COLS)
+
+
 cdef void run_rows_unit(RowProducts* g, Py_ssize_t unit, const real** rows) noexcept nogil:
-    """A few columns, for one part of the rows, over all blocks of k in order."""
-    cdef Py_ssize_t j0 = unit // g.splits * DOT_COLS, cols = min(DOT_COLS, g.n - j0), split = unit % g.splits, i, j, k = 0
+    """One part of the columns, for one part of the rows, over all blocks of k in order."""
+    cdef Py_ssize_t part = unit // g.splits, j0 = part_start(g, part), cols = part_start(g, part + 1) - j0
+    cdef Py_ssize_t split = unit % g.splits, i, j, k = 0
     cdef Py_ssize_t first = split * g.m // g.splits, count = (split + 1) * g.m // g.splits - first
     cdef real* c = g.c + first * g.n + j0
     for i in range(count):
@@ -171,10 +219,13 @@ def gemm_rows(
     g.m, g.n, g.k, g.relu = c.shape[0], c.shape[1], a.shape[1], relu
     g.a, g.b, g.c, g.bias = &a[0, 0], &b[0, 0], &c[0, 0], &bias[0] if bias.shape[0] else NULL
     tiles = (g.n + DOT_COLS - 1) // DOT_COLS
+    # A part of the columns for each thread: every part reads all of its rows of a again.
+    g.parts = min(tiles, threads)
     g.splits = max(1, min((g.m + DOT_ROWS - 1) // DOT_ROWS, (2 * threads + tiles - 1) // tiles if threads > 1 else 1))
-    pointers = g.m + DOT_COLS
+    g.splits = max(g.splits, (g.m + UNIT_ROWS - 1) // UNIT_ROWS)
+    pointers = g.m + (tiles + g.parts - 1) // g.parts * DOT_COLS
     buffer = _scratch(threads * pointers * sizeof(void*))
     with nogil, parallel(num_threads=threads):
-        for u in prange(tiles * g.splits, schedule="dynamic"):
+        for u in prange(g.parts * g.splits, schedule="dynamic"):
             rows = <const real**> &buffer[0] + threadid() * pointers
             run_rows_unit(&g, u, rows)

@@ -215,6 +215,17 @@ class ForgetsTheReLUOnTheWayBack(Scale):
         return (np.maximum(y, 0) if relu else y), cache
 
 
+class TakesTheReLUFromTheWrongSide(Scale):
+    fuses_relu = commutes_with_relu = True
+
+    def forward(self, x, *, training, relu=False):
+        y = -x
+        return (np.maximum(y, 0) if relu else y), y if relu else np.ones_like(y)
+
+    def backward(self, dy, cache):
+        return np.where(cache > 0, -dy, 0).astype(dy.dtype)
+
+
 class SaysAnotherScale(Scale):
     def scale_shift(self):
         return self.params["w"].ravel(), np.zeros(len(self.params["w"]), np.float32)
@@ -266,6 +277,7 @@ _BROKEN = [
     (KeepsItsInput, "keeps_nothing"),
     (LeavesTheReLUOut, "takes_over_relu"),
     (ForgetsTheReLUOnTheWayBack, "takes_over_relu"),
+    (TakesTheReLUFromTheWrongSide, "commutes_with_relu"),
     (SaysAnotherScale, "scale_and_shift"),
     (LosesTheShift, "scale_and_shift"),
     (LooksAtNeighbours, "batch_sizes"),

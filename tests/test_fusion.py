@@ -48,6 +48,58 @@ def test_a_sum_takes_over_its_relu():
     assert taken(cl.Model(x, cl.ReLU()(cl.Add()(left, right))))[-1] == ("add", False, True)
 
 
+@pytest.mark.parametrize("pool", [cl.MaxPool2d, cl.MinPool2d])
+def test_a_maximum_takes_over_the_relu_before_it(pool):
+    x = cl.Input((3, 6, 6))
+    _, norm, relu = conv_norm_relu(x)
+    model = cl.Model(x, cl.Dense(2)(cl.Flatten()(pool(2)(relu))))
+    name = {cl.MaxPool2d: "max_pool2d", cl.MinPool2d: "min_pool2d"}[pool]
+    assert taken(model)[:3] == [("conv2d", False, False), ("batch_norm2d", False, False), (name, False, True)]
+    # In inference there is no gradient to cut off, and the layer before the ReLU has the value at hand.
+    assert taken(model, affine=True)[:2] == [("conv2d", True, True), (name, False, False)]
+    seen = cl.Model(x, [cl.MaxPool2d(2)(relu), relu])
+    assert taken(seen)[1:] == [("batch_norm2d", False, True), ("max_pool2d", False, False)]
+    split = cl.Model(x, cl.Add()(cl.MaxPool2d(1)(relu), norm))
+    assert taken(split)[1:] == [("batch_norm2d", False, False), ("max_pool2d", False, True), ("add", False, False)]
+
+
+def test_relus_between_maxima():
+    x = cl.Input((3, 6, 6))
+    two = cl.MaxPool2d(2)(cl.ReLU()(cl.MaxPool2d(1)(cl.ReLU()(x))))
+    assert taken(cl.Model(x, two)) == [("max_pool2d", False, True), ("max_pool2d_1", False, True)]
+    once = cl.ReLU()(cl.MaxPool2d(2)(cl.ReLU()(x)))
+    assert taken(cl.Model(x, once)) == [("max_pool2d", False, True)]
+    plain = cl.MaxPool2d(2)(cl.Tanh()(cl.ReLU()(x)))
+    assert taken(cl.Model(x, plain)) == [("relu", False, False), ("tanh", False, False), ("max_pool2d", False, False)]
+
+
+@pytest.mark.parametrize("isa", kernels.available())
+def test_the_same_gradients_with_the_relu_behind_the_maximum(isa):
+    """Half of the windows hold nothing positive, some hold zeros and ties; the value before the ReLU is read elsewhere too."""
+    rng = np.random.default_rng(5)
+    images = np.maximum(np.round(rng.normal(-1, 1.2, (6, 3, 8, 8)), 0), -1).astype(np.float32)
+    with kernels.using(isa=isa):
+        results = []
+        for apart in (False, True):
+            x = cl.Input((3, 8, 8))
+            conv = cl.Conv2d(3, 1, bias=False, init="orthogonal")(x)
+            relu = cl.ReLU()(conv)
+            pooled = cl.MaxPool2d(3, stride=2, padding=1)(relu)
+            side = cl.MaxPool2d(3, stride=2, padding=1)(conv)
+            end = cl.Add()(pooled, side)
+            model = cl.Model(x, [end, relu] if apart else end)
+            (weight,) = model.parameters().values()
+            weight[...] = np.eye(3).reshape(3, 3, 1, 1)
+            assert any(task.relu and task.step.name == "max_pool2d" for task in model.passes.tasks) != apart
+            y, tape = model.forward(images)
+            y = y[0] if apart else y
+            dy = np.random.default_rng(6).normal(size=y.shape).astype(np.float32)
+            dx = model.backward([dy, np.zeros_like(images)] if apart else dy, tape)
+            results.append((y, dx, model.gradients()["conv2d.weight"]))
+    for actual, expected in zip(*results, strict=True):
+        np.testing.assert_array_equal(actual, expected)
+
+
 def test_what_others_read_is_computed():
     x = cl.Input((3, 6, 6))
     conv, norm, relu = conv_norm_relu(x)

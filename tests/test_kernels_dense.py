@@ -50,8 +50,14 @@ def test_sizes_beside_the_edges_of_tiles_and_vectors(isa, dtype):
     for rows in beside(tile):
         for columns in beside(vector):
             check_linear(rows, 3, columns, dtype)
-    for depth in (1, 63, 64, 65, 127, 128, 129):
+    for depth in (1, 63, 64, 65, 767, 768, 769, 1537):
         check_linear(tile + 1, depth, vector + 1, dtype)
+    for rows in (63, 64, 65, 129):
+        check_linear(rows, 300, 7, dtype)
+    # Panels in groups: two units a thread, with a last group and a last panel that are not full.
+    for panels in (4, 9, 40):
+        for features in beside(panels * 2 * vector):
+            check_linear(tile + 1, features, 5, dtype)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)

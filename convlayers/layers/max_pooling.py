@@ -7,6 +7,7 @@ from typing import ClassVar
 from .. import functional
 from ..layer import OnnxGraph
 from ._pooling import _DilatedPool, max_node
+from ._relu import before_relu
 
 
 class _MaxPool(_DilatedPool):
@@ -17,14 +18,18 @@ class _MaxPool(_DilatedPool):
     """
 
     _pool: ClassVar[Callable] = staticmethod(functional.max_pool)
+    fuses_relu = True
+    # Where the ReLU bends, at a maximum (or minimum) of 0 or less, it stops the gradient on either side.
+    commutes_with_relu = True
 
-    def forward(self, x, *, training):
+    def forward(self, x, *, training, relu=False):
         win = self._window(x.shape[2:])
         y, index = self._pool(x, win, with_index=training)
-        return y, (x if index is None else x.shape, index, win)
+        y = functional.relu(y) if relu else y
+        return y, ((x if index is None else x.shape, index, win), y if relu else None)
 
     def backward(self, dy, cache):
-        x, index, win = cache
+        dy, (x, index, win) = before_relu(dy, cache)
         if index is None:
             # Inference leaves the index out; whoever wants a gradient of it pays for it here.
             (_, index), x = self._pool(x, win), x.shape

@@ -13,10 +13,11 @@ _RELU = {"relu": True}
 
 
 class Task(NamedTuple):
-    """A step and what its layer takes over from the steps behind it; `target` is the value of the last of them."""
+    """A step, the values it reads, and what its layer takes over; `target` is the value of the last step taken over."""
 
     number: int
     step: Step
+    sources: tuple[int, ...]
     target: int
     affine: Layer | None
     relu: bool
@@ -31,23 +32,30 @@ def plan(steps: Sequence[Step], outputs: Sequence[int], *, affine: bool) -> list
     """The steps in order as tasks. A layer takes over the step that alone reads its value, unless the model puts it out.
 
     `affine` lets batch normalization go into the layer before it, which is right in inference and where no gradient is asked.
+    Where one is, a ReLU goes into the maximum behind it: the gradient is cut off on what a window keeps, not on the whole.
     """
     reads = Counter(source for step in steps for source in step.sources)
     reads.update(outputs)
     sole_reader = {source: step for step in steps for source in step.sources if reads[source] == 1}
+    postponed: dict[int, int] = {}  # values of such ReLUs, which are not computed, and what the maximum reads instead
+    if not affine:
+        waiting = (step for step in steps if type(step.layer) is ReLU and step.target in sole_reader)
+        postponed = {r.target: r.sources[0] for r in waiting if sole_reader[r.target].layer.commutes_with_relu}
     tasks: list[Task] = []
-    taken: set[int] = set()
+    taken = set(postponed)
     for number, step in enumerate(steps):
         if step.target in taken:
             continue
-        last, scaled, relu = step, None, False
+        last, scaled = step, None
+        sources = tuple(postponed.get(source, source) for source in step.sources)
+        relu = sources != step.sources
         behind = sole_reader.get(last.target)
         if affine and behind and step.layer.absorbs_affine and has_scale_shift(behind.layer):
             last, scaled = behind, behind.layer
             behind = sole_reader.get(last.target)
             taken.add(last.target)
-        if behind and step.layer.fuses_relu and type(behind.layer) is ReLU:
+        if behind and step.layer.fuses_relu and type(behind.layer) is ReLU and behind.target not in postponed:
             last, relu = behind, True
             taken.add(last.target)
-        tasks.append(Task(number, step, last.target, scaled, relu))
+        tasks.append(Task(number, step, sources, last.target, scaled, relu))
     return tasks

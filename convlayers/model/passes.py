@@ -48,22 +48,20 @@ class Passes:
         self.steps, self._frozen = steps, frozen
         self.tasks = plan(steps, outputs, affine=False)
         self.tasks_of_inference = plan(steps, outputs, affine=True)
-        count = inputs + len(steps)
-        last_use = [-1] * count
-        for number, step in enumerate(steps):
-            for source in step.sources:
-                last_use[source] = number
-        for output in outputs:
-            last_use[output] = len(steps)
         # Which values lie behind a parameter that is trained: the others' gradients are nobody's business in training.
-        needed = [False] * count
+        needed = [False] * (inputs + len(steps))
         for step in steps:
             needed[step.target] = self._trains(step.layer) or any(needed[s] for s in step.sources)
-        self.calls = [self._call(task, last_use, needed) for task in self.tasks]
-        self.calls_of_inference = [self._call(task, last_use, needed) for task in self.tasks_of_inference]
+        self.calls = self._calls(self.tasks, outputs, needed)
+        self.calls_of_inference = self._calls(self.tasks_of_inference, outputs, needed)
 
-    def _call(self, task: Task, last_use: list[int], needed: list[bool]) -> Call:
-        layer, sources = task.step.layer, task.step.sources
+    def _calls(self, tasks: Sequence[Task], outputs: Sequence[int], needed: list[bool]) -> list[Call]:
+        last_use = {source: task.number for task in tasks for source in task.sources}
+        last_use.update(dict.fromkeys(outputs, len(self.steps)))
+        return [self._call(task, last_use, needed) for task in tasks]
+
+    def _call(self, task: Task, last_use: Mapping[int, int], needed: list[bool]) -> Call:
+        layer, sources = task.step.layer, task.sources
         return Call(
             task,
             layer,

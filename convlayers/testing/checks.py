@@ -213,6 +213,26 @@ def takes_over_relu(case: Case) -> None:
         assert_same(results[1], results[0], f"with the ReLU inside, training={training}")
 
 
+def commutes_with_relu(case: Case) -> None:
+    """A layer that says so gives with a ReLU inside what it gives behind one, forward and back."""
+    if not case.cls.commutes_with_relu:
+        return
+    for training in (False, True):
+        x = case.inputs(_BATCH)
+        bent = functional.relu(x)
+        layer, _ = case.built()
+        outer: Any = layer  # its forward may take more than that of `Layer`
+        with case.step():
+            behind, behind_cache = layer.forward(bent, training=training)
+            inside, inside_cache = outer.forward(x, training=training, relu=True)
+        dy = case.gradient(inside)
+        expected = functional.relu_backward(layer.backward(dy, behind_cache), bent)
+        # Values, not bits: a zero may have either sign.
+        pairs = ((inside, behind, "output"), (layer.backward(dy, inside_cache), expected, "input gradient"))
+        for actual, wanted, what in pairs:
+            assert np.array_equal(actual, wanted, equal_nan=True), f"{what} with the ReLU inside, training={training}"
+
+
 def scale_and_shift(case: Case) -> None:
     """A layer whose inference is a scale and a shift says which; one that absorbs those of another computes them."""
     built, output = case.built()

@@ -29,6 +29,7 @@ _CHECKS: tuple[Check, ...] = (
     checks.writes_nothing,
     checks.keeps_nothing,
     checks.takes_over_relu,
+    checks.commutes_with_relu,
     checks.scale_and_shift,
     checks.batch_sizes,
     model_checks.array_forms,
