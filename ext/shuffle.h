@@ -140,6 +140,33 @@ ALWAYS_INLINE vf convlayers_last_lanes(vf v, ptrdiff_t n) {
 #endif
 }
 
+/* Every third value from p + which on, of three vectors; and three vectors back by turns, to p. */
+ALWAYS_INLINE vf convlayers_third_in(int which, const real *p) {
+#if VL > 1
+#define THIRD_OF_TWO(l, f) (3 * (l) + (f) < 2 * VL ? 3 * (l) + (f) : 0)
+#define THIRD_OF_LAST(l, f) (3 * (l) + (f) < 2 * VL ? (l) : 3 * (l) + (f) - VL)
+#define THIRD(f) SHUFFLE(SHUFFLE(a, b, EACH(THIRD_OF_TWO, f)), c, EACH(THIRD_OF_LAST, f))
+    const vf a = *(const vf *)p, b = *(const vf *)(p + VL), c = *(const vf *)(p + 2 * VL);
+    return which == 0 ? THIRD(0) : which == 1 ? THIRD(1) : THIRD(2);
+#else
+    return p[which];
+#endif
+}
+
+ALWAYS_INLINE void convlayers_thirds_out(const vf *v, real *p) {
+#if VL > 1
+/* Value i of the result is v[i % 3][i / 3]. */
+#define TURN_OF_TWO(l, o) (((l) + (o) * VL) % 3 == 1 ? VL + ((l) + (o) * VL) / 3 : ((l) + (o) * VL) / 3)
+#define TURN_OF_LAST(l, o) (((l) + (o) * VL) % 3 == 2 ? VL + ((l) + (o) * VL) / 3 : (l))
+#define TURN_OF(o) SHUFFLE(SHUFFLE(v[0], v[1], EACH(TURN_OF_TWO, o)), v[2], EACH(TURN_OF_LAST, o))
+    *(vf *)p = TURN_OF(0);
+    *(vf *)(p + VL) = TURN_OF(1);
+    *(vf *)(p + 2 * VL) = TURN_OF(2);
+#else
+    for (int i = 0; i < 3; i++) p[i] = v[i];
+#endif
+}
+
 /* Four neighbouring values at each of VL places, as four vectors of one value each: v[p] holds src[place[t] + p]. Which t a
    lane has is the implementation's choice, the same in both functions: lane 4 l + k has t = k VL / 4 + l. `joined` says that
    each quarter of the places lies in one piece. */

@@ -99,6 +99,20 @@ ALWAYS_INLINE vf vrelu_gradient(vf v, vf dy) { return vselect(v > splat(0), dy, 
 #define convlayers_prefetch(p, write) ((void)(p))
 #endif
 
+/* Bytes of a core's second-level cache, 0 where the system does not tell. Asking takes a microsecond: once is enough. */
+#if defined(__linux__)
+#include <unistd.h>
+#endif
+static ptrdiff_t convlayers_second_level(void) {
+#if defined(__linux__) && defined(_SC_LEVEL2_CACHE_SIZE)
+    static ptrdiff_t size = -1;
+    if (size < 0) size = sysconf(_SC_LEVEL2_CACHE_SIZE) > 0 ? sysconf(_SC_LEVEL2_CACHE_SIZE) : 0;
+    return size;
+#else
+    return 0;
+#endif
+}
+
 #include "elementary.h"
 #include "shuffle.h"
 #include "bodies.h"

@@ -11,11 +11,21 @@
 # output is one sum over c in order, whatever the block or the thread: the same bits.
 
 # Bytes of transformed tiles, going in and coming out, that a block may hold: with the filters' share they fit the
-# second-level cache. Twice or half of it cost 3 to 10% with 64 channels (Zen 5).
+# second-level cache. Twice or half of it cost 3 to 10% with 64 channels (Zen 5, 1 MB). With 2 MB, up to twice of it pays where
+# blocks are of fewer than 64 tiles else, 1.05 to 1.1 times with 32 to 64 channels, and costs as much where they are not.
 cdef enum:
     TILES_BYTES = 640 * 1024
+    FEW_TILES = 64
     STRIDED_BYTES = 1536 * 1024     # at stride 2: of what goes in
     PRODUCTS_BYTES = 320 * 1024     # and of what comes out, of as many filters at a time
+
+
+cdef extern from "vec.h" nogil:
+    Py_ssize_t second_level "convlayers_second_level"()
+
+
+cdef inline Py_ssize_t most_tiles_bytes() noexcept nogil:
+    return min(2 * TILES_BYTES, max(TILES_BYTES, second_level() * 5 // 8))
 
 
 cdef struct Winograd:
@@ -91,14 +101,15 @@ cdef size_t place_workspace(Winograd* g, Workspace* space, size_t cursor) noexce
 
 
 cdef void choose_winograd_blocks(Winograd* g, int threads) noexcept nogil:
-    cdef Py_ssize_t values = g.size * g.size, most, units
+    cdef Py_ssize_t values = g.size * g.size, most, tile, units
     g.lines, g.across = (g.p + g.m - 1) // g.m, (g.q + g.m - 1) // g.m
     g.tiles = g.images * g.lines * g.across
     g.part = tile_count(g.filters)
     if g.size == STRIDED:
         most = STRIDED_BYTES // (values * g.channels * <Py_ssize_t> sizeof(real))
     else:
-        most = TILES_BYTES // (values * (g.channels + g.filters) * <Py_ssize_t> sizeof(real))
+        tile = values * (g.channels + g.filters) * <Py_ssize_t> sizeof(real)
+        most = max(TILES_BYTES // tile, min(FEW_TILES, most_tiles_bytes() // tile))
     g.block = max(PANEL, most // PANEL * PANEL)
     # A block for every thread at least, if that leaves a vector of tiles to each.
     g.block = min(g.block, vectors_over((g.tiles + threads - 1) // threads) * VL)

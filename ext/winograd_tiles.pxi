@@ -8,18 +8,17 @@ cdef void copy_tile_lines(Winograd* g, const real* src, Py_ssize_t first, Py_ssi
     done: bounded value by value, they took as long as their transforms.
     """
     cdef Py_ssize_t begin = min(g.pitch, max(0, g.left)), close = max(begin, min(g.pitch, g.width + g.left))
-    cdef Py_ssize_t skip = begin - g.left, line = first, next, n, h, row, j
+    cdef Py_ssize_t skip = begin - g.left, n = first // g.lines, inside = first % g.lines, count, h, row, j
     cdef const real* at
     cdef const real* safe = g.src_end
     if begin > VL or g.pitch - close > VL or vectors_over(close - begin) * VL > g.images * g.image:
         safe = NULL
     else:
         safe -= vectors_over(close - begin) * VL
-    while line < last:
-        n = line // g.lines
-        next = min(last, (n + 1) * g.lines)
-        h = line % g.lines * g.pace - g.top
-        for row in range((next - line) * g.pace + halo(g)):
+    while first < last:
+        count = min(last - first, g.lines - inside)
+        h = inside * g.pace - g.top
+        for row in range(count * g.pace + halo(g)):
             at = src + n * g.image + (h + row) * g.width + skip
             if not 0 <= h + row < g.height:
                 zero_run(dst, g.pitch)
@@ -35,19 +34,22 @@ cdef void copy_tile_lines(Winograd* g, const real* src, Py_ssize_t first, Py_ssi
                 copy_run(at, g.src_end, 1, dst + begin, close - begin)
                 zero_run(dst + close, g.pitch - close)
             dst += g.pitch
-        line = next
+        first += count
+        inside = 0
+        n += 1
 
 
 cdef void prefetch_tile_lines(Winograd* g, const real* src, Py_ssize_t first, Py_ssize_t last) noexcept nogil:
     """Ask for what copy_tile_lines will read."""
-    cdef Py_ssize_t line = first, next, n, h, row
-    while line < last:
-        n = line // g.lines
-        next = min(last, (n + 1) * g.lines)
-        h = max(0, line % g.lines * g.pace - g.top)
-        row = min(g.height, ((next - 1) % g.lines + 1) * g.pace + halo(g) - g.top)
-        prefetch(src + n * g.image + h * g.width, (row - h) * g.width * <Py_ssize_t> sizeof(real), False)
-        line = next
+    cdef Py_ssize_t n = first // g.lines, inside = first % g.lines, count, h, end
+    while first < last:
+        count = min(last - first, g.lines - inside)
+        h = max(0, inside * g.pace - g.top)
+        end = min(g.height, (inside + count) * g.pace + halo(g) - g.top)
+        prefetch(src + n * g.image + h * g.width, (end - h) * g.width * <Py_ssize_t> sizeof(real), False)
+        first += count
+        inside = 0
+        n += 1
 
 
 cdef bint is_joined(const Py_ssize_t* place) noexcept nogil:
@@ -61,12 +63,21 @@ cdef bint is_joined(const Py_ssize_t* place) noexcept nogil:
 
 cdef void place_block(Winograd* g, Py_ssize_t image_stride, Py_ssize_t t0, Py_ssize_t t1, Workspace* space) noexcept nogil:
     """Where each tile of a block begins in the copied lines and in dst; those behind the last are where the last one is."""
-    cdef Py_ssize_t t, v, line, first = t0 // g.across, images
-    for t in range(t0, t0 + vectors_over(t1 - t0) * VL):
-        line = min(t, t1 - 1) // g.across
-        images = line // g.lines - first // g.lines
-        space.place[t - t0] = ((line - first) * g.pace + halo(g) * images) * g.pitch + min(t, t1 - 1) % g.across * g.pace
-        space.target[t - t0] = line // g.lines * image_stride + (line % g.lines * g.q + min(t, t1 - 1) % g.across) * g.m
+    cdef Py_ssize_t line = t0 // g.across, j = t0 % g.across, inside = line % g.lines, n = line // g.lines, row = 0, t, v
+    for t in range(vectors_over(t1 - t0) * VL):
+        space.place[t] = row * g.pitch + j * g.pace
+        space.target[t] = n * image_stride + (inside * g.q + j) * g.m
+        if t >= t1 - t0 - 1:
+            continue
+        j += 1
+        if j == g.across:
+            j = 0
+            row += g.pace
+            inside += 1
+        if inside == g.lines:
+            inside = 0
+            n += 1
+            row += halo(g)
     for v in range(vectors_over(t1 - t0)):
         space.joined[v] = g.pace == 4 and is_joined(space.place + v * VL)
 
@@ -168,17 +179,15 @@ cdef void store_tiles(
     Winograd* g, const real* outputs, Py_ssize_t image_stride, Py_ssize_t t0, Py_ssize_t t1, real* dst
 ) noexcept nogil:
     """The rows of the tiles t0 .. t1 of one filter to their places."""
-    cdef Py_ssize_t t = t0, line, j, count, p, i, width, k
+    cdef Py_ssize_t t = t0, line = t0 // g.across, j = t0 % g.across, n = line // g.lines, inside = line % g.lines
+    cdef Py_ssize_t count, i, width, k
     cdef const real* src
     cdef real* out
     while t < t1:
-        line = t // g.across
-        j = t % g.across
         count = min(g.across - j, t1 - t)
         width = min(g.m * count, g.q - g.m * j)
-        for i in range(min(g.m, g.p - line % g.lines * g.m)):
-            p = line % g.lines * g.m + i
-            out = dst + line // g.lines * image_stride + p * g.q + g.m * j
+        for i in range(min(g.m, g.p - inside * g.m)):
+            out = dst + n * image_stride + (inside * g.m + i) * g.q + g.m * j
             if g.m >= 4:
                 store_run(outputs + i * g.row + g.m * (t - t0), width, out)
             else:
@@ -186,14 +195,22 @@ cdef void store_tiles(
                 for k in range(width):
                     out[k] = src[k // 2 * 4 + k % 2]
         t += count
+        j = 0
+        inside += 1
+        if inside == g.lines:
+            inside = 0
+            n += 1
 
 
 cdef void prefetch_outputs(Winograd* g, real* dst, Py_ssize_t image_stride, Py_ssize_t t0, Py_ssize_t t1) noexcept nogil:
     """Ask for what store_tiles will write."""
-    cdef Py_ssize_t line = t0 // g.across, last = (t1 - 1) // g.across + 1, next, p, end
+    cdef Py_ssize_t line = t0 // g.across, last = (t1 - 1) // g.across + 1, n = line // g.lines, inside = line % g.lines, count
+    cdef Py_ssize_t p, end
     while line < last:
-        next = min(last, (line // g.lines + 1) * g.lines)
-        p = line % g.lines * g.m
-        end = min(g.p, ((next - 1) % g.lines + 1) * g.m)
-        prefetch(dst + line // g.lines * image_stride + p * g.q, (end - p) * g.q * <Py_ssize_t> sizeof(real), True)
-        line = next
+        count = min(last - line, g.lines - inside)
+        p = inside * g.m
+        end = min(g.p, (inside + count) * g.m)
+        prefetch(dst + n * image_stride + p * g.q, (end - p) * g.q * <Py_ssize_t> sizeof(real), True)
+        line += count
+        inside = 0
+        n += 1

@@ -4,8 +4,9 @@
 #
 # computes m outputs of a filter g of r taps from m + r - 1 inputs d. F(m, r) with m + r - 1 = 4 uses the points 0, +-1 and
 # infinity (Winograd 1980; Lavin and Gray 2016), with m + r - 1 = 6 the points 0, +-a, +-b and infinity. B^T depends on the
-# points alone, so one input transform serves F(4, 3), the convolution, and F(3, 4), its weight gradient. F(4, 2), of which
-# strided convolutions are made, uses 0, 1/2, -1, 2 and infinity: of ten choices tried the one that errs least.
+# points alone, so one input transform serves F(4, 3), the convolution, and F(3, 4), its weight gradient. With m + r - 1 = 5,
+# F(4, 2), of which strided convolutions are made, and F(3, 3), of which larger kernels are, use 0, 1/2, -1, 2 and infinity: of
+# ten choices tried the one that errs least.
 #
 # a = sqrt(1/2), b = sqrt(2): on unit-variance outputs of 64 channels the largest error is 5e-6, with the customary a = 1,
 # b = 2 it is 2e-5 (float32; the choice of points is the subject of Barabasz et al. 2020, ACM TOMS 46(4)). With a b = 1 the
@@ -47,7 +48,7 @@ cdef inline void winograd_filter "convlayers_winograd_filter"(
     int size, int taps, const vf* g, int gs, vf* u, int us
 ) noexcept nogil:
     """u = G g for `taps` = r of 2 to 4: the values of the polynomial g at the points, over a divisor for each point."""
-    cdef vf even, odd
+    cdef vf even, odd, last
     u[0] = g[0]
     if size == 4:
         even = splat(0.5) * (g[0] + g[2 * gs] if taps > 2 else g[0])
@@ -56,10 +57,11 @@ cdef inline void winograd_filter "convlayers_winograd_filter"(
         u[2 * us] = even - odd
         u[3 * us] = g[(taps - 1) * gs]
     elif size == 5:
-        u[us] = splat(-8.0 / 9) * (g[0] + splat(0.5) * g[gs])
-        u[2 * us] = splat(-2.0 / 9) * (g[0] - g[gs])
-        u[3 * us] = splat(1.0 / 9) * (g[0] + splat(2) * g[gs])
-        u[4 * us] = g[gs]
+        last = g[2 * gs] if taps > 2 else splat(0)
+        u[us] = splat(-8.0 / 9) * (g[0] + splat(0.5) * g[gs] + splat(0.25) * last)
+        u[2 * us] = splat(-2.0 / 9) * (g[0] - g[gs] + last)
+        u[3 * us] = splat(1.0 / 9) * (g[0] + splat(2) * g[gs] + splat(4) * last)
+        u[4 * us] = g[(taps - 1) * gs]
     else:
         even = splat(-2.0 / 3) * (g[0] + splat(0.5) * g[2 * gs])
         odd = splat(-2.0 / 3 * WINOGRAD_A) * (g[gs] + splat(0.5) * g[3 * gs] if taps > 3 else g[gs])
@@ -88,6 +90,9 @@ cdef inline void winograd_output "convlayers_winograd_output"(
         y[0] = v[0] + sum_a + v[3 * vs]
         y[ys] = splat(0.5) * v[vs] - v[2 * vs] + splat(2) * v[3 * vs]
         y[2 * ys] = splat(0.25) * v[vs] + v[2 * vs] + splat(4) * v[3 * vs]
+        if outputs == 3:
+            y[2 * ys] = y[2 * ys] + v[4 * vs]
+            return
         y[3 * ys] = splat(0.125) * v[vs] - v[2 * vs] + splat(8) * v[3 * vs] + v[4 * vs]
     else:
         sum_b = v[3 * vs] + v[4 * vs]

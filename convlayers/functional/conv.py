@@ -169,9 +169,9 @@ def conv2d(
 
     x `(N, C, H, W)`, w `(M, C/groups, R, S)`, b `(M,)`; returns `(N, M, P, Q)`. `algorithm`: `"auto"`, which takes the
     cheapest by a cost model (`explain_conv2d` tells), `"direct"` (the definition, compiled), `"winograd"` (3x3 kernels at
-    stride 1, and at stride 2 but for the weight gradient; a value that is not finite spreads over its tile), `"fft"` (for large
-    kernels; it spreads over its image) or `"einsum"` (the reference, in float64 inside). With `relu`, `max(y, 0)`, in the same
-    pass.
+    stride 1, and at stride 2 but for the weight gradient; larger kernels at stride 1; a value that is not finite spreads over
+    its tile), `"fft"` (for large kernels; it spreads over its image) or `"einsum"` (the reference, in float64 inside). With
+    `relu`, `max(y, 0)`, in the same pass.
     """
     return forward(2, x, w, b, relu, Options(stride, padding, dilation, groups, None, algorithm))
 
@@ -215,7 +215,7 @@ def conv3d(
     """`y[n,m,o,p,q] = b[m] + sum x[n,c,o s + t d - pad, ...] w[m,c,t,r,s]`.
 
     x `(N, C, D, H, W)`, w `(M, C/groups, T, R, S)`; returns `(N, M, O, P, Q)`. See `conv2d`: an algorithm is that of the last
-    two axes, so `"winograd"` computes `(T, 3, 3)` kernels.
+    two axes, so `"winograd"` computes `(T, 3, 3)` kernels, and larger ones.
     """
     return forward(3, x, w, b, relu, Options(stride, padding, dilation, groups, None, algorithm))
 

@@ -11,7 +11,7 @@ from .._arrays import window_numbers
 FORWARD, INPUT_GRADIENT, WEIGHT_GRADIENT = DIRECTIONS = ("forward", "input gradient", "weight gradient")
 
 _FEW_IMAGES = 3
-_TYPICAL_BATCH = 8
+_TYPICAL_BATCH = 16
 
 
 class _Fields(NamedTuple):

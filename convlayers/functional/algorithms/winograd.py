@@ -1,4 +1,4 @@
-"""Winograd's minimal filtering for 3 x 3 kernels (ext/winograd.pxi).
+"""Winograd's minimal filtering for 3 x 3 kernels (ext/winograd.pxi), and for larger ones (winograd_blocks.py).
 
 At stride 1, F(m x m, 3 x 3) with m = 4 or 2: a quarter of the multiply-adds of the definition with m = 4, against transforms of
 the tiles and of the filters. At stride 2, forward and input gradient are made of F(4, 2) on every second input: 81 products
@@ -11,6 +11,7 @@ import numpy as np
 from ... import kernels
 from ...kernels import memory, threads_for
 from .._arrays import NO_BIAS
+from . import winograd_blocks
 from .problem import INPUT_GRADIENT, MACHINES, WEIGHT_GRADIENT, Machine, Problem, once
 
 # Cycles to transform one vector, by m: of tiles for one channel, going in or coming out, and of filters; and to copy a row of
@@ -26,13 +27,20 @@ _CALL_CYCLES = 16_000
 
 
 def refuses(problem: Problem) -> str | None:
-    """It computes 3 x 3 kernels at stride 1, and but for the weight gradient at stride 2."""
+    """It computes 3 x 3 kernels at stride 1, and but for the weight gradient at stride 2, and larger ones at stride 1."""
     win = problem.win
-    if win.kernel != (3, 3) or win.stride not in ((1, 1), (2, 2)) or win.dilation != (1, 1):
-        return "takes 3x3 kernels with stride 1 or 2 and dilation 1 alone"
+    strides = ((1, 1), (2, 2)) if win.kernel == (3, 3) else ((1, 1),)
+    if min(win.kernel) < 2 or max(win.kernel) < 3 or win.stride not in strides or win.dilation != (1, 1):
+        return "takes 3x3 kernels with stride 1 or 2 and larger ones with stride 1, dilation 1 alone"
     if win.stride == (2, 2) and problem.direction == WEIGHT_GRADIENT:
         return "takes the weight gradient at stride 1 alone"
+    if problem.depthwise and _large(problem):
+        return "takes 3x3 kernels alone where each channel has filters of its own"
     return None if all(problem.x[2:]) else "takes no images without pixels"
+
+
+def _large(problem: Problem) -> bool:
+    return problem.win.kernel != (3, 3)
 
 
 def _cost(problem: Problem, machine: Machine, m: int) -> float:
@@ -69,6 +77,8 @@ def tile_size(problem: Problem) -> int:
 
 def cost(problem: Problem, machine: Machine) -> float:
     """Microseconds on one thread, with the best of the tiles."""
+    if _large(problem):
+        return winograd_blocks.cost(problem, machine)
     return min(_cost(problem, machine, m) for m in _tile_sizes(problem))
 
 
@@ -80,6 +90,8 @@ def _arguments(problem: Problem) -> tuple[int, ...]:
 
 def forward(x: np.ndarray, w: np.ndarray, bias: np.ndarray | None, problem: Problem, relu: bool) -> np.ndarray:
     """y, or max(y, 0)."""
+    if _large(problem) and problem.work:
+        return winograd_blocks.forward(x, w, bias, problem, relu)
     y = memory.empty(problem.y, x.dtype)
     if y.size:
         kernel = kernels.compiled(x.dtype).winograd_forward
@@ -89,6 +101,8 @@ def forward(x: np.ndarray, w: np.ndarray, bias: np.ndarray | None, problem: Prob
 
 def backward_input(dy: np.ndarray, w: np.ndarray, problem: Problem) -> np.ndarray:
     """dx."""
+    if _large(problem) and problem.work:
+        return winograd_blocks.backward_input(dy, w, problem)
     dx = memory.empty(problem.x, dy.dtype)
     if dx.size:
         kernel = kernels.compiled(dy.dtype).winograd_backward_input
@@ -98,6 +112,8 @@ def backward_input(dy: np.ndarray, w: np.ndarray, problem: Problem) -> np.ndarra
 
 def backward_weight(dy: np.ndarray, x: np.ndarray, problem: Problem) -> np.ndarray:
     """dw."""
+    if _large(problem) and problem.work:
+        return winograd_blocks.backward_weight(dy, x, problem)
     dw = memory.empty(problem.w, x.dtype)
     if x.size:
         m, _, *rest = _arguments(problem)
