@@ -1,8 +1,8 @@
-# 2-d convolution at stride 1, gradient with respect to few taps: the filters of a first layer.
+# 2-d convolution at stride 1, gradient with respect to few filters: those of a small first layer.
 #
 #     dw[m,c,r,s'] = sum_npq dy[n,m,p,q] x[n,c, p + r d - pad, q + s' d - pad]
 #
-# x (N,C,H,W), dy (N,M,P,Q), dw (M,C/g,R,S). With C/g R S taps, fewer than fill the lanes of a register tile, lanes are pixels
+# x (N,C,H,W), dy (N,M,P,Q), dw (M,C/g,R,S). With fewer filters than fill the lanes of a register tile, lanes are pixels
 # instead: x and dy are copied to rows of one length, dy with zeros behind each row, so that every tap of a filter is one
 # product of two long rows (dot.pxi), and neither operand is packed.
 #

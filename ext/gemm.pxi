@@ -3,14 +3,15 @@
 #     c[i, j] = bias[j] + sum_k op(a)[i, k] op(b)[k, j]        op: as it stands, or transposed; max(c, 0) with relu
 #
 # c (m, n), a (m, k) or (k, m), b (k, n) or (n, k), bias (n,) or empty. gemm runs on the register tile, columns being the
-# vector: b is read in place where one tile reads it, else some panels are packed side by side. gemm_rows, for a (m, k) and
-# b (n, k), runs on products of rows and packs nothing: better where k is long or n short. Each value is a sum over k in an
-# order that the sizes decide: the same bits for any thread.
+# vector: b is read in place where one tile reads it, else some panels are packed side by side, a slice of k at a time. gemm_rows,
+# for a (m, k) and b (n, k), runs on products of rows and packs nothing: better where n is short. Each value is a sum over k in
+# an order that the sizes decide: the same bits for any thread.
 
 # Bytes of panels that are packed and multiplied together. Rows of b and c lie pages apart: panel by panel, two lines of the
 # cache were touched of each page.
 cdef enum:
     GROUP_BYTES = 128 * 1024
+    GEMM_SLICE = 256            # values of k: a panel and a tile's rows stay in the first-level cache
 
 cdef struct Gemm:
     Py_ssize_t m
@@ -26,114 +27,139 @@ cdef struct Gemm:
     Py_ssize_t* packed          # row k of a packed panel
     char* workspace
     Py_ssize_t workspace_bytes
+    Py_ssize_t slice            # values of k that are packed at a time
+    Py_ssize_t slices
     Py_ssize_t group            # panels of a unit
     Py_ssize_t splits           # parts of the rows
 
 
 cdef size_t gemm_memory(Gemm* g, int threads, size_t cursor) noexcept nogil:
-    g.packed_a = <real*> take(&cursor, (g.m * g.k + tile_count(g.m) * VL) * sizeof(real))
+    g.packed_a = <real*> take(&cursor, (g.m * g.k + tile_count(g.m) * g.slices * VL) * sizeof(real))
     g.place = <Py_ssize_t*> take(&cursor, g.k * sizeof(Py_ssize_t))
     g.packed = <Py_ssize_t*> take(&cursor, g.k * sizeof(Py_ssize_t))
-    g.workspace_bytes = ((g.group * g.k + 1) * PANEL * <Py_ssize_t> sizeof(real) + 63) // 64 * 64
+    g.workspace_bytes = ((g.group * g.slice + 1) * PANEL * <Py_ssize_t> sizeof(real) + 63) // 64 * 64
     g.workspace = <char*> take(&cursor, threads * g.workspace_bytes)
     return cursor
+
+
+cdef inline real* packed_rows(Gemm* g, Py_ssize_t t, Py_ssize_t slice) noexcept nogil:
+    """The rows of tile t of op(a) for one slice of k, and a vector to spare."""
+    cdef Py_ssize_t m = tile_start(t, g.m), rows = tile_start(t + 1, g.m) - m
+    return g.packed_a + m * g.k + slice * g.slice * rows + (t * g.slices + slice) * VL
 
 
 cdef void choose_group(Gemm* g, int threads) noexcept nogil:
     """As many panels as stay in the cache, but two units or more for each thread; parts of the rows where panels are few."""
     cdef Py_ssize_t panels = (g.n + PANEL - 1) // PANEL, units
-    g.group = max(1, min(GROUP_BYTES // (g.k * PANEL * <Py_ssize_t> sizeof(real)), panels // (2 * threads)))
+    g.slices = (g.k + GEMM_SLICE - 1) // GEMM_SLICE
+    g.slice = (g.k + g.slices - 1) // g.slices
+    g.slices = (g.k + g.slice - 1) // g.slice
+    g.group = max(1, min(GROUP_BYTES // (g.slice * PANEL * <Py_ssize_t> sizeof(real)), panels // (2 * threads)))
     units = (panels + g.group - 1) // g.group
     g.splits = max(1, min(tile_count(g.m), (2 * threads + units - 1) // units if threads > 1 else 1))
 
 
-cdef void pack_last(Gemm* g, Py_ssize_t j, Py_ssize_t columns, real* panel) noexcept nogil:
+cdef void pack_last(Gemm* g, Py_ssize_t k0, Py_ssize_t depth, Py_ssize_t j, Py_ssize_t columns, real* panel) noexcept nogil:
     """The panel of op(b) from column j on that has fewer than PANEL columns."""
     cdef Py_ssize_t k, u
-    for k in range(g.k):
+    for k in range(depth):
         for u in range(PANEL):
-            panel[k * PANEL + u] = g.b[k * g.n + j + u] if u < columns else 0
+            panel[k * PANEL + u] = g.b[(k0 + k) * g.n + j + u] if u < columns else 0
 
 
-cdef void pack_columns(Gemm* g, Py_ssize_t j, Py_ssize_t columns, real* panels) noexcept nogil:
-    """Panels of op(b), one after the other: from column j on PANEL values of each k."""
-    cdef Py_ssize_t k, panel, whole = columns // PANEL, size = g.k * PANEL
+cdef void pack_columns(Gemm* g, Py_ssize_t k0, Py_ssize_t depth, Py_ssize_t j, Py_ssize_t columns, real* panels) noexcept nogil:
+    """Panels of op(b), one after the other: from column j on PANEL values of each k of a slice."""
+    cdef Py_ssize_t k, panel, whole = columns // PANEL, size = depth * PANEL
     cdef const real* row
     if g.transpose_b:
         for panel in range((columns + PANEL - 1) // PANEL):
-            transpose_run(g.b + (j + panel * PANEL) * g.k, g.b + g.n * g.k, g.k, min(PANEL, columns - panel * PANEL), g.k,
+            transpose_run(g.b + (j + panel * PANEL) * g.k + k0, g.b + g.n * g.k, g.k, min(PANEL, columns - panel * PANEL), depth,
                           panels + panel * size, PANEL)
         return
-    for k in range(g.k):
-        row = g.b + k * g.n + j
+    for k in range(depth):
+        row = g.b + (k0 + k) * g.n + j
         for panel in range(whole):
             store(panels + panel * size + k * PANEL, load(row + panel * PANEL))
             store(panels + panel * size + k * PANEL + VL, load(row + panel * PANEL + VL))
     if whole * PANEL < columns:
-        pack_last(g, j + whole * PANEL, columns - whole * PANEL, panels + whole * size)
+        pack_last(g, k0, depth, j + whole * PANEL, columns - whole * PANEL, panels + whole * size)
 
 
-cdef inline void start_rows(Gemm* g, Py_ssize_t j, Py_ssize_t columns, int rows, real* c, Py_ssize_t ldc) noexcept nogil:
-    """The bias in each row of a tile of c, for the tile to add to."""
+cdef inline void copy_rows(const real* src, Py_ssize_t pitch, int rows, Py_ssize_t columns, real* dst, Py_ssize_t ld) noexcept nogil:
     cdef int i
-    if g.bias != NULL:
-        for i in range(rows):
-            memcpy(c + i * ldc, g.bias + j, columns * sizeof(real))
+    for i in range(rows):
+        memcpy(dst + i * ld, src + i * pitch, columns * sizeof(real))
 
 
-cdef void run_last(Gemm* g, Py_ssize_t j, Py_ssize_t row, int rows, Tile* args) noexcept nogil:
-    """A tile over fewer than PANEL columns."""
-    cdef Py_ssize_t columns = g.n - j, i, u
+cdef void run_last(Gemm* g, Py_ssize_t j, const real* start, Py_ssize_t pitch, real* c, int rows, Tile* args) noexcept nogil:
+    """A tile over fewer than PANEL columns, added to what `start` holds, if it is there."""
+    cdef Py_ssize_t columns = g.n - j
     cdef real spill[TILE]
     args.c0, args.c1, args.ldc0, args.ldc1, args.panels = spill, spill + VL, PANEL, PANEL, 1
-    start_rows(g, j, columns, rows, spill, PANEL)
+    if start != NULL:
+        copy_rows(start, pitch, rows, columns, spill, PANEL)
     run_tile(rows, 2 if columns > VL else 1, args)
-    for i in range(rows):
-        for u in range(columns):
-            g.c[(row + i) * g.n + j + u] = spill[i * PANEL + u]
+    copy_rows(spill, PANEL, rows, columns, c, g.n)
 
 
-cdef void run_gemm_unit(Gemm* g, Py_ssize_t unit, real* packed) noexcept nogil:
-    """A group of panels of columns, for one part of the rows."""
-    cdef Py_ssize_t j = unit // g.splits * g.group * PANEL, split = unit % g.splits, tiles = tile_count(g.m), t, row
-    cdef Py_ssize_t first = split * tiles // g.splits, last = (split + 1) * tiles // g.splits
-    cdef Py_ssize_t columns = min(g.group * PANEL, g.n - j), whole = columns // PANEL
+cdef void run_slice(
+    Gemm* g, Py_ssize_t k0, Py_ssize_t j, Py_ssize_t columns, Py_ssize_t first, Py_ssize_t last, real* packed
+) noexcept nogil:
+    """What a slice of k adds to a group of panels of columns, for the tiles of rows first .. last - 1."""
+    cdef Py_ssize_t whole = columns // PANEL, depth = min(g.slice, g.k - k0), t, row
+    cdef bint begin = k0 == 0
     cdef const real* panels = packed
+    cdef const real* bias = g.bias + j if g.bias != NULL else NULL
+    cdef real* c
     cdef int rows
     cdef Tile args
-    args.depth, args.accumulate, args.init, args.relu = g.k, g.bias != NULL, NULL, g.relu
+    args.depth, args.accumulate, args.init, args.relu = depth, bias != NULL or not begin, NULL, g.relu and k0 + depth == g.k
     if whole * PANEL == columns and last - first == 1 and not g.transpose_b:
-        panels = g.b + j
+        panels = g.b + k0 * g.n + j
         args.step, args.next_b = g.place, PANEL
     else:
-        pack_columns(g, j, columns, packed)
-        args.step, args.next_b = g.packed, g.k * PANEL
+        pack_columns(g, k0, depth, j, columns, packed)
+        args.step, args.next_b = g.packed, depth * PANEL
     for t in range(first, last):
         row = tile_start(t, g.m)
         rows = <int> (tile_start(t + 1, g.m) - row)
-        args.a, args.lda = g.packed_a + row * g.k + t * VL, rows
-        args.b0, args.b1 = panels, panels + VL
-        args.c0, args.ldc0, args.ldc1, args.panels = g.c + row * g.n + j, g.n, g.n, whole
-        args.c1 = args.c0 + VL
+        c = g.c + row * g.n + j
+        args.a, args.lda = packed_rows(g, t, k0 // g.slice), rows
         if whole > 0:
-            start_rows(g, j, whole * PANEL, rows, args.c0, g.n)
+            if begin and bias != NULL:
+                copy_rows(bias, 0, rows, whole * PANEL, c, g.n)
+            args.b0, args.c0, args.ldc0, args.ldc1, args.panels = panels, c, g.n, g.n, whole
+            args.b1, args.c1 = args.b0 + VL, args.c0 + VL
             run_tile(rows, 2, &args)
         if whole * PANEL < columns:
             args.b0 = panels + whole * args.next_b
             args.b1 = args.b0 + VL
-            run_last(g, j + whole * PANEL, row, rows, &args)
+            c += whole * PANEL
+            if begin:
+                run_last(g, j + whole * PANEL, bias + whole * PANEL if bias != NULL else NULL, 0, c, rows, &args)
+            else:
+                run_last(g, j + whole * PANEL, c, g.n, c, rows, &args)
 
 
-cdef void pack_a(const real* a, Gemm* g, Py_ssize_t t, bint transposed) noexcept nogil:
-    """The rows of tile t of op(a): [k][row], and a vector to spare behind them."""
-    cdef Py_ssize_t m = tile_start(t, g.m), rows = tile_start(t + 1, g.m) - m, k, i
-    cdef real* dst = g.packed_a + m * g.k + t * VL
+cdef void run_gemm_unit(Gemm* g, Py_ssize_t unit, real* packed) noexcept nogil:
+    """A group of panels of columns, for one part of the rows."""
+    cdef Py_ssize_t j = unit // g.splits * g.group * PANEL, split = unit % g.splits, tiles = tile_count(g.m), k0 = 0
+    while k0 < g.k:
+        run_slice(g, k0, j, min(g.group * PANEL, g.n - j), split * tiles // g.splits, (split + 1) * tiles // g.splits, packed)
+        k0 += g.slice
+
+
+cdef void pack_a(const real* a, Gemm* g, Py_ssize_t unit, bint transposed) noexcept nogil:
+    """The rows of one tile of op(a) for one slice of k: [k][row]."""
+    cdef Py_ssize_t slice = unit % g.slices, t = unit // g.slices, k0 = slice * g.slice, depth = min(g.slice, g.k - k0), k, i
+    cdef Py_ssize_t m = tile_start(t, g.m), rows = tile_start(t + 1, g.m) - m
+    cdef real* dst = packed_rows(g, t, slice)
     if transposed:
-        for k in range(g.k):
+        for k in range(k0, k0 + depth):
             for i in range(rows):
-                dst[k * rows + i] = a[k * g.m + m + i]
+                dst[(k - k0) * rows + i] = a[k * g.m + m + i]
     else:
-        transpose_run(a + m * g.k, a + g.m * g.k, g.k, rows, g.k, dst, rows)
+        transpose_run(a + m * g.k + k0, a + g.m * g.k, g.k, rows, depth, dst, rows)
 
 
 def gemm(
@@ -155,7 +181,7 @@ def gemm(
             g.place[k] = k * g.n
             g.packed[k] = k * PANEL
         with parallel(num_threads=threads):
-            for u in prange(tile_count(g.m), schedule="static"):
+            for u in prange(tile_count(g.m) * g.slices, schedule="static"):
                 pack_a(&a[0, 0], &g, u, transpose_a)
             for u in prange((g.n + g.group * PANEL - 1) // (g.group * PANEL) * g.splits, schedule="dynamic"):
                 run_gemm_unit(&g, u, <real*> (g.workspace + threadid() * g.workspace_bytes))

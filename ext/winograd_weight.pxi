@@ -33,7 +33,7 @@ cdef struct Part:
     Py_ssize_t top              # the first tile begins so many rows above the image
     Py_ssize_t left
     int side                    # rows and columns of a tile
-    real* values                # transformed: [value][panel][tile][PANEL] of x, [value][tile][channel] of dy
+    real* values                # transformed: [value][panel][tile][pitch] of x, [value][tile][channel] of dy
     Py_ssize_t pitch            # from one tile to the next
     Py_ssize_t panel            # from PANEL channels to the next
     Py_ssize_t value            # from one value to the next
@@ -49,7 +49,7 @@ cdef struct WinogradWeight:
     Py_ssize_t shards
     Part x
     Part dy
-    Py_ssize_t* step            # k * PANEL
+    Py_ssize_t* step            # k times the pitch of x
     real* sums                  # [shard][value][filter][channel], filters `ldc` apart
     Py_ssize_t ldc
     Py_ssize_t sum_value
@@ -71,7 +71,7 @@ cdef inline Py_ssize_t odd_lines(Py_ssize_t values) noexcept nogil:
 cdef size_t place_parts(WinogradWeight* g, size_t cursor) noexcept nogil:
     """The transformed tiles of a block, at `cursor`; the address behind them."""
     cdef Py_ssize_t tiles = g.block * g.across, values = g.size * g.size
-    g.x.panel, g.dy.panel = tiles * PANEL, PANEL
+    g.x.panel, g.dy.panel = tiles * g.x.pitch, PANEL
     g.x.value = (g.x.channels + PANEL - 1) // PANEL * g.x.panel + PANEL
     g.dy.value = tiles * g.dy.pitch + PANEL
     g.x.values = <real*> take(&cursor, values * g.x.value * sizeof(real))
@@ -82,7 +82,8 @@ cdef size_t place_parts(WinogradWeight* g, size_t cursor) noexcept nogil:
 cdef void choose_weight_shards(WinogradWeight* g) noexcept nogil:
     """Blocks and shards by the sizes alone: the sum's order follows from them."""
     cdef Py_ssize_t values = g.size * g.size, line
-    g.x.pitch, g.dy.pitch = PANEL, odd_lines(vectors_over(g.dy.channels) * VL)
+    # Up to a vector of channels needs no place for a second one.
+    g.x.pitch, g.dy.pitch = PANEL if g.x.channels > VL else VL, odd_lines(vectors_over(g.dy.channels) * VL)
     g.ldc = odd_lines(vectors_over(g.x.channels) * VL)
     g.sum_value = g.dy.channels * g.ldc + PANEL
     line = values * (g.x.channels + g.dy.channels) * g.across * <Py_ssize_t> sizeof(real)
@@ -295,7 +296,7 @@ cdef void run_winograd_weight(WinogradWeight* g, int threads) noexcept nogil:
     """One group, up to the sums."""
     cdef Py_ssize_t u
     for u in range(g.block * g.across):
-        g.step[u] = u * PANEL
+        g.step[u] = u * g.x.pitch
     if g.shards == 1:
         sum_shared(g, threads)
     else:

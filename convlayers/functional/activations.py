@@ -7,7 +7,7 @@ import numpy as np
 
 from .. import kernels
 from ..errors import ConfigError, ShapeError
-from ..kernels import memory, threads_for
+from ..kernels import memory, threads_for, threads_over
 from ._arrays import as_array, check_gradient
 from .elementary import ELEMENTARY
 
@@ -59,7 +59,7 @@ def prelu(x: np.ndarray, weight: np.ndarray) -> np.ndarray:
     weight = _slopes(x, weight)
     y = memory.empty(x.shape, x.dtype)
     if y.size:
-        kernels.compiled(x.dtype).prelu_forward(_planes(x), weight, _planes(y), threads_for(x.size))
+        kernels.compiled(x.dtype).prelu_forward(_planes(x), weight, _planes(y), threads_over(x.size))
     return y
 
 
@@ -71,7 +71,7 @@ def prelu_backward(dy: np.ndarray, x: np.ndarray, weight: np.ndarray) -> tuple[n
     dx, sums = memory.empty(x.shape, x.dtype), np.zeros(x.shape[:2])
     if dx.size:
         kernel = kernels.compiled(x.dtype).prelu_backward
-        kernel(_planes(dy), _planes(x), weight, _planes(dx), sums.reshape(-1), threads_for(x.size))
+        kernel(_planes(dy), _planes(x), weight, _planes(dx), sums.reshape(-1), threads_over(x.size))
     return dx, sums.reshape(-1, len(weight)).sum(axis=0).astype(x.dtype)
 
 

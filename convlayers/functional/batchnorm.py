@@ -7,10 +7,8 @@ import numpy as np
 
 from .. import kernels
 from ..errors import ShapeError
-from ..kernels import memory, threads_for
+from ..kernels import memory, threads_over
 from ._arrays import as_array, check_gradient
-
-_PASS_WORK = 8  # a value that is read and written takes as long as about so many multiply-adds of the register tile
 
 
 class BatchNormPass(NamedTuple):
@@ -66,7 +64,7 @@ def batch_norm(
     y, affine = memory.empty(x.shape, x.dtype), np.empty((3, channels), x.dtype)
     if x.size:
         kernel, planes = kernels.compiled(x.dtype).batch_norm_forward, _planes(x.shape)
-        threads = threads_for(_PASS_WORK * x.size)
+        threads = threads_over(x.size)
         kernel(x.reshape(planes), weight, bias, eps, moments, affine, y.reshape(planes), training, relu, threads)
     return y, BatchNormPass(x, moments, affine, eps, training, relu)
 
@@ -79,7 +77,7 @@ def batch_norm_backward(dy: np.ndarray, done: BatchNormPass) -> tuple[np.ndarray
     dw, db = np.zeros((2, x.shape[1]), x.dtype)
     if x.size:
         kernel, planes = kernels.compiled(x.dtype).batch_norm_backward, _planes(x.shape)
-        last = dw, db, done.training, done.relu, threads_for(_PASS_WORK * x.size)
+        last = dw, db, done.training, done.relu, threads_over(x.size)
         kernel(dy.reshape(planes), x.reshape(planes), done.moments, done.affine, done.eps, dx.reshape(planes), *last)
     return dx, dw, db
 

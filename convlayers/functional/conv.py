@@ -7,7 +7,7 @@ import numpy as np
 
 from .. import kernels
 from ..errors import ShapeError
-from ..kernels import memory, threads_for
+from ..kernels import memory, threads_over
 from ..shapes import IntOrSequence, Padding
 from ._arrays import DTYPE_NAMES, NO_BIAS, as_array, check_gradient
 from .algorithms.problem import FORWARD, INPUT_GRADIENT, WEIGHT_GRADIENT
@@ -65,7 +65,7 @@ def bias_gradient(dy: np.ndarray) -> np.ndarray:
     db = memory.empty(dy.shape[1:2], dy.dtype)
     if dy.size:
         planes = dy.reshape(*dy.shape[:2], -1)
-        kernels.compiled(dy.dtype).channel_sums(planes, db, threads_for(dy.size))
+        kernels.compiled(dy.dtype).channel_sums(planes, db, threads_over(dy.size))
     else:
         db.fill(0)
     return db

@@ -7,10 +7,8 @@ import numpy as np
 
 from .. import kernels
 from ..errors import ShapeError
-from ..kernels import memory, threads_for
+from ..kernels import memory, threads_over
 from ._arrays import as_array, check_gradient
-
-_PASS_WORK = 8  # as in batchnorm.py
 
 
 class GroupNormPass(NamedTuple):
@@ -48,7 +46,7 @@ def group_norm_backward(dy: np.ndarray, done: GroupNormPass) -> tuple[np.ndarray
     if x.size:
         kernel = kernels.compiled(x.dtype).group_norm_backward
         arrays = (_rows(dy, done), _rows(x, done), done.weight.reshape(-1), done.eps, done.area, done.moments, done.affine)
-        kernel(*arrays, _rows(dx, done), *shares, threads_for(_PASS_WORK * x.size))
+        kernel(*arrays, _rows(dx, done), *shares, threads_over(x.size))
     dw, db = (share.sum(axis=0).astype(x.dtype).reshape(done.weight.shape) for share in shares)
     return dx, dw, db
 
@@ -74,7 +72,7 @@ def _normalised(
     if x.size:
         kernel = kernels.compiled(x.dtype).group_norm_forward
         arrays = (_rows(x, done), weight.reshape(-1), bias.reshape(-1), eps, area, done.moments, done.affine)
-        kernel(*arrays, _rows(y, done), threads_for(_PASS_WORK * x.size))
+        kernel(*arrays, _rows(y, done), threads_over(x.size))
     return y, done
 
 

@@ -6,7 +6,7 @@ import numpy as np
 
 from .. import kernels
 from ..errors import ShapeError
-from ..kernels import memory, threads_for
+from ..kernels import memory, threads_over
 from ._arrays import as_array, check_gradient
 
 
@@ -15,7 +15,7 @@ def relu(x: np.ndarray) -> np.ndarray:
     x = as_array(x, "relu: x")
     y = memory.empty(x.shape, x.dtype)
     if y.size:
-        kernels.compiled(x.dtype).relu_forward(x.reshape(-1), y.reshape(-1), threads_for(x.size))
+        kernels.compiled(x.dtype).relu_forward(x.reshape(-1), y.reshape(-1), threads_over(x.size))
     return y
 
 
@@ -25,7 +25,7 @@ def relu_backward(dy: np.ndarray, y: np.ndarray) -> np.ndarray:
     dy = check_gradient(dy, y.shape, "relu", y.dtype)
     dx = memory.empty(y.shape, y.dtype)
     if y.size:
-        kernels.compiled(y.dtype).relu_backward(dy.reshape(-1), y.reshape(-1), dx.reshape(-1), threads_for(y.size))
+        kernels.compiled(y.dtype).relu_backward(dy.reshape(-1), y.reshape(-1), dx.reshape(-1), threads_over(y.size))
     return dx
 
 
@@ -40,7 +40,7 @@ def add(arrays: Sequence[np.ndarray], *, relu: bool = False) -> np.ndarray:
         if y.size:
             last = number == len(arrays) - 1
             kernel = kernels.compiled(y.dtype).add
-            kernel(total.reshape(-1), array.reshape(-1), y.reshape(-1), relu and last, threads_for(y.size))
+            kernel(total.reshape(-1), array.reshape(-1), y.reshape(-1), relu and last, threads_over(y.size))
         total = y
     return y
 

@@ -13,13 +13,12 @@ from typing import NamedTuple
 import numpy as np
 
 from .. import kernels
-from ..kernels import memory, threads_for
+from ..kernels import memory, threads_over
 from ..shapes import Pairs
 from ._arrays import as_array, check_gradient
 from .conv import conv2d, conv2d_backward_input
 from .rearrange import pad, pad_backward
 
-_WORK = 8  # a value that is read and written takes as long as about so many multiply-adds of the register tile
 _Planes = tuple[int, int, int]
 
 
@@ -49,7 +48,7 @@ def _repeat(x: np.ndarray, scale: tuple[int, int]) -> np.ndarray:
     y = memory.empty(_larger(x.shape, scale), x.dtype)
     if y.size:
         kernel = kernels.compiled(x.dtype).avg_pool2d_backward
-        kernel(x, _ones(x.shape[1:], x.dtype), y, *scale, *scale, 0, 0, threads_for(_WORK * y.size))
+        kernel(x, _ones(x.shape[1:], x.dtype), y, *scale, *scale, 0, 0, threads_over(y.size))
     return y
 
 
@@ -57,7 +56,7 @@ def _repeat_backward(dy: np.ndarray, planes: _Planes, scale: tuple[int, int]) ->
     dx = memory.empty(planes, dy.dtype)
     if dx.size:
         kernel = kernels.compiled(dy.dtype).avg_pool2d_forward
-        kernel(dy, _ones(planes[1:], dy.dtype), dx, *scale, *scale, 0, 0, threads_for(_WORK * dy.size))
+        kernel(dy, _ones(planes[1:], dy.dtype), dx, *scale, *scale, 0, 0, threads_over(dy.size))
     return dx
 
 

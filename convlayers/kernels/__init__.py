@@ -23,6 +23,8 @@ _TEST_ONLY = ("wide", "scalar")
 _MOST_THREADS = 1024  # each has scratch memory of its own
 # Multiply-adds below which waking another thread costs more than it saves: about 5 us at 100 GFLOP/s.
 _SERIAL_WORK = 250_000
+# A value that is read, and written or compared, takes as long as about so many multiply-adds of the register tile.
+_VALUE_WORK = 8
 _NEEDS = {"avx512": 2, "avx2": 1, "baseline": 0, "wide": 1, "scalar": 0}
 
 
@@ -111,6 +113,11 @@ def get_num_threads() -> int:
 def threads_for(work: float) -> int:
     """The thread count for a kernel of `work` multiply-adds."""
     return _choice.threads if work > _SERIAL_WORK else 1
+
+
+def threads_over(values: float) -> int:
+    """The thread count for a pass over so many values."""
+    return threads_for(_VALUE_WORK * values)
 
 
 def set_num_threads(n: int) -> None:

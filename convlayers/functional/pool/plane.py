@@ -6,13 +6,12 @@ import numpy as np
 
 from ... import kernels
 from ...errors import ShapeError
-from ...kernels import memory, reference, threads_for
+from ...kernels import memory, reference, threads_over
 from ...shapes import Window, check_pool
 from .._arrays import as_array, check_gradient, window_numbers
 
 _UINT8, _INTC = np.dtype(np.uint8), np.dtype(np.intc)
 _NO_INDEX = np.empty((0, 0, 0), _UINT8)
-POOL_WORK = 8  # a comparison or an addition of pooling takes as long as about so many multiply-adds of the register tile
 
 
 def _planes(x: np.ndarray) -> np.ndarray:
@@ -33,7 +32,7 @@ def max_pool2d(x: np.ndarray, win: Window, *, with_index: bool = True) -> tuple[
     index = memory.empty(y.shape, index_dtype) if with_index else None
     if y.size:
         kernel = kernels.compiled(x.dtype).max_pool2d_forward
-        threads = threads_for(POOL_WORK * y.size * kernel_h * kernel_w)
+        threads = threads_over(y.size * kernel_h * kernel_w)
         taps = _NO_INDEX if index is None else _planes(index)
         kernel(_planes(x), _planes(y), taps, kernel_h, kernel_w, *window_numbers(win), threads)
     return y, index
@@ -49,7 +48,7 @@ def max_pool2d_backward(dy: np.ndarray, index: np.ndarray, x_shape: tuple[int, .
     dx = memory.empty(tuple(x_shape), dy.dtype)
     if dx.size:
         kernel = kernels.compiled(dy.dtype).max_pool2d_backward
-        kernel(_planes(dy), _planes(index), _planes(dx), *win.kernel, *window_numbers(win), threads_for(POOL_WORK * dx.size))
+        kernel(_planes(dy), _planes(index), _planes(dx), *win.kernel, *window_numbers(win), threads_over(dx.size))
     return dx
 
 
@@ -68,9 +67,9 @@ def sums2d(x: np.ndarray, win: Window, divisors: np.ndarray) -> np.ndarray:
     """The sum of each window over its entry of `divisors` `(P, Q)`; x is `(N, C, H, W)` and fits the window."""
     y = memory.empty((*x.shape[:2], *win.output), x.dtype)
     if y.size:
-        work = POOL_WORK * y.size * win.kernel[0] * win.kernel[1]
+        values = y.size * win.kernel[0] * win.kernel[1]
         kernels.compiled(x.dtype).avg_pool2d_forward(
-            _planes(x), divisors, _planes(y), *win.kernel, *window_numbers(win)[:4], threads_for(work)
+            _planes(x), divisors, _planes(y), *win.kernel, *window_numbers(win)[:4], threads_over(values)
         )
     return y
 
@@ -79,9 +78,9 @@ def sums2d_backward(dy: np.ndarray, x_shape: tuple[int, ...], win: Window, divis
     """The gradient of `sums2d` with respect to its input of shape `x_shape`."""
     dx = memory.empty(tuple(x_shape), dy.dtype)
     if dx.size:
-        work = POOL_WORK * dy.size * win.kernel[0] * win.kernel[1]
+        values = dy.size * win.kernel[0] * win.kernel[1]
         kernels.compiled(dy.dtype).avg_pool2d_backward(
-            _planes(dy), divisors, _planes(dx), *win.kernel, *window_numbers(win)[:4], threads_for(work)
+            _planes(dy), divisors, _planes(dx), *win.kernel, *window_numbers(win)[:4], threads_over(values)
         )
     return dx
 

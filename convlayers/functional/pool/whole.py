@@ -6,10 +6,10 @@ import numpy as np
 
 from ... import kernels
 from ...errors import ShapeError
-from ...kernels import memory, threads_for
+from ...kernels import memory, threads_over
 from ...shapes import Window, window
 from .._arrays import as_array, check_gradient
-from .plane import POOL_WORK, max_pool2d, max_pool2d_backward
+from .plane import max_pool2d, max_pool2d_backward
 
 
 def _pooled(x_shape: tuple[int, ...], name: str) -> tuple[int, ...]:
@@ -53,7 +53,7 @@ def global_avg_pool(x: np.ndarray) -> np.ndarray:
     y = memory.empty(_pooled(x.shape, "global_avg_pool"), x.dtype)
     if y.size:
         planes = x.reshape(y.size, prod(x.shape[2:]))
-        kernels.compiled(x.dtype).global_avg_pool_forward(planes, y.reshape(-1), threads_for(POOL_WORK * x.size))
+        kernels.compiled(x.dtype).global_avg_pool_forward(planes, y.reshape(-1), threads_over(x.size))
     return y
 
 
@@ -64,5 +64,5 @@ def global_avg_pool_backward(dy: np.ndarray, x_shape: tuple[int, ...]) -> np.nda
     dx = memory.empty(tuple(x_shape), dy.dtype)
     if dx.size:
         planes = dx.reshape(dy.size, prod(x_shape[2:]))
-        kernels.compiled(dy.dtype).global_avg_pool_backward(dy.reshape(-1), planes, threads_for(POOL_WORK * dx.size))
+        kernels.compiled(dy.dtype).global_avg_pool_backward(dy.reshape(-1), planes, threads_over(dx.size))
     return dx
