@@ -202,20 +202,27 @@ cdef inline void pool_batch "convlayers_pool_batch"(
 
 
 cdef void max_batch(
-    Pool* g, const real* x, const real* end, Py_ssize_t row, Py_ssize_t all_rows, real* y, index_t* index, size_t memory
+    Pool* g, const real* x, const real* end, Py_ssize_t row, Py_ssize_t all_rows, real* y, index_t* index, lane taps, bint relu,
+    size_t memory
 ) noexcept nogil:
     cdef Forward f
-    cdef Py_ssize_t j, rows = min(g.batch, all_rows - row)
-    cdef const lane* chosen
+    cdef Py_ssize_t j, values = min(g.batch, all_rows - row) * g.q
+    cdef lane* chosen
     forward_memory(g, &f, index != NULL, memory)
+    y += row * g.q
     if index == NULL:
-        pool_batch(MAXIMUM, g, &f, x, end, row, rows, NULL, y + row * g.q)
-        return
-    pool_batch(INDEXED, g, &f, x, end, row, rows, NULL, y + row * g.q)
-    chosen = <const lane*> f.chosen
-    index += row * g.q
-    for j in range(rows * g.q):
-        index[j] = <index_t> chosen[j]
+        pool_batch(MAXIMUM, g, &f, x, end, row, values // g.q, NULL, y)
+    else:
+        pool_batch(INDEXED, g, &f, x, end, row, values // g.q, NULL, y)
+        chosen = <lane*> f.chosen
+        index += row * g.q
+        if relu:
+            for j in range(values):
+                chosen[j] = chosen[j] if y[j] > 0 else taps
+        for j in range(values):
+            index[j] = <index_t> chosen[j]
+    if relu:
+        relu_values(y, y, values)
 
 
 cdef void average_batch(
@@ -228,9 +235,12 @@ cdef void average_batch(
 
 def max_pool2d_forward(
     const real[:, :, ::1] x, real[:, :, ::1] y, index_t[:, :, ::1] index, int kernel_h, int kernel_w,
-    int stride_h, int stride_w, int top, int left, int dilation_h, int dilation_w, int threads, /,
+    int stride_h, int stride_w, int top, int left, int dilation_h, int dilation_w, bint relu, int threads, /,
 ):
-    """Fill y with the maxima and index with the taps that hold them; an empty index is left alone."""
+    """Fill y with the maxima and index with the taps that hold them; an empty index is left alone.
+
+    With `relu`, max(y, 0), NaN kept, and where y is not over 0 the index is R S: no tap, and no gradient.
+    """
     cdef Pool g
     cdef Forward f
     cdef bint indexed = index.shape[0] > 0
@@ -244,7 +254,8 @@ def max_pool2d_forward(
     share = forward_memory(&g, &f, indexed, 0)
     buffer = _scratch(threads * share)
     for u in prange((rows + g.batch - 1) // g.batch, schedule="static", nogil=True, num_threads=threads):
-        max_batch(&g, &x[0, 0, 0], end, u * g.batch, rows, &y[0, 0, 0], taps, <size_t> &buffer[0] + threadid() * share)
+        max_batch(&g, &x[0, 0, 0], end, u * g.batch, rows, &y[0, 0, 0], taps, kernel_h * kernel_w, relu,
+                  <size_t> &buffer[0] + threadid() * share)
 
 
 def avg_pool2d_forward(

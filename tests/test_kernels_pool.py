@@ -17,21 +17,26 @@ NAN, INF = np.nan, np.inf
 
 
 def check_max(x, win, seed=0):
-    """Forward, index and gradient; the values are compared exactly, a maximum does not round."""
+    """Forward, index and gradient, and with a ReLU; the values are compared exactly, a maximum does not round."""
     y, index = reference.max_pool_forward(x, win)
     dy = np.random.default_rng(seed).standard_normal(y.shape).astype(x.dtype)
 
     def compute():
         y, index = functional.max_pool2d(x, win)
-        return y, index.astype(x.dtype), functional.max_pool2d_backward(dy, index, x.shape, win)
+        bent, bent_index = functional.max_pool2d(x, win, relu=True)
+        dx = functional.max_pool2d_backward(dy, index, x.shape, win)
+        bent_dx = functional.max_pool2d_backward(dy, bent_index, x.shape, win)
+        return y, index.astype(x.dtype), dx, bent, bent_index.astype(x.dtype), bent_dx
 
-    expected = [y, index, reference.max_pool_backward(dy, index, x.shape, win)]
     taps = win.kernel[0] * win.kernel[1]
-    assert_kernel(compute, expected, [1, 1, taps], f"max, x {x.shape}, {win}, seed {seed}", x.dtype)
+    expected = [y, index, reference.max_pool_backward(dy, index, x.shape, win), np.where(y < 0, 0, y)]
+    expected += [np.where(y > 0, index, taps), reference.max_pool_backward(np.where(y > 0, dy, 0), index, x.shape, win)]
+    assert_kernel(compute, expected, [1, 1, taps] * 2, f"max, x {x.shape}, {win}, seed {seed}", x.dtype)
     np.testing.assert_array_equal(functional.max_pool2d(x, win)[1], index)
-    alone = on_every_machine(lambda: [functional.max_pool2d(x, win, with_index=False)[0]])
-    for isa, (actual,) in alone.items():
+    alone = on_every_machine(lambda: [functional.max_pool2d(x, win, with_index=False, relu=relu)[0] for relu in (False, True)])
+    for isa, (actual, bent) in alone.items():
         np.testing.assert_array_equal(actual, y, err_msg=f"{isa}, without the index, x {x.shape}, {win}")
+        np.testing.assert_array_equal(bent, np.where(y < 0, 0, y), err_msg=f"{isa}, with a ReLU, x {x.shape}, {win}")
 
 
 def check_average(x, win, count_include_pad, seed=0):
@@ -198,7 +203,7 @@ def test_padding_loses_against_minus_infinity():
     assert dx.sum() == y.size
 
 
-@pytest.mark.parametrize(("kernel", "bytes_each"), [((16, 16), 1), ((1, 256), 1), ((1, 257), 4), ((17, 16), 4)])
+@pytest.mark.parametrize(("kernel", "bytes_each"), [((15, 17), 1), ((1, 255), 1), ((1, 256), 4), ((16, 16), 4)])
 def test_index_has_room_for_every_tap(kernel, bytes_each):
     rng = np.random.default_rng(6)
     x = rng.standard_normal((1, 2, kernel[0] + 3, kernel[1] + 2)).astype(np.float32)

@@ -7,7 +7,6 @@ from typing import ClassVar
 from .. import functional
 from ..layer import OnnxGraph
 from ._pooling import _DilatedPool, max_node
-from ._relu import before_relu
 
 
 class _MaxPool(_DilatedPool):
@@ -24,15 +23,14 @@ class _MaxPool(_DilatedPool):
 
     def forward(self, x, *, training, relu=False):
         win = self._window(x.shape[2:])
-        y, index = self._pool(x, win, with_index=training)
-        y = functional.relu(y) if relu else y
-        return y, ((x if index is None else x.shape, index, win), y if relu else None)
+        y, index = self._pool(x, win, with_index=training, relu=relu)
+        return y, (x if index is None else x.shape, index, win, relu)
 
     def backward(self, dy, cache):
-        dy, (x, index, win) = before_relu(dy, cache)
+        x, index, win, relu = cache
         if index is None:
             # Inference leaves the index out; whoever wants a gradient of it pays for it here.
-            (_, index), x = self._pool(x, win), x.shape
+            (_, index), x = self._pool(x, win, relu=relu), x.shape
         return functional.max_pool_backward(dy, index, x, win)
 
     def to_onnx(self, graph: OnnxGraph, *inputs: str) -> str:

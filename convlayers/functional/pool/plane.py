@@ -18,23 +18,25 @@ def _planes(x: np.ndarray) -> np.ndarray:
     return x.reshape(-1, *x.shape[2:])
 
 
-def max_pool2d(x: np.ndarray, win: Window, *, with_index: bool = True) -> tuple[np.ndarray, np.ndarray | None]:
+def max_pool2d(
+    x: np.ndarray, win: Window, *, with_index: bool = True, relu: bool = False
+) -> tuple[np.ndarray, np.ndarray | None]:
     """The maximum of each window of `win`, and the tap `r * S + s` that holds it: `(y, index)`, both `(N, C, P, Q)`.
 
     Padding counts as minus infinity; the first maximum in row order is taken; NaN wins. Without the index, which only the
-    gradient needs, it is None.
+    gradient needs, it is None. With `relu`, `max(y, 0)` in the same pass, and where y is not over 0 an index of no tap.
     """
     x = as_array(x, "max_pool2d: x", 4)
     check_pool(x.shape[2:], win)
     kernel_h, kernel_w = win.kernel
     y = memory.empty((*x.shape[:2], *win.output), x.dtype)
-    index_dtype = _UINT8 if kernel_h * kernel_w <= 256 else _INTC
+    index_dtype = _UINT8 if kernel_h * kernel_w < 256 else _INTC  # one more than there are taps: none of them
     index = memory.empty(y.shape, index_dtype) if with_index else None
     if y.size:
         kernel = kernels.compiled(x.dtype).max_pool2d_forward
         threads = threads_over(y.size * kernel_h * kernel_w)
         taps = _NO_INDEX if index is None else _planes(index)
-        kernel(_planes(x), _planes(y), taps, kernel_h, kernel_w, *window_numbers(win), threads)
+        kernel(_planes(x), _planes(y), taps, kernel_h, kernel_w, *window_numbers(win), relu, threads)
     return y, index
 
 

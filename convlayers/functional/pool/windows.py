@@ -18,6 +18,7 @@ from ...errors import ShapeError
 from ...kernels import memory
 from ...shapes import Window, check_pool, extents
 from .._arrays import as_array, check_gradient
+from ..pointwise import relu as rectified
 from ..rearrange import pad, pad_backward
 from .plane import counts_of, max_pool2d, max_pool2d_backward, sums2d, sums2d_backward
 
@@ -48,16 +49,19 @@ def _output(x_shape: tuple[int, ...], win: Window) -> tuple[int, ...]:
     return (*x_shape[:2], *win.output)
 
 
-def max_pool(x: np.ndarray, win: Window, *, with_index: bool = True) -> tuple[np.ndarray, Index | None]:
+def max_pool(
+    x: np.ndarray, win: Window, *, with_index: bool = True, relu: bool = False
+) -> tuple[np.ndarray, Index | None]:
     """The maximum of each window of `win` and what its gradient needs: `(y, index)`, y `(N, C, *output)`.
 
-    Padding counts as minus infinity; the first maximum in row order is taken; NaN wins. Without the index it is None.
+    Padding counts as minus infinity; the first maximum in row order is taken; NaN wins. Without the index it is None. With
+    `relu`, `max(y, 0)`, and the gradient of both.
     """
     x = as_array(x, "max_pool: x", len(win.kernel) + 2)
     check_pool(x.shape[2:], win)
-    y, index = x, []
-    for shape, part in _passes(x.shape, win):
-        y, taps = max_pool2d(y.reshape(shape), part, with_index=with_index)
+    y, index, passes = x, [], _passes(x.shape, win)
+    for number, (shape, part) in enumerate(passes, 1):
+        y, taps = max_pool2d(y.reshape(shape), part, with_index=with_index, relu=relu and number == len(passes))
         index.append(taps)
     return y.reshape(_output(x.shape, win)), cast(Index, tuple(index)) if with_index else None
 
@@ -74,11 +78,19 @@ def max_pool_backward(dy: np.ndarray, index: Index, x_shape: tuple[int, ...], wi
     return dx.reshape(x_shape)
 
 
-def min_pool(x: np.ndarray, win: Window, *, with_index: bool = True) -> tuple[np.ndarray, Index | None]:
+def min_pool(
+    x: np.ndarray, win: Window, *, with_index: bool = True, relu: bool = False
+) -> tuple[np.ndarray, Index | None]:
     """The minimum of each window, as `-max(-x)`: `(y, index)` as from `max_pool`, whose gradient it shares."""
     x = as_array(x, "min_pool: x", len(win.kernel) + 2)
     y, index = max_pool(np.negative(x, out=memory.empty(x.shape, x.dtype)), win, with_index=with_index)
-    return np.negative(y, out=y), index
+    y = np.negative(y, out=y)
+    if not relu:
+        return y, index
+    if index is not None:
+        # No tap: the gradient ends where the ReLU bends.
+        index[-1].reshape(y.shape)[~(y > 0)] = prod(_passes(x.shape, win)[-1][1].kernel)
+    return rectified(y), index
 
 
 @lru_cache(maxsize=64)
