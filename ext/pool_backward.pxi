@@ -289,6 +289,10 @@ def max_pool2d_backward(
     cdef unsigned char[::1] buffer
     set_pool(&g, dx.shape[1], dx.shape[2], dy.shape[1], dy.shape[2], kernel_h, kernel_w, stride_h, stride_w, top, left,
              dilation_h, dilation_w)
+    if tiled_by_squares(&g, taps):
+        with nogil:
+            spread_over_squares(&g, &dy[0, 0, 0], &index[0, 0, 0], planes, &dx[0, 0, 0], threads)
+        return
     # Spreading tries all taps of VL windows at a time: from about so many taps on, the scatter is faster.
     if g.kh * g.kw <= 2 * VL:
         plan_reaches(&g, True)

@@ -203,6 +203,20 @@ def test_padding_loses_against_minus_infinity():
     assert dx.sum() == y.size
 
 
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("isa", kernels.available())
+def test_squares_that_tile_their_planes(isa, dtype):
+    """Rows beside the edges of vectors, and planes beyond a unit; one pixel more or less is left to lines."""
+    vector, _ = edges(isa, dtype)
+    rng = np.random.default_rng(8)
+    for q in {1, 2, *beside(vector), *beside(2 * vector)} - {0}:
+        for planes, height, width in ((1, 2, 2 * q), (3, 4, 2 * q), (2, 5, 2 * q), (2, 6, 2 * q + 1)):
+            x = rng.standard_normal((1, planes, height, width)).astype(dtype)
+            check_max(x, window(x.shape[2:], 2))
+    x = rng.standard_normal((2, 300, 6, 8)).astype(dtype)
+    check_max(x, window(x.shape[2:], 2))
+
+
 @pytest.mark.parametrize(("kernel", "bytes_each"), [((15, 17), 1), ((1, 255), 1), ((1, 256), 4), ((16, 16), 4)])
 def test_index_has_room_for_every_tap(kernel, bytes_each):
     rng = np.random.default_rng(6)

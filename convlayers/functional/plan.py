@@ -142,7 +142,7 @@ def explain_conv2d(
     The shapes may be those of `conv1d` and `conv3d` as well.
 
     A line for each direction, with every algorithm's estimate in microseconds on one thread, cheapest first, and the reason
-    where one cannot be used. Forward and input gradient are planned as for 8 images, or for 1 where the batch has up to 3.
+    where one cannot be used. Forward and input gradient are planned as for 16 images, or for 1 where the batch has up to 3.
     The estimates are of a model (docs/performance.md): good for order, not for the clock.
     """
     lines = []

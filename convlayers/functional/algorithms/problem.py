@@ -39,9 +39,10 @@ class Problem(_Fields):
 
     @cached_property
     def typical(self) -> "Problem":
-        """What the cost models see: one image for a batch of up to 3, else 8, so that an image has the same bits in both kinds.
+        """What the cost models see: one image for a batch of up to 3, else 16, so that an image has the same bits in both kinds.
 
-        For one image, transforming 512 x 512 filters takes three times as long as the definition's sum; for eight it pays.
+        For one image, transforming 512 x 512 filters takes three times as long as the definition's sum; for eight it pays. With
+        4 x 4 outputs, eight images leave half of the lanes of AVX-512 empty, which larger batches do not.
         Sums over the batch are another matter: the weight gradient is planned for the batch that it has.
         """
         if self.direction == WEIGHT_GRADIENT:
