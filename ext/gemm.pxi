@@ -3,9 +3,9 @@
 #     c[i, j] = bias[j] + sum_k op(a)[i, k] op(b)[k, j]        op: as it stands, or transposed; max(c, 0) with relu
 #
 # c (m, n), a (m, k) or (k, m), b (k, n) or (n, k), bias (n,) or empty. gemm runs on the register tile, columns being the
-# vector: b is read in place where one tile reads it, else some panels are packed side by side, a slice of k at a time. gemm_rows,
-# for a (m, k) and b (n, k), runs on products of rows and packs nothing: better where n is short. Each value is a sum over k in
-# an order that the sizes decide: the same bits for any thread.
+# vector: b is read in place where one tile reads it, else some panels are packed side by side, a slice of k at a time.
+# gemm_rows, for a (m, k) and b (n, k), runs on products of rows and packs nothing: better where n is short. Each value is a
+# sum over k in an order that the sizes decide: the same bits for any thread.
 
 # Bytes of panels that are packed and multiplied together. Rows of b and c lie pages apart: panel by panel, two lines of the
 # cache were touched of each page.
@@ -67,14 +67,17 @@ cdef void pack_last(Gemm* g, Py_ssize_t k0, Py_ssize_t depth, Py_ssize_t j, Py_s
             panel[k * PANEL + u] = g.b[(k0 + k) * g.n + j + u] if u < columns else 0
 
 
-cdef void pack_columns(Gemm* g, Py_ssize_t k0, Py_ssize_t depth, Py_ssize_t j, Py_ssize_t columns, real* panels) noexcept nogil:
+cdef void pack_columns(
+    Gemm* g, Py_ssize_t k0, Py_ssize_t depth, Py_ssize_t j, Py_ssize_t columns, real* panels
+) noexcept nogil:
     """Panels of op(b), one after the other: from column j on PANEL values of each k of a slice."""
-    cdef Py_ssize_t k, panel, whole = columns // PANEL, size = depth * PANEL
+    cdef Py_ssize_t k, panel, whole = columns // PANEL, size = depth * PANEL, some
     cdef const real* row
     if g.transpose_b:
         for panel in range((columns + PANEL - 1) // PANEL):
-            transpose_run(g.b + (j + panel * PANEL) * g.k + k0, g.b + g.n * g.k, g.k, min(PANEL, columns - panel * PANEL), depth,
-                          panels + panel * size, PANEL)
+            some = min(PANEL, columns - panel * PANEL)
+            row = g.b + (j + panel * PANEL) * g.k + k0
+            transpose_run(row, g.b + g.n * g.k, g.k, some, depth, panels + panel * size, PANEL)
         return
     for k in range(depth):
         row = g.b + (k0 + k) * g.n + j
@@ -85,7 +88,9 @@ cdef void pack_columns(Gemm* g, Py_ssize_t k0, Py_ssize_t depth, Py_ssize_t j, P
         pack_last(g, k0, depth, j + whole * PANEL, columns - whole * PANEL, panels + whole * size)
 
 
-cdef inline void copy_rows(const real* src, Py_ssize_t pitch, int rows, Py_ssize_t columns, real* dst, Py_ssize_t ld) noexcept nogil:
+cdef inline void copy_rows(
+    const real* src, Py_ssize_t pitch, int rows, Py_ssize_t columns, real* dst, Py_ssize_t ld
+) noexcept nogil:
     cdef int i
     for i in range(rows):
         memcpy(dst + i * ld, src + i * pitch, columns * sizeof(real))

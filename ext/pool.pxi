@@ -17,9 +17,10 @@
 # row; the next row is written later and sets that right. A batch depends on the sizes alone and belongs to one thread:
 # the same bits for any number of threads.
 
-ctypedef fused index_t:
-    unsigned char
-    int
+# The taps of maxima, in one byte each or in four; both are NULL where there are none.
+cdef struct Index:
+    unsigned char* narrow
+    int* wide
 
 cdef enum:
     SUM                         # what a window gives: its sum,
@@ -28,6 +29,45 @@ cdef enum:
     BATCH = 512                 # outputs a batch, about: lines and taps of 2x2 windows are 8 KiB of float32
     PREFETCH = 1024             # values ahead: rows are too short for the processor to see the stream that they make
     FAR = 1 << 30               # the tap of padding, behind all others
+
+
+cdef inline Index index_of(const unsigned char* narrow, const int* wide) noexcept nogil:
+    cdef Index index
+    index.narrow, index.wide = <unsigned char*> narrow, <int*> wide
+    return index
+
+
+cdef inline Index index_at(Index index, Py_ssize_t output) noexcept nogil:
+    """The taps from one output on."""
+    if index.narrow != NULL:
+        index.narrow += output
+    elif index.wide != NULL:
+        index.wide += output
+    return index
+
+
+cdef inline bint is_there(Index index) noexcept nogil:
+    return index.narrow != NULL or index.wide != NULL
+
+
+cdef void write_taps(const lane* taps, Py_ssize_t count, Index index) noexcept nogil:
+    cdef Py_ssize_t j
+    if index.narrow != NULL:
+        for j in range(count):
+            index.narrow[j] = <unsigned char> taps[j]
+    else:
+        for j in range(count):
+            index.wide[j] = <int> taps[j]
+
+
+cdef void read_taps(Index index, Py_ssize_t count, lane* taps) noexcept nogil:
+    cdef Py_ssize_t j
+    if index.narrow != NULL:
+        for j in range(count):
+            taps[j] = index.narrow[j]
+    else:
+        for j in range(count):
+            taps[j] = index.wide[j]
 
 
 cdef struct Reach:

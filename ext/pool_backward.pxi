@@ -176,23 +176,21 @@ cdef void part_rows(Pool* g, Py_ssize_t rows, const real* flat, real* dst) noexc
 
 
 cdef void fill_lines(
-    Pool* g, Lines* l, const real* dy, const index_t* index, const real* counts, Py_ssize_t slot, Py_ssize_t rows
+    Pool* g, Lines* l, const real* dy, Index index, const real* counts, Py_ssize_t slot, Py_ssize_t rows
 ) noexcept nogil:
-    """The lines of some output rows, from `slot` on; index or counts is NULL."""
+    """The lines of some output rows, from `slot` on; there is an index, or counts are not NULL."""
     cdef Py_ssize_t j, r, outputs = rows * g.q
     cdef real* flat_dy = l.dy if g.tiled else l.flat
     cdef real* flat_taps = l.taps if g.tiled else l.flat
-    cdef lane* taps = <lane*> flat_taps
-    if index == NULL:
+    if counts != NULL:
         for j in range(outputs):
             flat_dy[j] = dy[j] / counts[j]
     else:
         memcpy(flat_dy, dy, outputs * sizeof(real))
     if not g.tiled:
         part_rows(g, rows, flat_dy, l.dy)
-    if index != NULL:
-        for j in range(outputs):
-            taps[j] = index[j]
+    if counts == NULL:
+        read_taps(index, outputs, <lane*> flat_taps)
         if not g.tiled:
             part_rows(g, rows, flat_taps, l.taps)
     for r in range(g.kinds):
@@ -215,7 +213,7 @@ cdef void place_pairs(Lines* l, Py_ssize_t below, Py_ssize_t count, real* dx) no
 
 
 cdef void backward_planes(
-    Pool* g, const real* dy, const index_t* index, const real* counts, Py_ssize_t planes, real* dx, size_t memory
+    Pool* g, const real* dy, Index index, const real* counts, Py_ssize_t planes, real* dx, size_t memory
 ) noexcept nogil:
     """dx of some planes, a row after the other; the lines are filled a batch at a time, when a row comes to need them."""
     cdef Lines l
@@ -227,7 +225,7 @@ cdef void backward_planes(
     fill(l.dy, -g.overlap, 0, splat(0))
     while pairs and filled < planes * g.p:
         rows = min(g.batch, planes * g.p - filled)
-        fill_lines(g, &l, dy + filled * g.q, index + filled * g.q if index != NULL else NULL,
+        fill_lines(g, &l, dy + filled * g.q, index_at(index, filled * g.q),
                    counts + filled % g.p * g.q if counts != NULL else NULL, 0, rows)
         place_pairs(&l, g.slots * g.pitch if g.indexed else 0, rows * g.width, dx + filled * VL)
         filled += rows
@@ -237,15 +235,15 @@ cdef void backward_planes(
             h = add_rows(g, &l, h, u * g.p, filled, dx + u * g.height * g.width, end)
             if h < g.height:
                 rows = min(g.batch, planes * g.p - filled)
-                fill_lines(g, &l, dy + filled * g.q, index + filled * g.q if index != NULL else NULL,
+                fill_lines(g, &l, dy + filled * g.q, index_at(index, filled * g.q),
                            counts + filled % g.p * g.q if counts != NULL else NULL, filled & (g.slots - 1), rows)
                 filled += rows
 
 
 cdef void run_backward(
-    Pool* g, const real* dy, const index_t* index, const real* counts, Py_ssize_t planes, real* dx, int threads, size_t memory
+    Pool* g, const real* dy, Index index, const real* counts, Py_ssize_t planes, real* dx, int threads, size_t memory
 ) noexcept nogil:
-    """Planes enough for a batch at a time; index or counts is NULL."""
+    """Planes enough for a batch at a time; there is an index, or counts are not NULL."""
     cdef Lines l
     cdef Py_ssize_t u, some = (g.batch + g.p - 1) // g.p, outputs = g.p * g.q, area = g.height * g.width
     cdef Py_ssize_t share = line_memory(g, &l, 0)
@@ -253,52 +251,54 @@ cdef void run_backward(
     list_reaches(g)
     for u in prange((planes + some - 1) // some, schedule="static", num_threads=threads):
         backward_planes(
-            g, dy + u * some * outputs, index + u * some * outputs if index != NULL else NULL, counts,
+            g, dy + u * some * outputs, index_at(index, u * some * outputs), counts,
             min(some, planes - u * some), dx + u * some * area, memory + threadid() * share,
         )
 
 
 cdef void scatter_planes(
-    Pool* g, const real* dy, const index_t* index, Py_ssize_t planes, real* dx,
+    Pool* g, const real* dy, Index index, Py_ssize_t planes, real* dx,
     const Py_ssize_t* offset, Py_ssize_t taps, int threads,
 ) noexcept nogil:
     """Each dy goes to its tap's offset from the window."""
-    cdef Py_ssize_t u, p, q, tap, origin, at, area = g.height * g.width
+    cdef Py_ssize_t u, p, q, tap, origin, at, area = g.height * g.width, output
     for u in prange(planes, schedule="static", num_threads=threads):
         memset(dx + u * area, 0, area * sizeof(real))
         for p in range(g.p):
             origin = (p * g.stride_h - g.top) * g.width - g.left
             for q in range(g.q):
-                tap = index[(u * g.p + p) * g.q + q]
+                output = (u * g.p + p) * g.q + q
+                tap = index.narrow[output] if index.narrow != NULL else index.wide[output]
                 # The index comes from the caller; whatever it says, nothing is read or written out of bounds.
                 if 0 <= tap < taps:
                     at = origin + q * g.stride_w + offset[tap]
                     if 0 <= at < area:
-                        dx[u * area + at] += dy[(u * g.p + p) * g.q + q]
+                        dx[u * area + at] += dy[output]
 
 
 def max_pool2d_backward(
-    const real[:, :, ::1] dy, const index_t[:, :, ::1] index, real[:, :, ::1] dx, int kernel_h, int kernel_w,
-    int stride_h, int stride_w, int top, int left, int dilation_h, int dilation_w, int threads, /,
+    const real[:, :, ::1] dy, const unsigned char[:, :, ::1] narrow, const int[:, :, ::1] wide, real[:, :, ::1] dx,
+    int kernel_h, int kernel_w, int stride_h, int stride_w, int top, int left, int dilation_h, int dilation_w, int threads, /,
 ):
-    """Fill dx: each dy goes to the pixel that held its window's maximum."""
+    """Fill dx: each dy goes to the pixel that held its window's maximum; of the index, one array is empty."""
     cdef Pool g
+    cdef Index index = index_of(&narrow[0, 0, 0] if narrow.shape[0] else NULL, &wide[0, 0, 0] if wide.shape[0] else NULL)
     cdef Lines l
     cdef Py_ssize_t tap, planes = dx.shape[0], taps = <Py_ssize_t> kernel_h * kernel_w
     cdef Py_ssize_t* offset
     cdef unsigned char[::1] buffer
     set_pool(&g, dx.shape[1], dx.shape[2], dy.shape[1], dy.shape[2], kernel_h, kernel_w, stride_h, stride_w, top, left,
              dilation_h, dilation_w)
-    if tiled_by_squares(&g, taps):
+    if index.narrow != NULL and tiled_by_squares(&g, taps):
         with nogil:
-            spread_over_squares(&g, &dy[0, 0, 0], &index[0, 0, 0], planes, &dx[0, 0, 0], threads)
+            spread_over_squares(&g, &dy[0, 0, 0], index.narrow, planes, &dx[0, 0, 0], threads)
         return
     # Spreading tries all taps of VL windows at a time: from about so many taps on, the scatter is faster.
     if g.kh * g.kw <= 2 * VL:
         plan_reaches(&g, True)
         buffer = _scratch(table_memory(&g, 0) + threads * line_memory(&g, &l, 0))
         with nogil:
-            run_backward(&g, &dy[0, 0, 0], &index[0, 0, 0], NULL, planes, &dx[0, 0, 0], threads, <size_t> &buffer[0])
+            run_backward(&g, &dy[0, 0, 0], index, NULL, planes, &dx[0, 0, 0], threads, <size_t> &buffer[0])
         return
     buffer = _scratch(taps * sizeof(Py_ssize_t))
     # A table, since dividing a tap into its row and column for every output took half of the time.
@@ -306,7 +306,7 @@ def max_pool2d_backward(
     for tap in range(taps):
         offset[tap] = tap // kernel_w * dilation_h * g.width + tap % kernel_w * dilation_w
     with nogil:
-        scatter_planes(&g, &dy[0, 0, 0], &index[0, 0, 0], planes, &dx[0, 0, 0], offset, taps, threads)
+        scatter_planes(&g, &dy[0, 0, 0], index, planes, &dx[0, 0, 0], offset, taps, threads)
 
 
 def avg_pool2d_backward(
@@ -317,7 +317,6 @@ def avg_pool2d_backward(
     cdef Pool g
     cdef Lines l
     cdef Py_ssize_t planes = dx.shape[0], table
-    cdef const unsigned char* no_index = NULL
     cdef unsigned char[::1] buffer
     cdef real* divisors
     set_pool(&g, dx.shape[1], dx.shape[2], dy.shape[1], dy.shape[2], kernel_h, kernel_w, stride_h, stride_w, top, left, 1, 1)
@@ -327,4 +326,5 @@ def avg_pool2d_backward(
     divisors = <real*> &buffer[0]
     repeat(&counts[0, 0], g.p * g.q, (g.p + g.batch) * g.q, divisors)
     with nogil:
-        run_backward(&g, &dy[0, 0, 0], no_index, divisors, planes, &dx[0, 0, 0], threads, <size_t> &buffer[0] + table)
+        run_backward(&g, &dy[0, 0, 0], index_of(NULL, NULL), divisors, planes, &dx[0, 0, 0], threads,
+                     <size_t> &buffer[0] + table)

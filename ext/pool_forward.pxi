@@ -202,25 +202,23 @@ cdef inline void pool_batch "convlayers_pool_batch"(
 
 
 cdef void max_batch(
-    Pool* g, const real* x, const real* end, Py_ssize_t row, Py_ssize_t all_rows, real* y, index_t* index, lane taps, bint relu,
+    Pool* g, const real* x, const real* end, Py_ssize_t row, Py_ssize_t all_rows, real* y, Index index, lane taps, bint relu,
     size_t memory
 ) noexcept nogil:
     cdef Forward f
     cdef Py_ssize_t j, values = min(g.batch, all_rows - row) * g.q
     cdef lane* chosen
-    forward_memory(g, &f, index != NULL, memory)
+    forward_memory(g, &f, is_there(index), memory)
     y += row * g.q
-    if index == NULL:
+    if not is_there(index):
         pool_batch(MAXIMUM, g, &f, x, end, row, values // g.q, NULL, y)
     else:
         pool_batch(INDEXED, g, &f, x, end, row, values // g.q, NULL, y)
         chosen = <lane*> f.chosen
-        index += row * g.q
         if relu:
             for j in range(values):
                 chosen[j] = chosen[j] if y[j] > 0 else taps
-        for j in range(values):
-            index[j] = <index_t> chosen[j]
+        write_taps(chosen, values, index_at(index, row * g.q))
     if relu:
         relu_values(y, y, values)
 
@@ -234,27 +232,27 @@ cdef void average_batch(
 
 
 def max_pool2d_forward(
-    const real[:, :, ::1] x, real[:, :, ::1] y, index_t[:, :, ::1] index, int kernel_h, int kernel_w,
-    int stride_h, int stride_w, int top, int left, int dilation_h, int dilation_w, bint relu, int threads, /,
+    const real[:, :, ::1] x, real[:, :, ::1] y, unsigned char[:, :, ::1] narrow, int[:, :, ::1] wide,
+    int kernel_h, int kernel_w, int stride_h, int stride_w, int top, int left, int dilation_h, int dilation_w,
+    bint relu, int threads, /,
 ):
-    """Fill y with the maxima and index with the taps that hold them; an empty index is left alone.
+    """Fill y with the maxima, and `narrow` or `wide`, whichever is not empty, with the taps that hold them.
 
     With `relu`, max(y, 0), NaN kept, and where y is not over 0 the index is R S: no tap, and no gradient.
     """
     cdef Pool g
     cdef Forward f
-    cdef bint indexed = index.shape[0] > 0
     cdef Py_ssize_t u, rows = y.shape[0] * y.shape[1], share
     cdef const real* end = &x[0, 0, 0] + x.shape[0] * x.shape[1] * x.shape[2]
-    cdef index_t* taps = &index[0, 0, 0] if indexed else NULL
+    cdef Index index = index_of(&narrow[0, 0, 0] if narrow.shape[0] else NULL, &wide[0, 0, 0] if wide.shape[0] else NULL)
     cdef unsigned char[::1] buffer
     set_pool(&g, x.shape[1], x.shape[2], y.shape[1], y.shape[2], kernel_h, kernel_w, stride_h, stride_w, top, left,
              dilation_h, dilation_w)
     join_planes(&g, x.shape[0])
-    share = forward_memory(&g, &f, indexed, 0)
+    share = forward_memory(&g, &f, is_there(index), 0)
     buffer = _scratch(threads * share)
     for u in prange((rows + g.batch - 1) // g.batch, schedule="static", nogil=True, num_threads=threads):
-        max_batch(&g, &x[0, 0, 0], end, u * g.batch, rows, &y[0, 0, 0], taps, kernel_h * kernel_w, relu,
+        max_batch(&g, &x[0, 0, 0], end, u * g.batch, rows, &y[0, 0, 0], index, kernel_h * kernel_w, relu,
                   <size_t> &buffer[0] + threadid() * share)
 
 

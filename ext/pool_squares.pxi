@@ -6,7 +6,7 @@
 # (pool_backward.pxi): 1.5 to 2.4 times as fast on two threads, with images from 4 x 4 to 224 x 224 (Sapphire Rapids, AVX-512
 # and AVX2). The same for the forward pass took 0.5 to 1.6 times as long as lines do.
 
-cdef inline void spread_squares(const real* dy, const index_t* index, int row, real* dx) noexcept nogil:
+cdef inline void spread_squares(const real* dy, const unsigned char* index, int row, real* dx) noexcept nogil:
     """Two vectors of row 0 or 1 of dx."""
     cdef lane taps[VL]
     cdef vf even, odd, d = load(dy)
@@ -21,7 +21,7 @@ cdef inline void spread_squares(const real* dy, const index_t* index, int row, r
     store(dx + VL, vturns_high(even, odd))
 
 
-cdef void spread_rows(const real* dy, const index_t* index, Py_ssize_t rows, Py_ssize_t q, real* dx) noexcept nogil:
+cdef void spread_rows(const real* dy, const unsigned char* index, Py_ssize_t rows, Py_ssize_t q, real* dx) noexcept nogil:
     """Rows of windows. Vectors run over into rows that are written later; the last rows go value by value."""
     cdef Py_ssize_t whole = max(0, rows - (vectors_over(q) * VL + q - 1) // q), p, j, r, s
     for p in range(whole):
@@ -45,12 +45,13 @@ cdef void spread_rows(const real* dy, const index_t* index, Py_ssize_t rows, Py_
 
 cdef inline bint tiled_by_squares(const Pool* g, Py_ssize_t taps) noexcept nogil:
     """Whether the planes are such, but for rows of half a vector, of which lines have two in one."""
-    return (taps == 4 and 2 * g.width != VL and g.kh == 2 and g.kw == 2 and g.stride_h == 2 and g.stride_w == 2 and g.dilation_h == 1
-            and g.dilation_w == 1 and g.top == 0 and g.left == 0 and g.height == 2 * g.p and g.width == 2 * g.q)
+    return (taps == 4 and 2 * g.width != VL and g.kh == 2 and g.kw == 2 and g.stride_h == 2 and g.stride_w == 2
+            and g.dilation_h == 1 and g.dilation_w == 1 and g.top == 0 and g.left == 0
+            and g.height == 2 * g.p and g.width == 2 * g.q)
 
 
 cdef void spread_over_squares(
-    const Pool* g, const real* dy, const index_t* index, Py_ssize_t planes, real* dx, int threads
+    const Pool* g, const real* dy, const unsigned char* index, Py_ssize_t planes, real* dx, int threads
 ) noexcept nogil:
     """All planes, whose rows of windows are those of one high plane, in units of a fixed size."""
     cdef Py_ssize_t rows = planes * g.p, step = max(1, 4 * BATCH // g.q), u, at

@@ -1,4 +1,4 @@
-# Kernels larger than 3 x 3 at stride 1, by Winograd's minimal filtering of their blocks of 3 x 3 taps: forward and input gradient.
+# Kernels larger than 3 x 3 at stride 1, by Winograd's minimal filtering of blocks of 3 x 3 taps: forward and input gradient.
 #
 #     Y_ij = A^T [ sum_abc (G g_mcab G^T) o (B^T d_c,i+a,j+b B) ] A      for each tile of 3 x 3 outputs
 #
@@ -163,7 +163,9 @@ cdef inline void measure_blocks(TapBlocks* g, Py_ssize_t channels, Py_ssize_t kh
     g.count = channels * g.down * g.across
 
 
-cdef void gather_taps(TapBlocks* g, const real* w, bint flipped, Py_ssize_t first, Py_ssize_t blocks, real* taps) noexcept nogil:
+cdef void gather_taps(
+    TapBlocks* g, const real* w, bint flipped, Py_ssize_t first, Py_ssize_t blocks, real* taps
+) noexcept nogil:
     """taps[3 r + s][lane] of the blocks from `first` on, zeros behind the kernel's last taps."""
     cdef Py_ssize_t lane, block, r, s, i
     cdef const real* kernel
@@ -300,7 +302,8 @@ cdef void place_steps(BlockConv* g) noexcept nogil:
 
 cdef void pack_blocks(BlockConv* g, Py_ssize_t unit) noexcept nogil:
     """One value of the filters of one tile of rows."""
-    cdef Py_ssize_t tiles = tile_count(g.filters), t = unit % tiles, value = unit // tiles % VALUES, group = unit // tiles // VALUES
+    cdef Py_ssize_t tiles = tile_count(g.filters), t = unit % tiles
+    cdef Py_ssize_t value = unit // tiles % VALUES, group = unit // tiles // VALUES
     cdef Py_ssize_t m = tile_start(t, g.filters), rows = tile_start(t + 1, g.filters) - m, stride = VALUES * g.taps.count
     cdef const real* src = g.spread + (group * g.filters + m) * stride + value * g.taps.count
     transpose_run(src, g.spread + g.groups * g.filters * stride, stride, rows, g.taps.count,
@@ -342,19 +345,19 @@ cdef void finish_block(
 
 cdef void run_block_unit(BlockConv* g, Py_ssize_t unit, char* workspace) noexcept nogil:
     """One block of lines of one group of one image."""
-    cdef Py_ssize_t first = unit % g.blocks * g.block, lines = min(g.block, g.lines - first), group = unit // g.blocks, c, m, t = 0
-    cdef Py_ssize_t vectors = block_vectors(g, lines), area = g.tiles.height * g.tiles.width, last
+    cdef Py_ssize_t first = unit % g.blocks * g.block, lines = min(g.block, g.lines - first), group = unit // g.blocks
+    cdef Py_ssize_t vectors = block_vectors(g, lines), area = g.tiles.height * g.tiles.width, t = 0, last, start, c, m
     cdef BlockSpace space
     place_block_space(g, &space, <size_t> workspace)
     for c in range(g.channels):
         spread_channel(&g.tiles, False, g.src + (group * g.channels + c) * area, g.src_end, g.top - 3 * first,
                        lines + g.taps.down - 1, space.tiles + c * g.plane, space.spread)
     while t < tile_count(g.filters):
-        last = min(tile_count(g.filters), t + g.part)
+        last, start = min(tile_count(g.filters), t + g.part), tile_start(t, g.filters)
         multiply_tiles(g, group % g.groups, t, last, vectors, &space)
-        for m in range(tile_start(t, g.filters), tile_start(last, g.filters)):
-            finish_block(g, group % g.groups * g.filters + m, space.products + (m - tile_start(t, g.filters)) * vectors * VL, first,
-                         lines, g.dst + (group * g.filters + m) * g.p * g.q, space.rows)
+        for m in range(start, tile_start(last, g.filters)):
+            finish_block(g, group % g.groups * g.filters + m, space.products + (m - start) * vectors * VL, first, lines,
+                         g.dst + (group * g.filters + m) * g.p * g.q, space.rows)
         t = last
 
 
@@ -368,7 +371,8 @@ def winograd_blocks_forward(
     R - 1 - top and S - 1 - left.
     """
     cdef BlockConv g
-    cdef Py_ssize_t u, units, taps = w.shape[2] * w.shape[3], row_stride, group_stride = w.shape[0] // groups * w.shape[1] * taps
+    cdef Py_ssize_t u, units, taps = w.shape[2] * w.shape[3], row_stride
+    cdef Py_ssize_t group_stride = w.shape[0] // groups * w.shape[1] * taps
     cdef const real* weights = &w[0, 0, 0, 0]
     cdef unsigned char[::1] buffer
     g.images, g.groups, g.channels, g.filters = x.shape[0], groups, x.shape[1] // groups, y.shape[1] // groups

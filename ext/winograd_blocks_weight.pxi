@@ -1,4 +1,4 @@
-# The weight gradient of large kernels by blocks of 3 x 3 taps (see winograd_blocks.pxi): F(3, 3) too, with gradients for a filter.
+# The weight gradient of large kernels by blocks of 3 x 3 taps (see winograd_blocks.pxi): F(3, 3), with gradients for a filter.
 #
 #     dw_mcab = A^T [ sum_ij (G dy_m,ij G^T) o (B^T d_c,i+a,j+b B) ] A
 #

@@ -39,7 +39,7 @@ class Problem(_Fields):
 
     @cached_property
     def typical(self) -> "Problem":
-        """What the cost models see: one image for a batch of up to 3, else 16, so that an image has the same bits in both kinds.
+        """What the cost models see: one image for a batch of up to 3, else 16: an image has the same bits in either kind.
 
         For one image, transforming 512 x 512 filters takes three times as long as the definition's sum; for eight it pays. With
         4 x 4 outputs, eight images leave half of the lanes of AVX-512 empty, which larger batches do not.

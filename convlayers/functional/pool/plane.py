@@ -11,11 +11,19 @@ from ...shapes import Window, check_pool
 from .._arrays import as_array, check_gradient, window_numbers
 
 _UINT8, _INTC = np.dtype(np.uint8), np.dtype(np.intc)
-_NO_INDEX = np.empty((0, 0, 0), _UINT8)
+_NO_INDEX = np.empty((0, 0, 0), _UINT8), np.empty((0, 0, 0), _INTC)
 
 
 def _planes(x: np.ndarray) -> np.ndarray:
     return x.reshape(-1, *x.shape[2:])
+
+
+def _by_width(index: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
+    """An index as the kernels take it: in one byte, in four, or in neither."""
+    if index is None:
+        return _NO_INDEX
+    planes = _planes(index)
+    return (planes, _NO_INDEX[1]) if index.dtype == _UINT8 else (_NO_INDEX[0], planes)
 
 
 def max_pool2d(
@@ -35,8 +43,7 @@ def max_pool2d(
     if y.size:
         kernel = kernels.compiled(x.dtype).max_pool2d_forward
         threads = threads_over(y.size * kernel_h * kernel_w)
-        taps = _NO_INDEX if index is None else _planes(index)
-        kernel(_planes(x), _planes(y), taps, kernel_h, kernel_w, *window_numbers(win), relu, threads)
+        kernel(_planes(x), _planes(y), *_by_width(index), kernel_h, kernel_w, *window_numbers(win), relu, threads)
     return y, index
 
 
@@ -50,7 +57,8 @@ def max_pool2d_backward(dy: np.ndarray, index: np.ndarray, x_shape: tuple[int, .
     dx = memory.empty(tuple(x_shape), dy.dtype)
     if dx.size:
         kernel = kernels.compiled(dy.dtype).max_pool2d_backward
-        kernel(_planes(dy), _planes(index), _planes(dx), *win.kernel, *window_numbers(win), threads_over(dx.size))
+        planes = (_planes(dy), *_by_width(index), _planes(dx))
+        kernel(*planes, *win.kernel, *window_numbers(win), threads_over(dx.size))
     return dx
 
 

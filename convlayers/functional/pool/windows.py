@@ -49,9 +49,7 @@ def _output(x_shape: tuple[int, ...], win: Window) -> tuple[int, ...]:
     return (*x_shape[:2], *win.output)
 
 
-def max_pool(
-    x: np.ndarray, win: Window, *, with_index: bool = True, relu: bool = False
-) -> tuple[np.ndarray, Index | None]:
+def max_pool(x: np.ndarray, win: Window, *, with_index: bool = True, relu: bool = False) -> tuple[np.ndarray, Index | None]:
     """The maximum of each window of `win` and what its gradient needs: `(y, index)`, y `(N, C, *output)`.
 
     Padding counts as minus infinity; the first maximum in row order is taken; NaN wins. Without the index it is None. With
@@ -78,9 +76,7 @@ def max_pool_backward(dy: np.ndarray, index: Index, x_shape: tuple[int, ...], wi
     return dx.reshape(x_shape)
 
 
-def min_pool(
-    x: np.ndarray, win: Window, *, with_index: bool = True, relu: bool = False
-) -> tuple[np.ndarray, Index | None]:
+def min_pool(x: np.ndarray, win: Window, *, with_index: bool = True, relu: bool = False) -> tuple[np.ndarray, Index | None]:
     """The minimum of each window, as `-max(-x)`: `(y, index)` as from `max_pool`, whose gradient it shares."""
     x = as_array(x, "min_pool: x", len(win.kernel) + 2)
     y, index = max_pool(np.negative(x, out=memory.empty(x.shape, x.dtype)), win, with_index=with_index)
