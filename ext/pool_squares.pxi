@@ -3,7 +3,7 @@
 #     dx[2 p + r, 2 q + s] = dy[p, q] where index[p, q] = 2 r + s, else 0
 #
 # dy, index (planes, P, Q), dx (planes, 2 P, 2 Q). A vector of dy makes two of each row of dx, with no lines in between
-# (pool_backward.pxi): 1.5 to 2.4 times as fast on two threads, with images from 4 x 4 to 224 x 224 (Sapphire Rapids, AVX-512
+# (pool_backward.pxi): 1.5 to 2.4 times as fast on two threads, with images from 4 x 4 to 224 x 224 (Emerald Rapids, AVX-512
 # and AVX2). The same for the forward pass took 0.5 to 1.6 times as long as lines do.
 
 cdef inline void spread_squares(const real* dy, const unsigned char* index, int row, real* dx) noexcept nogil:

@@ -9,7 +9,7 @@ from ._arrays import NO_BIAS, as_array, check_gradient
 from .pointwise import column_sums
 
 # From so many products in a sum on, and up to so many columns, sums over neighbouring values beat the packed panels: on Zen 5
-# by 1.1 to 2 times, on Sapphire Rapids by 1.4 to 2.6. Not so with many rows and columns whose values together leave the
+# by 1.1 to 2 times, on Emerald Rapids by 1.4 to 2.6. Not so with many rows and columns whose values together leave the
 # second-level cache: packed, they are read from behind it once, and take 1.2 to 1.6 times less.
 _LONG_SUM = 256
 _FEW_COLUMNS = 16

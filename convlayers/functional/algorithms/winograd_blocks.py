@@ -21,11 +21,12 @@ _SIDE = 3  # of a tile of outputs, and of a block of taps
 _VALUES = 25  # of a transformed tile
 # Bytes of planes of the images that are transformed at once: half and twice of it took up to 1.2 times as long.
 _PLANES_BYTES = 8 << 20
-# Cycles to transform a vector of tiles of one channel, in or out; in planes of the weight gradient; and a block of taps.
-# Measured with AVX-512 (Sapphire Rapids) and AVX2, less than 4 GHz counted in.
+# Cycles to transform a vector of tiles of one channel, in or out; in planes of the weight gradient; a block of taps; the call.
+# Measured with AVX-512 (Emerald Rapids) and AVX2, less than 4 GHz counted in.
 _TILE_CYCLES = 280
 _PLANE_CYCLES = 800
 _BLOCK_CYCLES = 140
+_CALL_CYCLES = 16_000
 
 
 def _thirds(size: int) -> int:
@@ -51,7 +52,7 @@ def cost(problem: Problem, machine: Machine) -> float:
     planes, lanes = _planes(problem), machine.lanes(problem.dtype)
     (n, channels, lines_in, across_in), (_, filters, lines, across) = planes.x, planes.y
     vectors = n * (channels * lines_in * -(-across_in // lanes) + filters * lines * -(-across // lanes)) / _VALUES
-    cycles = prod(planes.w) / _VALUES * _BLOCK_CYCLES
+    cycles = prod(planes.w) / _VALUES * _BLOCK_CYCLES + _CALL_CYCLES
     if problem.direction == WEIGHT_GRADIENT:
         return direct.cost(planes, machine) + machine.microseconds(cycles + vectors * _PLANE_CYCLES)
     # Lanes go on from line to line, what lies between two of them included; a tile of fewer rows than 4 waits for its sums.
