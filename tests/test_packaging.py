@@ -3,6 +3,7 @@
 import importlib.util
 import os
 import re
+import shutil
 import subprocess
 import sys
 import tomllib
@@ -28,6 +29,7 @@ def dev(tmp_path, monkeypatch):
         path = tmp_path / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(name)
+    shutil.copy(ROOT / "pyproject.toml", tmp_path)
     monkeypatch.setattr(module, "ROOT", tmp_path)
     monkeypatch.setattr(module, "VENV", tmp_path / ".venv")
     monkeypatch.setattr(module, "STAMP", tmp_path / ".venv" / "stamp.json")
@@ -102,6 +104,22 @@ def test_setting_up_again_does_nothing_until_more_is_asked_for(dev, monkeypatch)
     (dev.ROOT / "ext" / "a.pyx").write_text("changed")
     dev.prepare("digits")
     assert installed[2:] == [(".[dev,digits]", "1")]
+
+
+def test_nothing_is_compiled_twice(dev, monkeypatch):
+    """`dev` holds `digits`, and `build` asks for what is there already."""
+    ran = []
+    monkeypatch.setattr(dev, "make_venv", lambda folder: None)
+    monkeypatch.setattr(dev, "check_compiler", lambda: None)
+    monkeypatch.setattr(dev, "quiet", lambda what, *command, env: ran.append(what))
+    assert dev.build([]) == 0
+    dev.prepare("digits")
+    dev.prepare("images", "digits")
+    assert ran == ["pip install"]
+    assert dev.build([]) == 0
+    assert ran == ["pip install", "compiling the kernels"]
+    dev.prepare("bench")
+    assert ran[2:] == ["pip install"]
 
 
 def test_a_failed_installation_leaves_no_stamp(dev, monkeypatch):

@@ -142,12 +142,28 @@ def check_compiler() -> None:
         raise ChoreError(f"no C compiler: none of {', '.join(names)} is installed (Debian, Ubuntu: apt install gcc)")
 
 
-def prepare(*extras: str, test_kernels: bool = False) -> None:
-    """The package in `.venv`, editable, with these extras; nothing to do where the stamp says that it is there."""
+def with_included(extras: list[str]) -> set[str]:
+    """Those extras, and others that pyproject.toml says they hold, as `dev` does `digits`."""
+    import tomllib  # not there before Python 3.11, and that is for main() to say
+
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    found = set(extras)
+    for requirement in (r for extra in extras for r in project["optional-dependencies"][extra]):
+        if held := re.match(project["name"] + r"\[(.*)\]", requirement):
+            found |= set(held[1].split(","))
+    return found
+
+
+def prepare(*extras: str, test_kernels: bool = False) -> bool:
+    """The package in `.venv`, editable, with these extras; nothing to do where the stamp says that it is there.
+
+    Whether the kernels were compiled.
+    """
     make_venv(VENV)
     stamp = read_stamp()
-    if stamp["sources"] and stamp["extras"] and set(extras) <= set(stamp["extras"]) and stamp["test_kernels"] >= test_kernels:
-        return
+    there = stamp["extras"] and set(extras) <= with_included(stamp["extras"])
+    if stamp["sources"] and there and stamp["test_kernels"] >= test_kernels:
+        return False
     check_compiler()
     wanted = {*extras, *stamp["extras"]}
     test_kernels = test_kernels or stamp["test_kernels"]
@@ -157,6 +173,7 @@ def prepare(*extras: str, test_kernels: bool = False) -> None:
     spec = f".[{','.join(sorted(wanted))}]"
     quiet("pip install", executable(VENV), "-m", "pip", "install", "--disable-pip-version-check", "-q", "-e", spec, env=env)
     write_stamp(wanted, test_kernels)
+    return True
 
 
 # The chores
@@ -184,7 +201,8 @@ def test(rest: list[str]) -> int:
 
 
 def build(rest: list[str]) -> int:
-    prepare("dev", test_kernels=True)
+    if prepare("dev", test_kernels=True) and not rest:
+        return 0
     check_compiler()
     env = environment(CONVLAYERS_TEST_KERNELS="1")
     quiet("compiling the kernels", executable(VENV), "setup.py", "-q", "build_ext", "--inplace", *rest, env=env)
@@ -230,7 +248,7 @@ def asan(rest: list[str]) -> int:
     runtime = quiet("asking GCC for AddressSanitizer", "gcc", "-print-file-name=libasan.so").strip()
     if not os.path.isabs(runtime):
         raise ChoreError("GCC has no AddressSanitizer here (Fedora: dnf install libasan)")
-    named = [ROOT / "tests" / f"test_{name}.py" for name in ("algorithms", "memory_threads")]
+    named = [ROOT / "tests" / f"test_{name}.py" for name in ("algorithms", "chains", "memory_threads")]
     tests = [*sorted((ROOT / "tests").glob("test_kernels_*.py")), *named]
     with tempfile.TemporaryDirectory() as temporary:
         folder, python = Path(temporary), executable(VENV)
