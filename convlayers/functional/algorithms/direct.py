@@ -60,9 +60,8 @@ def forward(x: np.ndarray, w: np.ndarray, bias: np.ndarray | None, problem: Prob
         return depthwise.forward(x, w, bias, problem, relu)
     y = memory.empty(problem.y, x.dtype)
     if y.size:
-        kernel = kernels.compiled(x.dtype).conv2d_forward
-        bias = NO_BIAS[x.dtype] if bias is None else bias
-        kernel(x, w, bias, y, *geometry(problem), problem.groups, relu, threads_for(problem.work))
+        kernel, bias = kernels.compiled(x.dtype).conv2d, NO_BIAS[x.dtype] if bias is None else bias
+        kernel(x, w, bias, y, geometry(problem), problem.groups, False, relu, threads_for(problem.work))
     return y
 
 
@@ -72,8 +71,8 @@ def backward_input(dy: np.ndarray, w: np.ndarray, problem: Problem) -> np.ndarra
         return depthwise.backward_input(dy, w, problem)
     dx = memory.empty(problem.x, dy.dtype)
     if dx.size:
-        kernel = kernels.compiled(dy.dtype).conv2d_backward_input
-        kernel(dy, w, dx, *geometry(problem), problem.groups, threads_for(problem.work))
+        kernel, no_bias = kernels.compiled(dy.dtype).conv2d, NO_BIAS[dy.dtype]
+        kernel(dy, w, no_bias, dx, geometry(problem), problem.groups, True, False, threads_for(problem.work))
     return dx
 
 
