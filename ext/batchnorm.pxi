@@ -38,11 +38,11 @@ cdef struct Norm "convlayers_norm":
     Py_ssize_t pieces           # blocks of a plane, where it is larger
     Py_ssize_t blocks           # of a channel
     double eps
-    const real* x
-    const real* dy
+    Planes x
+    Planes dy
+    Planes out                  # y or dx
     const real* weight
     const real* bias
-    real* out                   # y or dx
     double* mean
     double* var
     real* center
@@ -62,15 +62,35 @@ cdef struct Stretch:
     Py_ssize_t count
 
 
-cdef void open_norm(
-    Norm* g, const real[:, :, ::1] x, double[:, ::1] moments, real[:, ::1] affine, real[:, :, ::1] out, double eps
-) noexcept nogil:
-    g.images, g.channels, g.area, g.eps = x.shape[0], x.shape[1], x.shape[2], eps
-    g.together = BLOCK_ROWS if g.area == 1 else max(1, NORM_BLOCK // g.area)
-    g.pieces = (g.area + NORM_BLOCK - 1) // NORM_BLOCK
-    g.blocks = (g.images + g.together - 1) // g.together * g.pieces
-    g.x, g.out, g.mean, g.var = &x[0, 0, 0], &out[0, 0, 0], &moments[0, 0], &moments[1, 0]
+cdef void cut_norm(Norm* g, Py_ssize_t images, Py_ssize_t channels, Py_ssize_t area) noexcept nogil:
+    g.dy = planes(NULL, 0, 0)
+    g.images, g.channels, g.area = images, channels, area
+    g.together = BLOCK_ROWS if area == 1 else max(1, NORM_BLOCK // area)
+    g.pieces = (area + NORM_BLOCK - 1) // NORM_BLOCK
+    g.blocks = (images + g.together - 1) // g.together * g.pieces
+
+
+cdef void set_moments(Norm* g, double[:, ::1] moments, real[:, ::1] affine, double eps) noexcept nogil:
+    g.mean, g.var, g.eps = &moments[0, 0], &moments[1, 0], eps
     g.center, g.scale, g.shift = &affine[0, 0], &affine[1, 0], &affine[2, 0]
+
+
+cdef set_norm(Norm* g, norm):
+    """Moments, affine and eps; the caller keeps the arrays."""
+    set_moments(g, norm[0], norm[1], norm[2])
+
+
+cdef set_weights(Norm* g, weights):
+    """Weight and bias; the caller keeps the arrays."""
+    cdef const real[::1] weight = weights[0], bias = weights[1]
+    g.weight, g.bias = &weight[0], &bias[0]
+
+
+cdef size_t norm_memory(Norm* g, size_t cursor) noexcept nogil:
+    g.partial = <double*> take(&cursor, 2 * g.channels * g.blocks * sizeof(double))
+    g.slope = <real*> take(&cursor, g.channels * sizeof(real))
+    g.offset = <real*> take(&cursor, g.channels * sizeof(real))
+    return cursor
 
 
 cdef inline Stretch stretch(Norm* g, Py_ssize_t block) noexcept nogil:
@@ -92,14 +112,14 @@ cdef inline double* block_sums(Norm* g, Py_ssize_t c, Py_ssize_t block) noexcept
     return g.partial + 2 * (c * g.blocks + block)
 
 
-cdef inline void ask_ahead(Norm* g, const real* base, Py_ssize_t c, Py_ssize_t n, Stretch s, bint write) noexcept nogil:
+cdef inline void ask_ahead(Norm* g, Planes* p, const real* at, Py_ssize_t n, Stretch s, bint write) noexcept nogil:
     """Ask for the plane of an image that follows soon: planes shorter than a page begin before the processor foresees them.
 
     1.1 to 1.3 times with planes of 8 x 8 and 16 x 16, nothing with larger ones (Zen 3).
     """
-    cdef Py_ssize_t ahead = n + AHEAD // s.count
-    if s.count <= AHEAD and ahead < g.images:
-        prefetch(base + (ahead * g.channels + c) * g.area + s.start, s.count * <Py_ssize_t> sizeof(real), write)
+    cdef Py_ssize_t ahead = AHEAD // s.count
+    if s.count <= AHEAD and n + ahead < g.images:
+        prefetch(at + ahead * p.image, s.count * <Py_ssize_t> sizeof(real), write)
 
 
 cdef inline void add_terms(int what, bint relu, vf d, vf dy, vf scale, vf shift, vf* first, vf* second) noexcept nogil:
@@ -132,13 +152,12 @@ cdef inline void sum_block "convlayers_sum_block"(
     for i in range(4):
         first[i] = splat(0)
         second[i] = splat(0)
+    x, gradient = plane(&g.x, s.first, c) + s.start, plane(&g.dy, s.first, c) + s.start
     for n in range(s.first, s.last):
-        x = g.x + (n * g.channels + c) * g.area + s.start
-        gradient = g.dy + (n * g.channels + c) * g.area + s.start if what == GRADIENTS else NULL
         if what != DEVIATIONS:
-            ask_ahead(g, g.x, c, n, s, False)
+            ask_ahead(g, &g.x, x, n, s, False)
         if what == GRADIENTS:
-            ask_ahead(g, g.dy, c, n, s, False)
+            ask_ahead(g, &g.dy, gradient, n, s, False)
         j = 0
         while j + 4 * VL <= s.count:
             for i in range(4):
@@ -156,6 +175,8 @@ cdef inline void sum_block "convlayers_sum_block"(
             if what == GRADIENTS:
                 dy = load_part(gradient + j, s.count - j, 0)
             add_terms(what, relu, load_part(x + j, s.count - j, center) - mid, dy, scale, shift, first, second)
+        x += g.x.image
+        gradient += g.dy.image
     sums[0] = lane_sum((first[0] + first[1]) + (first[2] + first[3]))
     if what != TOTAL:
         sums[1] = lane_sum((second[0] + second[1]) + (second[2] + second[3]))
@@ -180,23 +201,30 @@ cdef inline void write_block "convlayers_write_block"(
     cdef vf center = splat(g.center[c]), scale = splat(g.scale[c]), shift = splat(g.shift[c])
     cdef vf slope = splat(0), offset = splat(0), dy = splat(0)
     cdef Stretch s = stretch(g, block)
-    cdef Py_ssize_t n, j, end
+    cdef Py_ssize_t n, j
+    cdef const real* x
+    cdef const real* gradient
+    cdef real* out
     if what == INPUT_GRADIENT:
         slope, offset = splat(g.slope[c]), splat(g.offset[c])
+    x, gradient = plane(&g.x, s.first, c) + s.start, plane(&g.dy, s.first, c) + s.start
+    out = plane(&g.out, s.first, c) + s.start
     for n in range(s.first, s.last):
-        j = (n * g.channels + c) * g.area + s.start
-        end = j + s.count
-        ask_ahead(g, g.out, c, n, s, True)
-        while j + VL <= end:
+        ask_ahead(g, &g.out, out, n, s, True)
+        j = 0
+        while j + VL <= s.count:
             if what != NORMALISED:
-                dy = load(g.dy + j)
-            store(g.out + j, written(what, relu, load(g.x + j) - center, dy, scale, shift, slope, offset))
+                dy = load(gradient + j)
+            store(out + j, written(what, relu, load(x + j) - center, dy, scale, shift, slope, offset))
             j += VL
-        if j < end:
+        if j < s.count:
             if what != NORMALISED:
-                dy = load_part(g.dy + j, end - j, 0)
-            store_part(g.out + j, end - j,
-                       written(what, relu, load_part(g.x + j, end - j, 0) - center, dy, scale, shift, slope, offset))
+                dy = load_part(gradient + j, s.count - j, 0)
+            store_part(out + j, s.count - j,
+                       written(what, relu, load_part(x + j, s.count - j, 0) - center, dy, scale, shift, slope, offset))
+        x += g.x.image
+        gradient += g.dy.image
+        out += g.out.image
 
 
 cdef void block_moments(Norm* g, Py_ssize_t c, Py_ssize_t block) noexcept nogil:
@@ -240,41 +268,53 @@ cdef void normalise_block(Norm* g, bint relu, Py_ssize_t c, Py_ssize_t block) no
         write_block(NORMALISED, False, g, c, block)
 
 
+cdef void normalise_channel(Norm* g, bint relu, Py_ssize_t c) noexcept nogil:
+    cdef Py_ssize_t b
+    for b in range(g.blocks):
+        normalise_block(g, relu, c, b)
+
+
+cdef void normalise_by_batch(Norm* g, bint relu, Py_ssize_t c) noexcept nogil:
+    """All forward passes over a channel, by its own moments."""
+    cdef Py_ssize_t b
+    for b in range(g.blocks):
+        block_moments(g, c, b)
+    merge_moments(g, c)
+    fill_affine(g, c, g.weight[c], g.bias[c])
+    normalise_channel(g, relu, c)
+
+
 def batch_norm_forward(
-    const real[:, :, ::1] x, const real[::1] weight, const real[::1] bias, double eps, double[:, ::1] moments,
-    real[:, ::1] affine, real[:, :, ::1] y, bint training, bint relu, int threads, /,
+    const real[:, :, ::1] x, weights, norm, real[:, :, ::1] y, bint training, bint relu, int threads, /
 ):
-    """Fill y and affine, from the moments given or, in training, from those of x, which are filled in."""
+    """Fill y and norm's affine, from the moments given or, in training, from those of x, which are filled in."""
     cdef Norm g
-    cdef Py_ssize_t c, b, u
+    cdef Py_ssize_t c, u, channels = x.shape[1]
     cdef unsigned char[::1] buffer
-    open_norm(&g, x, moments, affine, y, eps)
-    g.weight, g.bias = &weight[0], &bias[0]
-    buffer = _scratch(2 * g.channels * g.blocks * <Py_ssize_t> sizeof(double))
-    g.partial = <double*> &buffer[0]
+    cut_norm(&g, x.shape[0], channels, x.shape[2])
+    set_norm(&g, norm)
+    set_weights(&g, weights)
+    g.x, g.out = planes(&x[0, 0, 0], channels, g.area), planes(&y[0, 0, 0], channels, g.area)
+    buffer = _scratch(norm_memory(&g, 0))
+    norm_memory(&g, <size_t> &buffer[0])
     with nogil, parallel(num_threads=threads):
         if g.area == 1:
-            for u in prange((g.channels + STRIP - 1) // STRIP, schedule="static"):
+            for u in prange((channels + STRIP - 1) // STRIP, schedule="static"):
                 strip_forward(&g, training, relu, u * STRIP)
-        elif training and g.channels >= 2 * threads:
-            for c in prange(g.channels, schedule="static"):
-                for b in range(g.blocks):
-                    block_moments(&g, c, b)
-                merge_moments(&g, c)
-                fill_affine(&g, c, g.weight[c], g.bias[c])
-                for b in range(g.blocks):
-                    normalise_block(&g, relu, c, b)
+        elif training and channels >= 2 * threads:
+            for c in prange(channels, schedule="static"):
+                normalise_by_batch(&g, relu, c)
         else:
             if training:
-                for u in prange(g.channels * g.blocks, schedule="static"):
+                for u in prange(channels * g.blocks, schedule="static"):
                     block_moments(&g, u // g.blocks, u % g.blocks)
-            for c in prange(g.channels, schedule="static"):
+            for c in prange(channels, schedule="static"):
                 if training:
                     merge_moments(&g, c)
                 fill_affine(&g, c, g.weight[c], g.bias[c])
             # Neighbouring channels one after the other, as they lie in memory.
-            for u in prange(g.channels * g.blocks, schedule="static"):
-                normalise_block(&g, relu, u % g.channels, u // g.channels)
+            for u in prange(channels * g.blocks, schedule="static"):
+                normalise_block(&g, relu, u % channels, u // channels)
 
 
 cdef void block_gradients(Norm* g, bint relu, Py_ssize_t c, Py_ssize_t block) noexcept nogil:
@@ -317,31 +357,37 @@ cdef void spread_block(Norm* g, bint training, bint relu, Py_ssize_t c, Py_ssize
         write_block(SCALED_GRADIENT, False, g, c, block)
 
 
+cdef void differentiate_channel(Norm* g, bint training, bint relu, Py_ssize_t c) noexcept nogil:
+    """All backward passes over a channel."""
+    cdef Py_ssize_t b
+    for b in range(g.blocks):
+        block_gradients(g, relu, c, b)
+    merge_gradients(g, c)
+    for b in range(g.blocks):
+        spread_block(g, training, relu, c, b)
+
+
 def batch_norm_backward(
-    const real[:, :, ::1] dy, const real[:, :, ::1] x, double[:, ::1] moments, real[:, ::1] affine, double eps,
-    real[:, :, ::1] dx, real[::1] dw, real[::1] db, bint training, bint relu, int threads, /,
+    const real[:, :, ::1] dy, const real[:, :, ::1] x, norm, real[:, :, ::1] dx, real[:, ::1] gradients,
+    bint training, bint relu, int threads, /,
 ):
-    """Fill dx, dw and db; moments and affine are those that the forward pass left."""
+    """Fill dx, and gradients (2, C) with dw and db; norm is what the forward pass left."""
     cdef Norm g
-    cdef Py_ssize_t c, b, u, channels = x.shape[1]
+    cdef Py_ssize_t c, u, channels = x.shape[1]
     cdef unsigned char[::1] buffer
-    open_norm(&g, x, moments, affine, dx, eps)
-    g.dy, g.dw, g.db = &dy[0, 0, 0], &dw[0], &db[0]
-    buffer = _scratch(2 * channels * (g.blocks * <Py_ssize_t> sizeof(double) + <Py_ssize_t> sizeof(real)))
-    g.partial = <double*> &buffer[0]
-    g.slope = <real*> (g.partial + 2 * channels * g.blocks)
-    g.offset = g.slope + channels
+    cut_norm(&g, x.shape[0], channels, x.shape[2])
+    set_norm(&g, norm)
+    g.x, g.dy = planes(&x[0, 0, 0], channels, g.area), planes(&dy[0, 0, 0], channels, g.area)
+    g.out, g.dw, g.db = planes(&dx[0, 0, 0], channels, g.area), &gradients[0, 0], &gradients[1, 0]
+    buffer = _scratch(norm_memory(&g, 0))
+    norm_memory(&g, <size_t> &buffer[0])
     with nogil, parallel(num_threads=threads):
         if g.area == 1:
             for u in prange((channels + STRIP - 1) // STRIP, schedule="static"):
                 strip_backward(&g, training, relu, u * STRIP)
         elif channels >= 2 * threads:
             for c in prange(channels, schedule="static"):
-                for b in range(g.blocks):
-                    block_gradients(&g, relu, c, b)
-                merge_gradients(&g, c)
-                for b in range(g.blocks):
-                    spread_block(&g, training, relu, c, b)
+                differentiate_channel(&g, training, relu, c)
         else:
             for u in prange(channels * g.blocks, schedule="static"):
                 block_gradients(&g, relu, u // g.blocks, u % g.blocks)

@@ -22,7 +22,7 @@ cdef void strip_moments(Norm* g, Py_ssize_t c0, Py_ssize_t count, Py_ssize_t blo
     for j in range(count):
         total[j] = 0
     for n in range(s.first, s.last):
-        x = g.x + n * g.channels + c0
+        x = g.x.start + n * g.channels + c0
         for j in range(count):
             total[j] += x[j]
     for j in range(count):
@@ -30,7 +30,7 @@ cdef void strip_moments(Norm* g, Py_ssize_t c0, Py_ssize_t count, Py_ssize_t blo
         total[j] = 0
         squares[j] = 0
     for n in range(s.first, s.last):
-        x = g.x + n * g.channels + c0
+        x = g.x.start + n * g.channels + c0
         for j in range(count):
             d = x[j] - center[j]
             total[j] += d
@@ -57,7 +57,7 @@ cdef void strip_gradients(Norm* g, bint relu, Py_ssize_t c0, Py_ssize_t count, P
         total[j] = 0
         products[j] = 0
     for n in range(s.first, s.last):
-        x, dy = g.x + n * g.channels + c0, g.dy + n * g.channels + c0
+        x, dy = g.x.start + n * g.channels + c0, g.dy.start + n * g.channels + c0
         for j in range(count):
             d = x[j] - center[j]
             gradient = 0 if relu and not d * scale[j] + shift[j] > 0 else dy[j]
@@ -73,8 +73,8 @@ cdef void strip_normalised(Norm* g, bint relu, Py_ssize_t c0, Py_ssize_t count, 
     cdef const real* center = g.center + c0
     cdef const real* scale = g.scale + c0
     cdef const real* shift = g.shift + c0
-    cdef const real* x = g.x + n * g.channels + c0
-    cdef real* y = g.out + n * g.channels + c0
+    cdef const real* x = g.x.start + n * g.channels + c0
+    cdef real* y = g.out.start + n * g.channels + c0
     cdef real z
     cdef Py_ssize_t j
     for j in range(count):
@@ -91,9 +91,9 @@ cdef void strip_input_gradient(
     cdef const real* shift = g.shift + c0
     cdef const real* slope = g.slope + c0
     cdef const real* offset = g.offset + c0
-    cdef const real* x = g.x + n * g.channels + c0
-    cdef const real* dy = g.dy + n * g.channels + c0
-    cdef real* dx = g.out + n * g.channels + c0
+    cdef const real* x = g.x.start + n * g.channels + c0
+    cdef const real* dy = g.dy.start + n * g.channels + c0
+    cdef real* dx = g.out.start + n * g.channels + c0
     cdef real d, gradient
     cdef Py_ssize_t j
     for j in range(count):

@@ -18,7 +18,7 @@ cdef void copy_source(Depthwise* g, const real* src, Py_ssize_t images, Py_ssize
     """One plane of each image, in lines that begin `first_row` rows of outputs down."""
     cdef Py_ssize_t pixels = g.rows.source * g.cols.source
     if g.layout == ACROSS:
-        copy_across(src, g.channels * g.inputs * pixels, images, pixels, g.copy_at, dst)
+        copy_across(src, g.src.image, images, pixels, g.copy_at, dst)
     else:
         copy_cells(g, src, images, first_row, dst)
 
@@ -86,6 +86,7 @@ cdef void run_depthwise_unit(Depthwise* g, Py_ssize_t unit, char* workspace) noe
     cdef Py_ssize_t u0 = block * g.block, rows = min(g.block, g.rows.longest - u0), images, vectors, k, f, i, m, here
     cdef Py_ssize_t source = g.rows.source * g.cols.source, area = g.rows.target * g.cols.target
     cdef Py_ssize_t taps = g.rows.kernel * g.cols.kernel
+    cdef const real* src
     cdef const real* ahead
     cdef real* copy = copy_start(g, workspace)
     cdef real* out = <real*> (workspace + g.copy_bytes)
@@ -93,12 +94,13 @@ cdef void run_depthwise_unit(Depthwise* g, Py_ssize_t unit, char* workspace) noe
     first *= g.side
     images = min(g.side, g.images - first)
     vectors = vectors_in_line(g, images)
+    src = plane(&g.src, first, channel)
     for k in range(g.inputs):
-        copy_source(g, g.src + ((first * g.channels + channel) * g.inputs + k) * source, images, u0, copy + k * g.stack)
-    ahead = g.src + (first * g.channels + channel) * g.inputs * source + (u0 + rows) * g.rows.axis.step * g.cols.source
+        copy_source(g, src + k * source, images, u0, copy + k * g.stack)
+    ahead = src + (u0 + rows) * g.rows.axis.step * g.cols.source
     for f in range(g.filters):
         m = channel * g.filters + f
-        dst = g.dst + (first * g.channels * g.filters + m) * area
+        dst = plane(&g.dst, first, channel) + f * area
         for i in range(g.rows.grids * g.cols.grids):
             here = min(rows, g.grids[i].rows - u0)
             if g.grids[i].bundles == 0:
@@ -109,67 +111,64 @@ cdef void run_depthwise_unit(Depthwise* g, Py_ssize_t unit, char* workspace) noe
         if g.layout == LINES:
             put_rows(g, out, images, u0, rows, dst)
         elif g.layout == ACROSS:
-            put_across(out, g.out_at, images, g.channels * g.filters * area, area, dst)
+            put_across(out, g.out_at, images, g.dst.image, area, dst)
 
 
-cdef void set_spans(
-    Depthwise* g, bint backward, Py_ssize_t kernel_h, Py_ssize_t kernel_w, Py_ssize_t stride_h, Py_ssize_t stride_w,
-    Py_ssize_t top, Py_ssize_t left, Py_ssize_t dilation_h, Py_ssize_t dilation_w
-) noexcept nogil:
-    g.rows.backward = g.cols.backward = backward
-    g.rows.kernel, g.rows.stride, g.rows.before, g.rows.dilation = kernel_h, stride_h, top, dilation_h
-    g.cols.kernel, g.cols.stride, g.cols.before, g.cols.dilation = kernel_w, stride_w, left, dilation_w
+cdef set_geometry(Depthwise* g, tuple geometry):
+    """Strides, padding before and dilations, of rows and of columns: with the sizes, all that the layout follows from."""
+    g.rows.stride, g.cols.stride, g.rows.before, g.cols.before, g.rows.dilation, g.cols.dilation = geometry
     measure_span(&g.rows)
     measure_span(&g.cols)
     choose_cells(g)
 
 
-cdef run_depthwise(Depthwise* g, int threads):
-    """Take scratch memory for a gather whose spans and sizes are set, and run it; units may run in any order."""
-    cdef Py_ssize_t u, out_rows
-    cdef unsigned char[::1] buffer
-    g.src_end = g.src + g.images * g.channels * g.inputs * g.rows.source * g.cols.source
-    share_rows(g, threads)
-    out_rows = 0 if g.layout == IN_PLACE else g.rows.grids * g.cols.grids * g.block
-    buffer = _scratch(depthwise_memory(g, out_rows, threads, 0))
-    depthwise_memory(g, out_rows, threads, <size_t> &buffer[0])
+cdef void share_channel(Depthwise* g, Py_ssize_t channel, char* workspace) noexcept nogil:
+    """All units of one channel."""
+    cdef Py_ssize_t i
+    for i in range(g.sides * g.blocks):
+        run_depthwise_unit(g, (i // g.blocks * g.channels + channel) * g.blocks + i % g.blocks, workspace)
+
+
+cdef size_t span_memory(Depthwise* g, const real[:, :, :, ::1] w, size_t cursor) noexcept nogil:
+    """The taps of both axes; needed before the rest is measured."""
+    return axis_memory(&g.cols.axis, w.shape[3], axis_memory(&g.rows.axis, w.shape[2], cursor))
+
+
+cdef void set_sides(
+    Depthwise* g, const real[:, :, :, ::1] src, const real[:, :, :, ::1] w, const real[:, :, :, ::1] dst, bint backward
+) noexcept nogil:
+    """Sizes and places, from arrays of which x is `dst` if `backward`; gradients of outputs have as many planes as outputs."""
+    cdef Py_ssize_t channels = dst.shape[1] if backward else src.shape[1]
+    g.images, g.channels = src.shape[0], channels
+    g.inputs, g.filters = src.shape[1] // channels, dst.shape[1] // channels
+    g.rows.source, g.cols.source, g.rows.target, g.cols.target = src.shape[2], src.shape[3], dst.shape[2], dst.shape[3]
+    g.src = planes(&src[0, 0, 0, 0], channels, g.inputs * g.rows.source * g.cols.source)
+    g.src_end = g.src.start + g.images * g.src.image
+    g.dst = planes(&dst[0, 0, 0, 0], channels, g.filters * g.rows.target * g.cols.target)
+    g.w = &w[0, 0, 0, 0]
+    g.rows.kernel, g.cols.kernel = w.shape[2], w.shape[3]
+    g.rows.backward = g.cols.backward = backward
+
+
+def depthwise(
+    const real[:, :, :, ::1] src, const real[:, :, :, ::1] w, const real[::1] bias, real[:, :, :, ::1] dst, tuple geometry,
+    bint backward, bint relu, int threads, /,
+):
+    """Fill dst with y, each channel of src convolved with its filters in w, plus the bias unless empty, rectified if `relu`;
+    with `backward`, fill dst with dx for src as dy."""
+    cdef Depthwise g
+    cdef Py_ssize_t u
+    cdef unsigned char[::1] buffer, tables = _scratch(span_memory(&g, w, 0), 1)
+    span_memory(&g, w, <size_t> &tables[0])
+    set_sides(&g, src, w, dst, backward)
+    set_geometry(&g, geometry)
+    g.bias, g.relu = &bias[0] if bias.shape[0] else NULL, relu
+    share_rows(&g, threads)
+    buffer = _scratch(depthwise_memory(&g, threads, 0))
+    depthwise_memory(&g, threads, <size_t> &buffer[0])
     with nogil:
-        fill_depthwise(g)
+        fill_depthwise(&g)
         with parallel(num_threads=threads):
             memset(g.workspace + threadid() * g.workspace_bytes, 0, g.copy_bytes)
             for u in prange(g.sides * g.channels * g.blocks, schedule="guided"):
-                run_depthwise_unit(g, u, g.workspace + threadid() * g.workspace_bytes)
-
-
-def depthwise_forward(
-    const real[:, :, :, ::1] x, const real[:, :, :, ::1] w, const real[::1] bias, real[:, :, :, ::1] y,
-    int stride_h, int stride_w, int top, int left, int dilation_h, int dilation_w, bint relu, int threads, /,
-):
-    """Fill y with each channel of x convolved with its filters in w, plus the bias unless empty, rectified if `relu`."""
-    cdef Depthwise g
-    cdef Py_ssize_t kh = w.shape[2], kw = w.shape[3]
-    cdef unsigned char[::1] tables = _scratch(axis_memory(&g.cols.axis, kw, axis_memory(&g.rows.axis, kh, 0)), 1)
-    axis_memory(&g.cols.axis, kw, axis_memory(&g.rows.axis, kh, <size_t> &tables[0]))
-    g.images, g.channels, g.inputs, g.filters = x.shape[0], x.shape[1], 1, w.shape[0] // x.shape[1]
-    g.rows.source, g.cols.source, g.rows.target, g.cols.target = x.shape[2], x.shape[3], y.shape[2], y.shape[3]
-    g.src, g.w, g.bias, g.dst = &x[0, 0, 0, 0], &w[0, 0, 0, 0], &bias[0] if bias.shape[0] else NULL, &y[0, 0, 0, 0]
-    g.relu = relu
-    set_spans(&g, False, kh, kw, stride_h, stride_w, top, left, dilation_h, dilation_w)
-    run_depthwise(&g, threads)
-
-
-def depthwise_backward_input(
-    const real[:, :, :, ::1] dy, const real[:, :, :, ::1] w, real[:, :, :, ::1] dx,
-    int stride_h, int stride_w, int top, int left, int dilation_h, int dilation_w, int threads, /,
-):
-    """Fill dx with the gradient with respect to the input."""
-    cdef Depthwise g
-    cdef Py_ssize_t kh = w.shape[2], kw = w.shape[3]
-    cdef unsigned char[::1] tables = _scratch(axis_memory(&g.cols.axis, kw, axis_memory(&g.rows.axis, kh, 0)), 1)
-    axis_memory(&g.cols.axis, kw, axis_memory(&g.rows.axis, kh, <size_t> &tables[0]))
-    g.images, g.channels, g.inputs, g.filters = dx.shape[0], dx.shape[1], w.shape[0] // dx.shape[1], 1
-    g.rows.source, g.cols.source, g.rows.target, g.cols.target = dy.shape[2], dy.shape[3], dx.shape[2], dx.shape[3]
-    g.src, g.w, g.bias, g.dst = &dy[0, 0, 0, 0], &w[0, 0, 0, 0], NULL, &dx[0, 0, 0, 0]
-    g.relu = False
-    set_spans(&g, True, kh, kw, stride_h, stride_w, top, left, dilation_h, dilation_w)
-    run_depthwise(&g, threads)
+                run_depthwise_unit(&g, u, g.workspace + threadid() * g.workspace_bytes)

@@ -108,7 +108,6 @@ cdef void zero_lines(real* dst, Py_ssize_t planes, Py_ssize_t plane, Py_ssize_t 
 cdef void copy_cells(Depthwise* g, const real* src, Py_ssize_t images, Py_ssize_t first_row, real* dst) noexcept nogil:
     """One plane of each image, padded, side by side in lines, parted by phase."""
     cdef Py_ssize_t a, n, row, top, bottom, step = g.rows.axis.step, plane = g.lines * g.pitch
-    cdef Py_ssize_t image = g.channels * g.inputs * g.rows.source * g.cols.source
     cdef Copy c
     set_copy(g, &c)
     for a in range(g.rows.phases):
@@ -117,7 +116,7 @@ cdef void copy_cells(Depthwise* g, const real* src, Py_ssize_t images, Py_ssize_
         bottom = max(top, min(g.lines, floor_div(g.rows.source - 1 - row, step) + 1))
         row += top * step
         for n in range(images):
-            copy_image(g, &c, src + n * image + row * g.cols.source, bottom - top, dst + top * g.pitch + n * g.cell)
+            copy_image(g, &c, src + n * g.src.image + row * g.cols.source, bottom - top, dst + top * g.pitch + n * g.cell)
         if g.blocks > 1:
             zero_lines(dst, g.cols.phases, plane, top, g.pitch, g.side * g.cell)
             zero_lines(dst + bottom * g.pitch, g.cols.phases, plane, g.lines - bottom, g.pitch, g.side * g.cell)
@@ -209,7 +208,7 @@ cdef void put_rows(Depthwise* g, const real* out, Py_ssize_t images, Py_ssize_t 
     cdef Py_ssize_t n, stride = g.rows.axis.stride
     for n in range(images):
         put_image(g, out + n * g.cell, min(g.rows.target - u0 * stride, rows * stride), dst + u0 * stride * g.cols.target)
-        dst += g.channels * g.filters * g.rows.target * g.cols.target
+        dst += g.dst.image
 
 
 # With ACROSS, lane i of every vector belongs to image i, and a plane becomes a vector for each of its pixels.

@@ -62,12 +62,12 @@ cdef struct Depthwise:
     Py_ssize_t channels
     Py_ssize_t inputs           # planes of the source for each channel, all summed
     Py_ssize_t filters          # planes of the destination for each channel
-    const real* src
+    Planes src                  # a channel is all of its inputs
     const real* src_end
     const real* w
     const real* bias
     bint relu
-    real* dst
+    Planes dst                  # and all of its filters
     Layout layout
     Py_ssize_t side             # images side by side in a line
     Py_ssize_t sides            # units of so many images
@@ -174,9 +174,10 @@ cdef void share_rows(Depthwise* g, int threads) noexcept nogil:
         g.blocks = (g.rows.longest + g.block - 1) // g.block
 
 
-cdef size_t depthwise_memory(Depthwise* g, Py_ssize_t out_rows, int threads, size_t cursor) noexcept nogil:
-    """Place tables and workspace, with so many rows of outputs for a thread, at `cursor`; the address behind them."""
+cdef size_t depthwise_memory(Depthwise* g, int threads, size_t cursor) noexcept nogil:
+    """Place tables and workspace at `cursor`; the address behind them."""
     cdef Py_ssize_t most = max(g.side * g.vectors, g.pitch // VL), grids = g.rows.grids * g.cols.grids
+    cdef Py_ssize_t out_rows = 0 if g.layout == IN_PLACE else grids * g.block
     g.line = g.cols.target if g.layout == IN_PLACE else g.pitch
     g.lines = g.block + g.rows.halo
     # With a vector to spare, for pixels that no window reads.
@@ -285,7 +286,7 @@ cdef void fill_depthwise(Depthwise* g) noexcept nogil:
             for v in range(g.vectors):
                 at = min(v * VL, g.cols.target - VL)
                 g.src_at[n * g.vectors + v] = n * g.cell + at
-                g.dst_at[n * g.vectors + v] = n * g.channels * g.filters * g.rows.target * g.cols.target + at
+                g.dst_at[n * g.vectors + v] = n * g.dst.image + at
     else:
         for v in range(g.pitch // VL):
             g.src_at[v] = g.dst_at[v] = v * VL

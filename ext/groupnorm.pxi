@@ -25,7 +25,10 @@ cdef void open_groups(
     Groups* g, const real[:, :, ::1] x, const real[::1] weight, double[:, ::1] moments, real[:, ::1] affine,
     real[:, :, ::1] out, Py_ssize_t area, double eps,
 ) noexcept nogil:
-    open_norm(&g.rows, x, moments, affine, out, eps)
+    cut_norm(&g.rows, x.shape[0], x.shape[1], x.shape[2])
+    set_moments(&g.rows, moments, affine, eps)
+    g.rows.x = planes(&x[0, 0, 0], x.shape[1], x.shape[2])
+    g.rows.out = planes(&out[0, 0, 0], x.shape[1], x.shape[2])
     g.area, g.planes = area, x.shape[2] // area
     g.groups, g.weight = weight.shape[0] // g.planes, &weight[0]
 
@@ -34,8 +37,8 @@ cdef inline void span_sums "convlayers_span_sums"(
     bint each, Groups* g, Py_ssize_t r, Py_ssize_t start, Py_ssize_t count, const real* weight, double* sums
 ) noexcept nogil:
     """Add sum h and sum h d over a stretch of row r: h is dy, and dy w where each value has its weight; d = x - center."""
-    cdef const real* x = g.rows.x + r * g.rows.area + start
-    cdef const real* dy = g.rows.dy + r * g.rows.area + start
+    cdef const real* x = g.rows.x.start + r * g.rows.area + start
+    cdef const real* dy = g.rows.dy.start + r * g.rows.area + start
     cdef vf center = splat(g.rows.center[r]), first = splat(0), second = splat(0), h
     cdef Py_ssize_t j = 0, since = 0
     while j < count:
@@ -106,17 +109,17 @@ cdef inline void write_span "convlayers_write_span"(
                 if what == NORMALISED:
                     bias = load(biases + j)
             if what == INPUT_GRADIENT:
-                dy = load(n.dy + at + j)
-            store(n.out + at + j, spread_value(what, load(n.x + at + j) - center, dy, scale, shift, weight, bias))
+                dy = load(n.dy.start + at + j)
+            store(n.out.start + at + j, spread_value(what, load(n.x.start + at + j) - center, dy, scale, shift, weight, bias))
         else:
             if each:
                 weight = load_part(weights + j, left, 0)
                 if what == NORMALISED:
                     bias = load_part(biases + j, left, 0)
             if what == INPUT_GRADIENT:
-                dy = load_part(n.dy + at + j, left, 0)
-            store_part(n.out + at + j, left,
-                       spread_value(what, load_part(n.x + at + j, left, 0) - center, dy, scale, shift, weight, bias))
+                dy = load_part(n.dy.start + at + j, left, 0)
+            store_part(n.out.start + at + j, left,
+                       spread_value(what, load_part(n.x.start + at + j, left, 0) - center, dy, scale, shift, weight, bias))
         j += VL
 
 
@@ -175,7 +178,7 @@ cdef void weight_strip(Groups* g, Py_ssize_t group, Py_ssize_t first) noexcept n
             products[j] = total[j] = 0
         while i < end:
             r = i * g.groups + group
-            x, dy = n.x + r * n.area + first, n.dy + r * n.area + first
+            x, dy = n.x.start + r * n.area + first, n.dy.start + r * n.area + first
             center, scale, shift = n.center[r], n.scale[r], n.shift[r]
             for j in range(count):
                 total[j] += dy[j]
@@ -211,7 +214,7 @@ def group_norm_backward(
     cdef Py_ssize_t r, u, rows = x.shape[1], strips = (x.shape[2] + STRIP - 1) // STRIP
     cdef unsigned char[::1] buffer
     open_groups(&g, x, weight, moments, affine, dx, area, eps)
-    g.rows.dy, g.dw, g.db = &dy[0, 0, 0], &dw[0, 0], &db[0, 0]
+    g.rows.dy, g.dw, g.db = planes(&dy[0, 0, 0], rows, x.shape[2]), &dw[0, 0], &db[0, 0]
     buffer = _scratch(2 * rows * <Py_ssize_t> sizeof(real))
     g.rows.slope = <real*> &buffer[0]
     g.rows.offset = g.rows.slope + rows

@@ -64,8 +64,8 @@ def batch_norm(
     y, affine = memory.empty(x.shape, x.dtype), np.empty((3, channels), x.dtype)
     if x.size:
         kernel, planes = kernels.compiled(x.dtype).batch_norm_forward, _planes(x.shape)
-        threads = threads_over(x.size)
-        kernel(x.reshape(planes), weight, bias, eps, moments, affine, y.reshape(planes), training, relu, threads)
+        last = training, relu, threads_over(x.size)
+        kernel(x.reshape(planes), (weight, bias), (moments, affine, eps), y.reshape(planes), *last)
     return y, BatchNormPass(x, moments, affine, eps, training, relu)
 
 
@@ -73,12 +73,12 @@ def batch_norm_backward(dy: np.ndarray, done: BatchNormPass) -> tuple[np.ndarray
     """The gradients of `batch_norm`: `(dx, dw, db)`. Given moments are constants; those of x depend on x."""
     x = done.x
     dy = check_gradient(dy, x.shape, "batch_norm", x.dtype)
-    dx = memory.empty(x.shape, x.dtype)
-    dw, db = np.zeros((2, x.shape[1]), x.dtype)
+    dx, gradients = memory.empty(x.shape, x.dtype), np.zeros((2, x.shape[1]), x.dtype)
     if x.size:
         kernel, planes = kernels.compiled(x.dtype).batch_norm_backward, _planes(x.shape)
-        last = dw, db, done.training, done.relu, threads_over(x.size)
-        kernel(dy.reshape(planes), x.reshape(planes), done.moments, done.affine, done.eps, dx.reshape(planes), *last)
+        norm, last = (done.moments, done.affine, done.eps), (done.training, done.relu, threads_over(x.size))
+        kernel(dy.reshape(planes), x.reshape(planes), norm, dx.reshape(planes), gradients, *last)
+    dw, db = gradients
     return dx, dw, db
 
 

@@ -40,7 +40,7 @@ class _Conv(Layer):
         self.groups = positive(groups, "groups")
         self.bias = switch(bias, "bias")
         self.algorithm = functional.check_algorithm(algorithm)
-        self._options = functional.conv_options(stride, padding, dilation, groups, None, algorithm)
+        self.options = functional.conv_options(stride, padding, dilation, groups, None, algorithm)
         self.init = check_initializer(init)
         # Any window checks the arguments themselves; the input is not known yet.
         window((1 << 30,) * self.rank, kernel_size, stride=stride, dilation=dilation, padding=padding)
@@ -61,10 +61,10 @@ class _Conv(Layer):
             scale, shift = affine
             if x.size // x.shape[1] < weight[0].size:
                 # The images have fewer pixels than a filter has weights: a pass over the output is the shorter one.
-                y = conv.forward(self.rank, x, weight, bias, False, self._options)
+                y = conv.forward(self.rank, x, weight, bias, False, self.options)
                 return functional.scale_shift(y, scale, shift, relu=relu), x
             weight, bias = self.affine_params(scale, shift).values()
-        y = conv.forward(self.rank, x, weight, bias, relu, self._options)
+        y = conv.forward(self.rank, x, weight, bias, relu, self.options)
         return y, (x, y if relu else None)
 
     def backward(self, dy, cache):
@@ -74,11 +74,14 @@ class _Conv(Layer):
 
     def backward_input(self, dy, cache):
         dy, x = before_relu(dy, cache)
-        return conv.backward_input(self.rank, dy, self.params["weight"], x.shape, self._options)
+        return conv.backward_input(self.rank, dy, self.params["weight"], x.shape, self.options)
 
     def accumulate(self, dy, cache):
         dy, x = before_relu(dy, cache)
-        dw, db = conv.backward_weight(self.rank, dy, x, self.params["weight"].shape, self.bias, self._options)
+        self.add_gradients(*conv.backward_weight(self.rank, dy, x, self.params["weight"].shape, self.bias, self.options))
+
+    def add_gradients(self, dw: np.ndarray, db: np.ndarray) -> None:
+        """Add to `grads`; db is empty where there is no bias."""
         self.grads["weight"] += dw
         if self.bias:
             self.grads["bias"] += db

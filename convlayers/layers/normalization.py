@@ -47,21 +47,25 @@ class _BatchNorm(Layer):
             return functional.batch_norm(x, weight, bias, *running, eps=self.eps, relu=relu)
         y, cache = functional.batch_norm(x, weight, bias, eps=self.eps, relu=relu)
         if x.size:
-            values = x.size // x.shape[1]
-            self._follow("running_mean", cache.moments[0], self.momentum)
-            self._follow("running_var", cache.moments[1], self.momentum * values / (values - 1))
+            self.follow(cache.moments, x.size // x.shape[1])
         return y, cache
 
-    def _follow(self, name, seen, share):
-        running = self.buffers[name]
-        running *= 1 - self.momentum
-        running += share * seen
+    def follow(self, moments: np.ndarray, values: int) -> None:
+        """Move the running statistics towards mean and biased variance, `(2, C)`, of so many values a channel."""
+        shares = self.momentum, self.momentum * values / (values - 1)
+        for running, seen, share in zip(self.buffers.values(), moments, shares, strict=True):
+            running *= 1 - self.momentum
+            running += share * seen
 
     def backward(self, dy, cache):
         dx, dw, db = functional.batch_norm_backward(dy, cache)
+        self.add_gradients(dw, db)
+        return dx
+
+    def add_gradients(self, dw: np.ndarray, db: np.ndarray) -> None:
+        """Add to `grads`."""
         self.grads["weight"] += dw
         self.grads["bias"] += db
-        return dx
 
     def scale_shift(self):
         weight = self.params["weight"]

@@ -13,7 +13,10 @@ _RELU = {"relu": True}
 
 
 class Task(NamedTuple):
-    """A step, the values it reads, and what its layer takes over; `target` is the value of the last step taken over."""
+    """A step, the values it reads, and what its layer takes over; `target` is the value of the last step taken over.
+
+    A `chain` runs in place of the layers of this step and of those behind it (chains.py).
+    """
 
     number: int
     step: Step
@@ -21,6 +24,12 @@ class Task(NamedTuple):
     target: int
     affine: Layer | None
     relu: bool
+    chain: Layer | None = None
+
+    @property
+    def layer(self) -> Layer:
+        """What runs."""
+        return self.chain or self.step.layer
 
     def options(self) -> dict[str, Any]:
         """What `forward` is told beside its input."""

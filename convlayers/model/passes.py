@@ -9,6 +9,7 @@ from ..errors import ConvlayersError, located
 from ..functional import add
 from ..layer import Layer, joined, sparing
 from ..randomness import Place, training_step
+from .chains import chained
 from .fusion import Task, plan
 from .graph import Step
 
@@ -25,6 +26,7 @@ class Call(NamedTuple):
 
     task: Task
     layer: Layer
+    options: dict[str, Any] | None  # what `forward` is told beside its input, None where that is asked for at each pass
     sources: tuple[int, ...]
     done: tuple[int, ...]  # the sources that nobody reads any more
     learns: bool  # runs in training mode in training
@@ -46,7 +48,7 @@ class Passes:
         self, steps: Sequence[Step], inputs: int, outputs: Sequence[int], frozen: Mapping[int, Collection[str]]
     ) -> None:
         self.steps, self._frozen = steps, frozen
-        self.tasks = plan(steps, outputs, affine=False)
+        self.tasks = chained(plan(steps, outputs, affine=False), outputs, lambda layer: not self._frozen_of(layer))
         self.tasks_of_inference = plan(steps, outputs, affine=True)
         # Which values lie behind a parameter that is trained: the others' gradients are nobody's business in training.
         needed = [False] * (inputs + len(steps))
@@ -61,10 +63,11 @@ class Passes:
         return [self._call(task, last_use, needed) for task in tasks]
 
     def _call(self, task: Task, last_use: Mapping[int, int], needed: list[bool]) -> Call:
-        layer, sources = task.step.layer, task.sources
+        layer, sources = task.layer, task.sources
         return Call(
             task,
             layer,
+            task.options() if task.affine is None else None,
             sources,
             done=tuple(s for s in sources if last_use[s] == task.number),
             learns=self._learns(layer),
@@ -96,12 +99,13 @@ class Passes:
         values: list[Any] = [*inputs, *[None] * len(self.steps)]
         for call in calls:
             task, layer, sources = call.task, call.layer, call.sources
+            options = task.options() if call.options is None else call.options
             if place is not None:
                 place.node = task.number
             read: Any = [values[s] for s in sources] if layer.joins else values[sources[0]]
             training = place is not None and call.learns
             try:
-                values[task.target], cache = layer.forward(read, training=training, **task.options())
+                values[task.target], cache = layer.forward(read, training=training, **options)
             except ConvlayersError as error:
                 raise located(error, task.step.place) from error
             if caches is not None:

@@ -12,9 +12,9 @@ def forward(x: np.ndarray, w: np.ndarray, bias: np.ndarray | None, problem: Prob
     """y, or max(y, 0)."""
     y = memory.empty(problem.y, x.dtype)
     if y.size:
-        kernel = kernels.compiled(x.dtype).depthwise_forward
+        kernel = kernels.compiled(x.dtype).depthwise
         bias = NO_BIAS[x.dtype] if bias is None else bias
-        kernel(x, w, bias, y, *geometry(problem), relu, threads_for(problem.work))
+        kernel(x, w, bias, y, geometry(problem), False, relu, threads_for(problem.work))
     return y
 
 
@@ -22,8 +22,8 @@ def backward_input(dy: np.ndarray, w: np.ndarray, problem: Problem) -> np.ndarra
     """dx."""
     dx = memory.empty(problem.x, dy.dtype)
     if dx.size:
-        kernel = kernels.compiled(dy.dtype).depthwise_backward_input
-        kernel(dy, w, dx, *geometry(problem), threads_for(problem.work))
+        kernel = kernels.compiled(dy.dtype).depthwise
+        kernel(dy, w, NO_BIAS[dy.dtype], dx, geometry(problem), True, False, threads_for(problem.work))
     return dx
 
 
@@ -32,7 +32,7 @@ def backward_weight(dy: np.ndarray, x: np.ndarray, problem: Problem) -> np.ndarr
     dw = memory.empty(problem.w, x.dtype)
     if x.size:
         kernel = kernels.compiled(x.dtype).depthwise_backward_weight
-        kernel(dy, x, dw, *geometry(problem), threads_for(problem.work))
+        kernel(dy, x, dw, geometry(problem), threads_for(problem.work))
     else:
         dw.fill(0)
     return dw

@@ -1,0 +1,183 @@
+# A depthwise convolution with the batch normalizations before and behind it, channel by channel, in training.
+#
+#     u = norm(x)      z = u * w + b      y = norm'(z)        norm and norm' by the batch's moments, perhaps with a ReLU
+#
+# x, u (N, C, H, W), z, y (N, C, P, Q): no channel reads another, so one thread takes a channel of all images through
+# everything, forward and back. Layer by layer each pass goes through memory; here x, and dy and z, are read once, and z and
+# y, or dx, written. Between, a channel lies in scratch memory that the second-level cache holds: in one piece, since planes
+# that lie powers of two apart push each other out of it. The backward pass computes u again. The bits are those of the layers
+# one by one.
+
+cdef struct Chain "convlayers_chain":
+    Norm before
+    bint begins                 # with a norm: else u is x
+    bint relu_before
+    Norm after
+    bint relu_after
+    Depthwise conv
+    DepthwiseWeight weight      # backward, beside `conv` for the input's gradient
+    real* db                    # of the convolution, or NULL
+    char* scratch
+    Py_ssize_t group            # channels that are taken together
+    Py_ssize_t room             # bytes for those of x or of z
+    int rooms                   # of one thread
+
+
+cdef size_t chain_memory(Chain* g, bint backward, int threads, size_t cursor) noexcept nogil:
+    cursor = norm_memory(&g.before, norm_memory(&g.after, cursor))
+    cursor = depthwise_memory(&g.conv, threads, cursor)
+    if backward:
+        cursor = depthwise_weight_memory(&g.weight, threads, cursor)
+    g.scratch = <char*> take(&cursor, threads * g.rooms * g.room)
+    return cursor
+
+
+cdef void set_rooms(Chain* g, bint backward, int threads) noexcept nogil:
+    """How many channels to take together, and with that where images lie in scratch memory, which tables hold."""
+    cdef Py_ssize_t images = g.before.images, area = max(g.before.area, g.after.area)
+    g.rooms = 3 if backward else 2
+    g.group = channels_together(images, g.conv.channels, area, g.rooms, threads)
+    g.room = scratch_room(images, g.group, area)
+
+
+cdef inline real* room(Chain* g, int thread, int which) noexcept nogil:
+    return <real*> (g.scratch + (thread * g.rooms + which) * g.room)
+
+
+cdef set_norms(Chain* g, before, after, Py_ssize_t source, Py_ssize_t target):
+    """Both norms, of planes of so many pixels, when the convolution is known."""
+    cut_norm(&g.before, g.conv.images, g.conv.channels, source)
+    cut_norm(&g.after, g.conv.images, g.conv.channels, target)
+    g.begins = before is not None
+    if g.begins:
+        set_norm(&g.before, before)
+    set_norm(&g.after, after)
+
+
+cdef void chain_forward(Chain* chain, Py_ssize_t first, Py_ssize_t count, int thread) noexcept nogil:
+    """A few channels of z and y."""
+    cdef Norm before = chain.before, after = chain.after
+    cdef Depthwise conv = chain.conv
+    cdef Py_ssize_t c
+    if chain.begins:
+        before.x = before.out = conv.src = scratch_planes(room(chain, thread, 0), first, chain.group, before.area)
+        conv.src_end = room(chain, thread, 1)
+        move_planes(&chain.before.x, &before.x, first, count, before.images, before.area)
+    conv.dst = after.x = scratch_planes(room(chain, thread, 1), first, chain.group, after.area)
+    for c in range(first, first + count):
+        if chain.begins:
+            normalise_by_batch(&before, chain.relu_before, c)
+        share_channel(&conv, c, conv.workspace + thread * conv.workspace_bytes)
+    move_planes(&after.x, &chain.after.x, first, count, after.images, after.area)
+    for c in range(first, first + count):
+        normalise_by_batch(&after, chain.relu_after, c)
+
+
+def depthwise_chain_forward(
+    const real[:, :, :, ::1] x, before_weights, before, const real[:, :, :, ::1] w, const real[::1] bias,
+    real[:, :, :, ::1] z, after_weights, after, real[:, :, :, ::1] y, tuple geometry,
+    bint relu_before, bint relu_after, int threads, /,
+):
+    """Fill z, y and the moments and affine of both norms; `before` may be None, and bias is empty where there is none."""
+    cdef Chain g
+    cdef Py_ssize_t u, channels = x.shape[1]
+    cdef unsigned char[::1] buffer, tables = _scratch(span_memory(&g.conv, w, 0), 1)
+    span_memory(&g.conv, w, <size_t> &tables[0])
+    set_sides(&g.conv, x, w, z, False)
+    set_geometry(&g.conv, geometry)
+    g.conv.bias, g.conv.relu = &bias[0] if bias.shape[0] else NULL, False
+    set_norms(&g, before, after, x.shape[2] * x.shape[3], y.shape[2] * y.shape[3])
+    g.relu_before, g.relu_after = relu_before, relu_after
+    if g.begins:
+        set_weights(&g.before, before_weights)
+    set_weights(&g.after, after_weights)
+    g.before.x, g.after.x = g.conv.src, g.conv.dst
+    g.after.out = planes(&y[0, 0, 0, 0], channels, g.after.area)
+    set_rooms(&g, False, threads)
+    g.conv.dst.image = scratch_image(g.group, g.after.area)
+    if g.begins:
+        g.conv.src.image = scratch_image(g.group, g.before.area)
+    buffer = _scratch(chain_memory(&g, False, threads, 0))
+    chain_memory(&g, False, threads, <size_t> &buffer[0])
+    with nogil:
+        fill_depthwise(&g.conv)
+        with parallel(num_threads=threads):
+            memset(g.conv.workspace + threadid() * g.conv.workspace_bytes, 0, g.conv.copy_bytes)
+            for u in prange((channels + g.group - 1) // g.group, schedule="dynamic"):
+                chain_forward(&g, u * g.group, min(g.group, channels - u * g.group), threadid())
+
+
+cdef void chain_backward(Chain* chain, Py_ssize_t first, Py_ssize_t count, int thread) noexcept nogil:
+    """A few channels of dx and of the sums behind dw, db and the norms' gradients."""
+    cdef Norm before = chain.before, after = chain.after
+    cdef Depthwise conv = chain.conv
+    cdef DepthwiseWeight weight = chain.weight
+    cdef Py_ssize_t c, shard
+    # First dy, then the gradient of z; first z, then u, then the gradient of u; x.
+    after.dy = after.out = conv.src = weight.g.dst = scratch_planes(room(chain, thread, 0), first, chain.group, after.area)
+    conv.src_end = weight.dy_end = room(chain, thread, 1)
+    after.x = scratch_planes(room(chain, thread, 1), first, chain.group, after.area)
+    move_planes(&chain.after.dy, &after.dy, first, count, after.images, after.area)
+    move_planes(&chain.after.x, &after.x, first, count, after.images, after.area)
+    for c in range(first, first + count):
+        differentiate_channel(&after, True, chain.relu_after, c)
+        if chain.db != NULL:
+            chain.db[c] = channel_sum(plane(&after.out, 0, c), after.images, after.out.image, after.area)
+    if chain.begins:
+        before.x = scratch_planes(room(chain, thread, 2), first, chain.group, before.area)
+        move_planes(&chain.before.x, &before.x, first, count, before.images, before.area)
+        before.out = before.dy = conv.dst = weight.g.src = scratch_planes(
+            room(chain, thread, 1), first, chain.group, before.area)
+        weight.g.src_end = room(chain, thread, 2)
+    for c in range(first, first + count):
+        if chain.begins:
+            normalise_channel(&before, chain.relu_before, c)
+        for shard in range(weight.shards):
+            add_shard(&weight, shard, c, c + 1, weight.g.workspace + thread * weight.g.workspace_bytes,
+                      <real*> (weight.sums + thread * weight.sums_bytes))
+        share_channel(&conv, c, conv.workspace + thread * conv.workspace_bytes)
+    if chain.begins:
+        before.out = chain.before.out
+        for c in range(first, first + count):
+            differentiate_channel(&before, True, chain.relu_before, c)
+
+
+def depthwise_chain_backward(
+    const real[:, :, :, ::1] dy, const real[:, :, :, ::1] x, before, const real[:, :, :, ::1] w, real[:, :, :, ::1] dw,
+    const real[:, :, :, ::1] z, after, real[:, ::1] gradients, real[:, :, :, ::1] dx, tuple geometry, bint biased,
+    bint relu_before, bint relu_after, int threads, /,
+):
+    """Fill dx, dw and gradients (5, C): of weight and bias of `before`, which may be None, of those of `after`, and of the
+    convolution's bias where it is `biased`. Both norms are what forward left."""
+    cdef Chain g
+    cdef Depthwise* weight = &g.weight.g
+    cdef Py_ssize_t u, channels = x.shape[1]
+    cdef unsigned char[::1] buffer, tables = _scratch(span_memory(weight, w, span_memory(&g.conv, w, 0)), 1)
+    span_memory(weight, w, span_memory(&g.conv, w, <size_t> &tables[0]))
+    set_sides(&g.conv, dy, w, dx, True)
+    set_geometry(&g.conv, geometry)
+    set_sides(weight, x, w, z, False)
+    set_geometry(weight, geometry)
+    set_shards(&g.weight)
+    g.conv.bias, g.conv.relu = NULL, False
+    set_norms(&g, before, after, x.shape[2] * x.shape[3], z.shape[2] * z.shape[3])
+    g.relu_before, g.relu_after = relu_before, relu_after
+    g.before.x, g.before.out, g.after.x, g.after.dy = weight.src, g.conv.dst, weight.dst, g.conv.src
+    g.before.dw, g.before.db, g.after.dw, g.after.db = &gradients[0, 0], &gradients[1, 0], &gradients[2, 0], &gradients[3, 0]
+    g.db = &gradients[4, 0] if biased else NULL
+    set_rooms(&g, True, threads)
+    g.conv.src.image = weight.dst.image = scratch_image(g.group, g.after.area)
+    if g.begins:
+        g.conv.dst.image = weight.src.image = scratch_image(g.group, g.before.area)
+    buffer = _scratch(chain_memory(&g, True, threads, 0))
+    chain_memory(&g, True, threads, <size_t> &buffer[0])
+    with nogil:
+        fill_depthwise(&g.conv)
+        fill_depthwise(weight)
+        fill_keep(weight, g.weight.keep)
+        with parallel(num_threads=threads):
+            memset(g.conv.workspace + threadid() * g.conv.workspace_bytes, 0, g.conv.copy_bytes)
+            memset(weight.workspace + threadid() * weight.workspace_bytes, 0, weight.copy_bytes)
+            for u in prange((channels + g.group - 1) // g.group, schedule="dynamic"):
+                chain_backward(&g, u * g.group, min(g.group, channels - u * g.group), threadid())
+        add_results(&g.weight, &dw[0, 0, 0, 0])
