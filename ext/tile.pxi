@@ -56,6 +56,11 @@ cdef extern from "vec.h" nogil:
     vmask vprecedes(vf, vmask, vf, vmask)
 
 
+cdef enum:
+    ASKING_ROWS = 11        # tiles of so many rows, which 32 registers alone hold, ask early for lines of b
+    TILE_AHEAD = 16 * PANEL     # so many values ahead
+
+
 cdef struct Tile "convlayers_tile_args":
     Py_ssize_t depth
     const real* a
@@ -122,6 +127,10 @@ cdef inline void tile "convlayers_tile"(int rows, int vecs, Tile* t) noexcept no
             y0 = load(b0 + step[k])
             if vecs == 2:
                 y1 = load(b1 + step[k])
+            if rows >= ASKING_ROWS:
+                prefetch_line(b0 + step[k] + TILE_AHEAD, 0)
+                if vecs == 2:
+                    prefetch_line(b1 + step[k] + TILE_AHEAD, 0)
             for i in range(rows):
                 x = splat(a[i])
                 acc[i][0] = acc[i][0] + x * y0
