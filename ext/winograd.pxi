@@ -18,6 +18,10 @@ cdef enum:
     FEW_TILES = 64
     STRIDED_BYTES = 1536 * 1024     # at stride 2: of what goes in
     PRODUCTS_BYTES = 320 * 1024     # and of what comes out, of as many filters at a time
+    # Transformed filters of so few bytes, for so few threads, are made by each thread for itself. A line that another core has
+    # read takes five times as long to write as to compute: 16 x 32 filters for 64 images of 4 x 4 took half of the time.
+    OWN_FILTERS = 640 * 1024
+    OWN_THREADS = 4
 
 
 cdef extern from "vec.h" nogil:
@@ -59,7 +63,8 @@ cdef struct Winograd:
     Py_ssize_t part             # tiles of rows of which a unit holds the products at once
     Py_ssize_t* step            # k * PANEL
     Py_ssize_t* staged          # 4 t: where the tiles of a vector lie in rows of their own
-    real* filters_in            # transformed: [group][value][tile of rows][channel][row]
+    real* filters_in            # transformed: [copy][group][value][tile of rows][channel][row]
+    int copies                  # one for all threads, or one for each
     Py_ssize_t filter_values    # from one value to the next
     char* workspace
     Py_ssize_t image            # values from one image of src to the next
@@ -124,19 +129,27 @@ cdef void choose_winograd_blocks(Winograd* g, int threads) noexcept nogil:
     g.row = max(4, g.m) * g.block + VL
     g.pitch = g.across * g.pace + halo(g)
     g.filter_values = g.filters * g.channels + tile_count(g.filters) * VL
+    g.copies = 1
+    if threads <= OWN_THREADS and g.groups * g.sets * g.filter_values * <Py_ssize_t> sizeof(real) <= OWN_FILTERS:
+        g.copies = threads
 
 
 cdef size_t winograd_memory(Winograd* g, int threads, size_t cursor) noexcept nogil:
     cdef Workspace space
     g.step = <Py_ssize_t*> take(&cursor, g.channels * sizeof(Py_ssize_t))
     g.staged = <Py_ssize_t*> take(&cursor, VL * sizeof(Py_ssize_t))
-    g.filters_in = <real*> take(&cursor, g.groups * g.sets * g.filter_values * sizeof(real))
+    g.filters_in = <real*> take(&cursor, g.copies * g.groups * g.sets * g.filter_values * sizeof(real))
     g.workspace_bytes = <Py_ssize_t> place_workspace(g, &space, 0)
     g.workspace = <char*> take(&cursor, threads * g.workspace_bytes)
     return cursor
 
 
 # Filters
+
+
+cdef inline real* filters_of(Winograd* g, int thread, Py_ssize_t group) noexcept nogil:
+    """The transformed filters of a group that a thread writes and reads."""
+    return g.filters_in + ((thread if g.copies > 1 else 0) * g.groups + group) * g.sets * g.filter_values
 
 
 cdef inline Py_ssize_t filter_tile(Winograd* g, Py_ssize_t t) noexcept nogil:
@@ -166,7 +179,8 @@ cdef void filter_values(
 
 
 cdef void transform_filters(
-    Winograd* g, const real* w, const real* end, Py_ssize_t row_stride, Py_ssize_t channel_stride, bint flipped, Py_ssize_t unit
+    Winograd* g, const real* w, const real* end, Py_ssize_t row_stride, Py_ssize_t channel_stride, bint flipped,
+    Py_ssize_t unit, int thread
 ) noexcept nogil:
     """One tile of rows of one group, for all channels: [channel][row] of every value."""
     cdef Py_ssize_t tiles = tile_count(g.filters), group = unit // tiles, t = unit % tiles, m = tile_start(t, g.filters)
@@ -174,7 +188,7 @@ cdef void transform_filters(
     cdef Py_ssize_t group_stride = max(g.filters * row_stride, g.channels * channel_stride)
     cdef real taps[TAPS_3X3]
     cdef Py_ssize_t pitch = vectors_over(rows) * VL
-    cdef real* dst = g.filters_in + group * g.sets * g.filter_values + filter_tile(g, t)
+    cdef real* dst = filters_of(g, thread, group) + filter_tile(g, t)
     w += group * group_stride + m * row_stride
     for c in range(g.channels):
         transpose_run(w + c * channel_stride, end, row_stride, rows, 9, taps, pitch)
@@ -182,6 +196,14 @@ cdef void transform_filters(
         for i in range(vectors_over(rows)):
             filter_values(g.size, taps + i * VL, pitch, flipped, dst + i * VL, g.filter_values)
         dst += rows
+
+
+cdef void transform_all(
+    Winograd* g, const real* w, const real* end, Py_ssize_t row_stride, Py_ssize_t channel_stride, bint flipped, int thread
+) noexcept nogil:
+    cdef Py_ssize_t unit
+    for unit in range(g.groups * tile_count(g.filters)):
+        transform_filters(g, w, end, row_stride, channel_stride, flipped, unit, thread)
 
 
 cdef void multiply_block(
@@ -231,7 +253,7 @@ cdef void finish_filter(
         store_tiles(g, space.outputs, g.groups * g.filters * g.p * g.q, t0, t1, dst)
 
 
-cdef void run_winograd_unit(Winograd* g, Py_ssize_t unit, char* workspace) noexcept nogil:
+cdef void run_winograd_unit(Winograd* g, Py_ssize_t unit, int thread) noexcept nogil:
     """One block of tiles of one group, for one part of the filters."""
     cdef Py_ssize_t split = unit % g.splits, block = unit // g.splits % g.blocks, group = unit // g.splits // g.blocks
     cdef Py_ssize_t count = tile_count(g.filters), first = split * count // g.splits, last = (split + 1) * count // g.splits
@@ -239,14 +261,13 @@ cdef void run_winograd_unit(Winograd* g, Py_ssize_t unit, char* workspace) noexc
     cdef Py_ssize_t image_stride = g.groups * g.filters * area, end = tile_start(last, g.filters)
     cdef real* dst
     cdef Workspace space
-    place_workspace(g, &space, <size_t> workspace)
+    place_workspace(g, &space, <size_t> (g.workspace + thread * g.workspace_bytes))
     place_block(g, image_stride, t0, t1, &space)
     transform_block(g, g.src + group * g.channels * g.height * g.width, t0, t1, &space)
     while first < last:
         next = min(last, first + g.part)
         start = tile_start(first, g.filters)
-        multiply_block(g, g.filters_in + group * g.sets * g.filter_values, vectors_over(t1 - t0), first, next, space.inputs,
-                       space.products)
+        multiply_block(g, filters_of(g, thread, group), vectors_over(t1 - t0), first, next, space.inputs, space.products)
         for m in range(start, tile_start(next, g.filters)):
             dst = g.dst + (group * g.filters + m) * area
             if m + 1 < end:
@@ -255,12 +276,12 @@ cdef void run_winograd_unit(Winograd* g, Py_ssize_t unit, char* workspace) noexc
         first = next
 
 
-cdef winograd(
+cdef run_winograd(
     Winograd* g, const real[:, :, :, ::1] w, Py_ssize_t row_stride, Py_ssize_t channel_stride, bint flipped, int threads
 ):
     """Take scratch memory for a convolution whose sizes are set, and run it."""
     cdef unsigned char[::1] buffer
-    cdef Py_ssize_t u, units
+    cdef Py_ssize_t u, units, tiles = g.groups * tile_count(g.filters)
     cdef const real* taps = &w[0, 0, 0, 0]
     cdef const real* end = taps + w.shape[0] * w.shape[1] * 9
     g.image = g.groups * g.channels * g.height * g.width
@@ -275,10 +296,13 @@ cdef winograd(
         for u in range(VL):
             g.staged[u] = max(4, g.m) * u
         with parallel(num_threads=threads):
-            for u in prange(g.groups * tile_count(g.filters), schedule="static"):
-                transform_filters(g, taps, end, row_stride, channel_stride, flipped, u)
+            if g.copies > 1:
+                transform_all(g, taps, end, row_stride, channel_stride, flipped, threadid())
+            else:
+                for u in prange(tiles, schedule="static"):
+                    transform_filters(g, taps, end, row_stride, channel_stride, flipped, u, 0)
             for u in prange(units, schedule="dynamic"):
-                run_winograd_unit(g, u, g.workspace + threadid() * g.workspace_bytes)
+                run_winograd_unit(g, u, threadid())
 
 
 cdef void open_tiles(Winograd* g, int m, int size, int reach, int pace, int filters) noexcept nogil:
@@ -286,36 +310,30 @@ cdef void open_tiles(Winograd* g, int m, int size, int reach, int pace, int filt
     g.m, g.size, g.reach, g.pace, g.sets = m, size, reach, pace, filters * filters
 
 
-def winograd_forward(
-    const real[:, :, :, ::1] x, const real[:, :, :, ::1] w, const real[::1] bias, real[:, :, :, ::1] y,
-    int m, int stride, int top, int left, int groups, bint relu, int threads, /,
+def winograd(
+    const real[:, :, :, ::1] src, const real[:, :, :, ::1] w, const real[::1] bias, real[:, :, :, ::1] dst, tuple tiles,
+    bint backward, bint relu, int threads, /,
 ):
-    """Fill y with the convolution of x and w, plus the bias unless it is empty, rectified if `relu`."""
+    """Fill dst with y, the convolution of src and w, plus the bias unless it is empty, rectified if `relu`; with `backward`,
+    fill dst with dx for src as dy, convolved with the flipped filters and padded by 2 - pad. `tiles` are m, stride, top, left
+    and groups."""
     cdef Winograd g
-    g.images, g.groups, g.channels, g.filters = x.shape[0], groups, w.shape[1], w.shape[0] // groups
-    g.height, g.width, g.p, g.q, g.top, g.left = x.shape[2], x.shape[3], y.shape[2], y.shape[3], top, left
-    g.src, g.dst, g.bias, g.relu = &x[0, 0, 0, 0], &y[0, 0, 0, 0], &bias[0] if bias.shape[0] else NULL, relu
+    cdef Py_ssize_t stride, top, left
+    cdef int m
+    m, stride, top, left, g.groups = tiles
+    g.images, g.channels, g.filters = src.shape[0], w.shape[1], w.shape[0] // g.groups
+    g.height, g.width, g.p, g.q, g.top, g.left = src.shape[2], src.shape[3], dst.shape[2], dst.shape[3], top, left
+    g.src, g.dst, g.bias, g.relu = &src[0, 0, 0, 0], &dst[0, 0, 0, 0], &bias[0] if bias.shape[0] else NULL, relu
     if stride == 1:
         open_tiles(&g, m, m + 2, m + 2, m, m + 2)
-    else:
+    elif not backward:
         open_tiles(&g, 4, STRIDED, 9, 8, STRIDED_FILTERS)
-    winograd(&g, w, g.channels * 9, 9, False, threads)
-
-
-def winograd_backward_input(
-    const real[:, :, :, ::1] dy, const real[:, :, :, ::1] w, real[:, :, :, ::1] dx,
-    int m, int stride, int top, int left, int groups, int threads, /,
-):
-    """Fill dx with the gradient with respect to the input: dy convolved with the flipped filters, padded by 2 - pad."""
-    cdef Winograd g
-    g.images, g.groups, g.channels, g.filters = dx.shape[0], groups, w.shape[0] // groups, w.shape[1]
-    g.height, g.width, g.p, g.q = dy.shape[2], dy.shape[3], dx.shape[2], dx.shape[3]
-    g.src, g.dst, g.bias, g.relu = &dy[0, 0, 0, 0], &dx[0, 0, 0, 0], NULL, False
-    if stride == 1:
-        open_tiles(&g, m, m + 2, m + 2, m, m + 2)
-        g.top, g.left = 2 - top, 2 - left
-    else:
+    if not backward:
+        run_winograd(&g, w, g.channels * 9, 9, False, threads)
+        return
+    g.channels, g.filters, g.top, g.left = g.filters, g.channels, 2 - top, 2 - left
+    if stride == 2:
         # The first tile begins with input 0, which has place `pad` among the padded ones.
         open_tiles(&g, 8, STRIDED, 5, 4, STRIDED_FILTERS)
         g.top, g.left, g.odd[0], g.odd[1] = 1 - (top + 1) // 2, 1 - (left + 1) // 2, top % 2, left % 2
-    winograd(&g, w, 9, g.filters * 9, True, threads)
+    run_winograd(&g, w, 9, g.filters * 9, True, threads)

@@ -19,7 +19,7 @@ cdef enum:
     GRADIENT_TILES_BYTES = 4 * 1024 * 1024
     SHARD_TILES_BYTES = 1200 * 1024     # a sixth of it took 1.2 to 1.3 times as long with 64 channels: sums go by more often
     SHARD_SUMS_BYTES = 1024 * 1024      # of one shard, at most
-    SHARD_TILES = 64                    # of one shard, at least
+    SHARD_TILES = 64                    # of one shard, at least, and half of that where there are two
 
 
 # One operand: x or dy.
@@ -81,15 +81,16 @@ cdef size_t place_parts(WinogradWeight* g, size_t cursor) noexcept nogil:
 
 cdef void choose_weight_shards(WinogradWeight* g) noexcept nogil:
     """Blocks and shards by the sizes alone: the sum's order follows from them."""
-    cdef Py_ssize_t values = g.size * g.size, line
+    cdef Py_ssize_t values = g.size * g.size, tiles = g.total * g.across, line
     # Up to a vector of channels needs no place for a second one.
     g.x.pitch, g.dy.pitch = PANEL if g.x.channels > VL else VL, odd_lines(vectors_over(g.dy.channels) * VL)
     g.ldc = odd_lines(vectors_over(g.x.channels) * VL)
     g.sum_value = g.dy.channels * g.ldc + PANEL
     line = values * (g.x.channels + g.dy.channels) * g.across * <Py_ssize_t> sizeof(real)
     g.shards = 1
+    # Two shards as soon as can be: threads that share the tiles of a small problem took longer than one thread alone.
     if values * g.sum_value * <Py_ssize_t> sizeof(real) <= SHARD_SUMS_BYTES and line <= SHARD_TILES_BYTES:
-        g.shards = max(1, min(MOST_SHARDS, g.total * g.across // SHARD_TILES))
+        g.shards = max(1, min(MOST_SHARDS, max(tiles // SHARD_TILES, min(2, 2 * tiles // SHARD_TILES))))
     g.block = (GRADIENT_TILES_BYTES if g.shards == 1 else SHARD_TILES_BYTES) // line
     g.block = max(1, min(g.block, g.total))
 

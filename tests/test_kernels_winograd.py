@@ -8,8 +8,9 @@ from hypothesis import strategies as st
 
 from convlayers import functional, kernels
 from convlayers.errors import ConfigError
-from convlayers.kernels import reference
+from convlayers.kernels import memory, reference
 from convlayers.shapes import window
+from convlayers.testing.machine import threads_at_every_size
 
 ISAS = kernels.available()
 
@@ -89,6 +90,23 @@ TABLE = {
 def test_table_of_tilings(name, dtype):
     images, channels, filters, size, stride, padding = TABLE[name]
     check_winograd(images, channels, filters, size, stride=stride, padding=padding, dtype=dtype)
+
+
+# Up to four threads transform few filters each for itself; more threads, and many filters, share them.
+@pytest.mark.parametrize("isa", kernels.available())
+@pytest.mark.parametrize(("channels", "filters"), [(16, 32), (72, 80)])
+def test_filters_of_each_thread_and_of_all(isa, channels, filters):
+    rng = np.random.default_rng(5)
+    x, w = rng.standard_normal((3, channels, 9, 10), np.float32), rng.standard_normal((filters, channels, 3, 3), np.float32)
+    how = {"padding": 1, "algorithm": "winograd"}
+    results = []
+    for threads in (1, 2, 4, 5, 9):
+        with kernels.using(isa=isa, threads=threads), threads_at_every_size(), memory.poisoned():
+            y = functional.conv2d(x, w, **how)
+            results.append((y, functional.conv2d_backward_input(y, w, x.shape, **how)))
+    for other in results[1:]:
+        for one, two in zip(results[0], other, strict=True):
+            np.testing.assert_array_equal(one, two)
 
 
 def test_an_image_has_the_same_bits_in_every_batch():

@@ -16,6 +16,10 @@ _FEW_COLUMNS = 16
 _MANY_ROWS, _MANY_COLUMNS, _MANY_VALUES = 32, 64, 1 << 18
 
 
+# Packed panels are written by one thread and read by others, which costs more than it saves below a million multiply-adds.
+_PACKED_WORK = 0.25
+
+
 def _by_rows(m: int, n: int, k: int) -> bool:
     """Whether `x @ w.T` of (m, k) and (n, k) is computed without packing."""
     many = m >= _MANY_ROWS and n >= _MANY_COLUMNS and (m + n) * k >= _MANY_VALUES
@@ -26,7 +30,8 @@ def _gemm(a: np.ndarray, b: np.ndarray, transpose_a: bool = False) -> np.ndarray
     m, n, k = a.shape[1] if transpose_a else a.shape[0], b.shape[1], b.shape[0]
     c = memory.empty((m, n), a.dtype)
     if c.size and k:
-        kernels.compiled(a.dtype).gemm(a, b, NO_BIAS[a.dtype], c, transpose_a, False, False, threads_for(m * n * k))
+        threads = threads_for(_PACKED_WORK * m * n * k)
+        kernels.compiled(a.dtype).gemm(a, b, NO_BIAS[a.dtype], c, transpose_a, False, False, threads)
     else:
         c.fill(0)
     return c
@@ -44,11 +49,11 @@ def linear(x: np.ndarray, w: np.ndarray, b: np.ndarray | None = None, *, relu: b
     y = memory.empty((x.shape[0], w.shape[0]), x.dtype)
     if y.size and x.size:
         bias = NO_BIAS[x.dtype] if bias is None else bias
-        compiled, threads = kernels.compiled(x.dtype), threads_for(x.shape[0] * w.size)
+        compiled, work = kernels.compiled(x.dtype), x.shape[0] * w.size
         if _by_rows(x.shape[0], *w.shape):
-            compiled.gemm_rows(x, w, bias, y, relu, threads)
+            compiled.gemm_rows(x, w, bias, y, relu, threads_for(work))
         else:
-            compiled.gemm(x, w, bias, y, False, True, relu, threads)
+            compiled.gemm(x, w, bias, y, False, True, relu, threads_for(_PACKED_WORK * work))
     else:
         y[...] = 0 if bias is None else np.maximum(bias, 0) if relu else bias
     return y

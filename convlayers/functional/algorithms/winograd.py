@@ -94,8 +94,8 @@ def forward(x: np.ndarray, w: np.ndarray, bias: np.ndarray | None, problem: Prob
         return winograd_blocks.forward(x, w, bias, problem, relu)
     y = memory.empty(problem.y, x.dtype)
     if y.size:
-        kernel = kernels.compiled(x.dtype).winograd_forward
-        kernel(x, w, NO_BIAS[x.dtype] if bias is None else bias, y, *_arguments(problem), relu, threads_for(problem.work))
+        kernel, bias = kernels.compiled(x.dtype).winograd, NO_BIAS[x.dtype] if bias is None else bias
+        kernel(x, w, bias, y, _arguments(problem), False, relu, threads_for(problem.work))
     return y
 
 
@@ -105,8 +105,8 @@ def backward_input(dy: np.ndarray, w: np.ndarray, problem: Problem) -> np.ndarra
         return winograd_blocks.backward_input(dy, w, problem)
     dx = memory.empty(problem.x, dy.dtype)
     if dx.size:
-        kernel = kernels.compiled(dy.dtype).winograd_backward_input
-        kernel(dy, w, dx, *_arguments(problem), threads_for(problem.work))
+        kernel = kernels.compiled(dy.dtype).winograd
+        kernel(dy, w, NO_BIAS[dy.dtype], dx, _arguments(problem), True, False, threads_for(problem.work))
     return dx
 
 

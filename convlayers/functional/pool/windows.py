@@ -56,6 +56,9 @@ def max_pool(x: np.ndarray, win: Window, *, with_index: bool = True, relu: bool 
     `relu`, `max(y, 0)`, and the gradient of both.
     """
     x = as_array(x, "max_pool: x", len(win.kernel) + 2)
+    if len(win.kernel) == 2:
+        y, taps = max_pool2d(x, win, with_index=with_index, relu=relu)
+        return y, None if taps is None else (taps,)
     check_pool(x.shape[2:], win)
     y, index, passes = x, [], _passes(x.shape, win)
     for number, (shape, part) in enumerate(passes, 1):
