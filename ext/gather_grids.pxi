@@ -43,7 +43,7 @@ cdef inline Py_ssize_t whole_lines(Py_ssize_t values) noexcept nogil:
 
 # The gathers of one pass.
 cdef enum:
-    SHARED_BYTES = 512 * 1024   # of what is read and written, for each thread
+    SHARED_WORK = 1 << 20       # multiply-adds
 
 
 cdef struct Grids:
@@ -299,12 +299,11 @@ cdef void pack_unit(
 cdef Py_ssize_t units_together(Grids* g, Py_ssize_t units, int threads) noexcept nogil:
     """Units that a thread takes at a time: asking for each took up to a fifth of the time where images are small.
 
-    Where the caches hold the arrays, one share for each thread, as in the layers before and behind: what another core has
-    written takes a thread longer than what it wrote itself.
+    Of little work one share for each thread, as in the layers before and behind: what another core has written takes a thread
+    longer to read than what it wrote itself. Of more, a thread that begins late does less.
     """
     cdef Gather* lead = g.grid
-    cdef Py_ssize_t values = lead.channels * lead.rows.size * lead.cols.size + lead.filters * g.height * g.width
-    if lead.images * lead.groups * values * <Py_ssize_t> sizeof(real) <= threads * SHARED_BYTES:
+    if lead.images * lead.groups * lead.filters * lead.rows.outputs * lead.cols.outputs * lead.depth <= SHARED_WORK:
         return (units + threads - 1) // threads
     return max(1, units // (16 * threads))
 
