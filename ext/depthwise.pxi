@@ -122,7 +122,7 @@ cdef set_geometry(Depthwise* g, tuple geometry):
     choose_cells(g)
 
 
-cdef void share_channel(Depthwise* g, Py_ssize_t channel, char* workspace) noexcept nogil:
+cdef void run_channel(Depthwise* g, Py_ssize_t channel, char* workspace) noexcept nogil:
     """All units of one channel."""
     cdef Py_ssize_t i
     for i in range(g.sides * g.blocks):

@@ -67,7 +67,7 @@ cdef void chain_forward(Chain* chain, Py_ssize_t first, Py_ssize_t count, int th
     for c in range(first, first + count):
         if chain.begins:
             normalise_by_batch(&before, chain.relu_before, c)
-        share_channel(&conv, c, conv.workspace + thread * conv.workspace_bytes)
+        run_channel(&conv, c, conv.workspace + thread * conv.workspace_bytes)
     move_planes(&after.x, &chain.after.x, first, count, after.images, after.area)
     for c in range(first, first + count):
         normalise_by_batch(&after, chain.relu_after, c)
@@ -135,7 +135,7 @@ cdef void chain_backward(Chain* chain, Py_ssize_t first, Py_ssize_t count, int t
         for shard in range(weight.shards):
             add_shard(&weight, shard, c, c + 1, weight.g.workspace + thread * weight.g.workspace_bytes,
                       <real*> (weight.sums + thread * weight.sums_bytes))
-        share_channel(&conv, c, conv.workspace + thread * conv.workspace_bytes)
+        run_channel(&conv, c, conv.workspace + thread * conv.workspace_bytes)
     if chain.begins:
         before.out = chain.before.out
         for c in range(first, first + count):

@@ -148,7 +148,7 @@ def with_included(extras: list[str]) -> set[str]:
 
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     found = set(extras)
-    for requirement in (r for extra in extras for r in project["optional-dependencies"][extra]):
+    for requirement in (r for extra in extras for r in project["optional-dependencies"].get(extra, ())):
         if held := re.match(project["name"] + r"\[(.*)\]", requirement):
             found |= set(held[1].split(","))
     return found

@@ -52,8 +52,9 @@ class _BatchNorm(Layer):
 
     def follow(self, moments: np.ndarray, values: int) -> None:
         """Move the running statistics towards mean and biased variance, `(2, C)`, of so many values a channel."""
-        shares = self.momentum, self.momentum * values / (values - 1)
-        for running, seen, share in zip(self.buffers.values(), moments, shares, strict=True):
+        shares = {"running_mean": self.momentum, "running_var": self.momentum * values / (values - 1)}
+        for (name, share), seen in zip(shares.items(), moments, strict=True):
+            running = self.buffers[name]
             running *= 1 - self.momentum
             running += share * seen
 

@@ -86,8 +86,12 @@ def export_onnx(
         size = file.tell()
         if second:
             second[0].write(certificates.write(_certificate(draft, proof, fspath(path), file.name)))
+    return _report(draft, proof, fspath(path), size, str(beside) if beside else None)
+
+
+def _report(draft: Draft, proof: Proof, path: str, size: int, certificate: str | None) -> OnnxReport:
     return make_report(
-        fspath(path),
+        path,
         draft.proto,
         bytes=size,
         parameters=sum(array.size for array in draft.graph.constants.values()),
@@ -97,7 +101,7 @@ def export_onnx(
         tolerance=proof.bound,
         layers=proof.layers,
         seconds=proof.seconds,
-        certificate=str(beside) if beside else None,
+        certificate=certificate,
     )
 
 
