@@ -30,6 +30,15 @@ in between; a layer that does not offer it sees nothing of this.
                              `weight` and `bias` of the layer that gives `scale y + shift`, in the type of the two; an export
                              writes them where normalization is to be folded away
 
+A layer whose kernels take no longer than the Python around them may be bound to one shape of its input, which a model asks
+for once for each batch size:
+
+    bind(shape, dtype, *, training, **options) -> Bound | None
+                             `forward`, `backward` and `accumulate` as functions with all found out beforehand that follows
+                             from shapes: the same bits and the same caches, for arrays that have the shape and type told,
+                             C-contiguous. Parameters and gradients are looked up at each call, since they may be exchanged;
+                             `affine`, where there is one, is here a function that gives `(scale, shift)`
+
 A layer whose inputs must not be negative in training, as behind a ReLU, says `nonnegative = True`: `convlayers.testing` then
 gives it such.
 """
@@ -39,7 +48,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Collection, Sequence
 from copy import copy
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, NamedTuple, Protocol
 
 import numpy as np
 
@@ -66,6 +75,14 @@ class OnnxGraph(Protocol):
 
         `body(graph, *inputs)` adds the operators inside, on a graph like this one but without functions of its own.
         """
+
+
+class Bound(NamedTuple):
+    """A layer's passes for inputs of one shape and type (`Layer.bind`)."""
+
+    forward: Callable[[np.ndarray], tuple[np.ndarray, Any]]
+    backward: Callable[[np.ndarray, Any], np.ndarray]
+    accumulate: Callable[[np.ndarray, Any], None]
 
 
 class Layer:
@@ -114,6 +131,10 @@ class Layer:
     def backward(self, dy: np.ndarray, cache: Any) -> np.ndarray:
         """Add to `grads` and return the gradient with respect to the input."""
         raise NotImplementedError(f"{type(self).__name__} has no backward")
+
+    def bind(self, shape: Shape, dtype: np.dtype, *, training: bool) -> Bound | None:
+        """The passes for inputs `(N, ...)` of this shape and type, or None where `forward` and `backward` are as fast."""
+        return None
 
     def accumulate(self, dy: np.ndarray, cache: Any) -> None:
         """Add to `grads` alone: what a model calls where nobody needs the input's gradient, as in a first layer."""
@@ -176,6 +197,11 @@ def _named(value: object) -> str:
 def has_to_onnx(layer: Layer) -> bool:
     """Whether the layer says how it is exported."""
     return type(layer).to_onnx is not Layer.to_onnx
+
+
+def has_bind(layer: Layer) -> bool:
+    """Whether the layer can be bound to a shape."""
+    return type(layer).bind is not Layer.bind
 
 
 def has_scale_shift(layer: Layer) -> bool:

@@ -74,7 +74,7 @@ ALWAYS_INLINE void convlayers_strided_input(const vf *, int, vf *, int);
 ALWAYS_INLINE void convlayers_strided_output(const vf *, int, vf *, int);
 ALWAYS_INLINE void convlayers_spread_input(const vf *, int, int, vf *, int);
 ALWAYS_INLINE void convlayers_spread_output(const vf *, int, int, vf *, int);
-ALWAYS_INLINE void convlayers_winograd_input_tiles(int, const real *, ptrdiff_t, const ptrdiff_t *, int, real *, ptrdiff_t);
+ALWAYS_INLINE void convlayers_winograd_input_tiles(int, const real *, ptrdiff_t, const ptrdiff_t *, int, int, real *, ptrdiff_t);
 ALWAYS_INLINE void convlayers_winograd_gradient_tile(int, int, const real *, ptrdiff_t, real *, ptrdiff_t);
 ALWAYS_INLINE void convlayers_lane_sums(const vf *, int, real *);
 ALWAYS_INLINE void convlayers_dot_tile(int, const real **, const real **, ptrdiff_t, real *);

@@ -21,6 +21,7 @@ cdef struct Gemm:
     bint transpose_b
     const real* bias
     bint relu
+    bint accumulate             # add to what c holds
     real* c
     real* packed_a
     Py_ssize_t* place           # row k of b where it lies
@@ -112,7 +113,7 @@ cdef void run_slice(
 ) noexcept nogil:
     """What a slice of k adds to a group of panels of columns, for the tiles of rows first .. last - 1."""
     cdef Py_ssize_t whole = columns // PANEL, depth = min(g.slice, g.k - k0), t, row
-    cdef bint begin = k0 == 0
+    cdef bint begin = k0 == 0 and not g.accumulate
     cdef const real* panels = packed
     cdef const real* bias = g.bias + j if g.bias != NULL else NULL
     cdef real* c
@@ -169,14 +170,15 @@ cdef void pack_a(const real* a, Gemm* g, Py_ssize_t unit, bint transposed) noexc
 
 def gemm(
     const real[:, ::1] a, const real[:, ::1] b, const real[::1] bias, real[:, ::1] c, bint transpose_a, bint transpose_b,
-    bint relu, int threads, /,
+    bint relu, bint accumulate, int threads, /,
 ):
-    """Fill c with op(a) op(b), plus the bias in every row unless it is empty, rectified if `relu`."""
+    """Fill c with op(a) op(b), plus the bias in every row unless it is empty, rectified if `relu`; or, without a bias, add to c
+    with `accumulate`."""
     cdef Gemm g
     cdef Py_ssize_t u, k
     cdef unsigned char[::1] buffer
     g.m, g.n, g.k = c.shape[0], c.shape[1], b.shape[1] if transpose_b else b.shape[0]
-    g.transpose_b, g.relu = transpose_b, relu
+    g.transpose_b, g.relu, g.accumulate = transpose_b, relu, accumulate
     g.b, g.c, g.bias = &b[0, 0], &c[0, 0], &bias[0] if bias.shape[0] else NULL
     choose_group(&g, threads)
     buffer = _scratch(gemm_memory(&g, threads, 0))

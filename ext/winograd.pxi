@@ -61,6 +61,8 @@ cdef struct Winograd:
     Py_ssize_t blocks
     Py_ssize_t splits           # parts of the filters, each a unit of work
     Py_ssize_t part             # tiles of rows of which a unit holds the products at once
+    bint one_tile               # an image is one tile, copied by transposition (winograd_tiles.pxi)
+    Py_ssize_t pixel[36]        # where each value of that tile lies in the copy
     Py_ssize_t* step            # k * PANEL
     Py_ssize_t* staged          # 4 t: where the tiles of a vector lie in rows of their own
     real* filters_in            # transformed: [copy][group][value][tile of rows][channel][row]
@@ -80,7 +82,7 @@ cdef struct Workspace:
     Py_ssize_t* place           # of each tile of a block in the copied lines
     Py_ssize_t* target          # and in dst, for its first filter
     bint* joined                # of each vector of tiles, in both
-    real* copy                  # the lines of one channel, padded
+    real* copy                  # the lines of one channel, padded; of tiles that are images, pixels
     real* inputs                # transformed tiles: [value][panel][channel][PANEL]
     real* products              # [value][filter][tile]
     real* outputs               # rows of one filter's tiles: [row][tile][4 values]
@@ -93,12 +95,13 @@ cdef inline int halo(Winograd* g) noexcept nogil:
 
 cdef size_t place_workspace(Winograd* g, Workspace* space, size_t cursor) noexcept nogil:
     """One thread's buffers, at `cursor`; the address behind them."""
-    cdef Py_ssize_t values = g.size * g.size, lines = min(g.images * g.lines, g.block // g.across + 2)
+    cdef Py_ssize_t values = g.size * g.size, lines = min(g.images * g.lines, g.block // g.across + 2), copy
     space.place = <Py_ssize_t*> take(&cursor, g.block * sizeof(Py_ssize_t))
     space.target = <Py_ssize_t*> take(&cursor, g.block * sizeof(Py_ssize_t))
     space.joined = <bint*> take(&cursor, g.block // VL * sizeof(bint))
     # The rows between two images for each that a block touches, and a vector to spare.
-    space.copy = <real*> take(&cursor, ((lines * g.pace + halo(g) * (lines // g.lines + 2)) * g.pitch + VL) * sizeof(real))
+    copy = (lines * g.pace + halo(g) * (lines // g.lines + 2)) * g.pitch + VL
+    space.copy = <real*> take(&cursor, ((g.height * g.width + 1) * VL if g.one_tile else copy) * sizeof(real))
     space.inputs = <real*> take(&cursor, values * g.values_in * sizeof(real))
     space.products = <real*> take(&cursor, values * g.values_out * sizeof(real))
     space.outputs = <real*> take(&cursor, max(4, g.m) * g.row * sizeof(real))
@@ -109,6 +112,7 @@ cdef void choose_winograd_blocks(Winograd* g, int threads) noexcept nogil:
     cdef Py_ssize_t values = g.size * g.size, most, tile, units
     g.lines, g.across = (g.p + g.m - 1) // g.m, (g.q + g.m - 1) // g.m
     g.tiles = g.images * g.lines * g.across
+    place_one_tile(g)
     g.part = tile_count(g.filters)
     if g.size == STRIDED:
         most = STRIDED_BYTES // (values * g.channels * <Py_ssize_t> sizeof(real))
@@ -233,7 +237,7 @@ cdef void finish_filter(
     Winograd* g, Py_ssize_t m, const real* products, Py_ssize_t t0, Py_ssize_t t1, real* dst, Workspace* space
 ) noexcept nogil:
     """The outputs of one filter, from its products to where they belong."""
-    cdef bint whole = g.m >= 4 and g.p == g.m * g.lines and g.q == g.m * g.across, joined
+    cdef bint whole = divides_evenly(g), joined
     cdef vf bias = splat(0 if g.bias == NULL else g.bias[m])
     cdef const Py_ssize_t* place
     cdef real* out = dst if whole else space.outputs
@@ -264,7 +268,10 @@ cdef void run_winograd_unit(Winograd* g, Py_ssize_t unit, int thread) noexcept n
     cdef Workspace space
     place_workspace(g, &space, <size_t> (g.workspace + thread * g.workspace_bytes))
     place_block(g, image_stride, t0, t1, &space)
-    transform_block(g, g.src + group * g.channels * g.height * g.width, t0, t1, &space)
+    if g.one_tile:
+        transform_images(g, g.src + group * g.channels * g.height * g.width, t0, t1, &space)
+    else:
+        transform_block(g, g.src + group * g.channels * g.height * g.width, t0, t1, &space)
     while first < last:
         next = min(last, first + g.part)
         start = tile_start(first, g.filters)

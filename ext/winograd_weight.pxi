@@ -110,6 +110,26 @@ cdef size_t winograd_weight_memory(WinogradWeight* g, int threads, size_t cursor
     return cursor
 
 
+cdef void copy_narrow(
+    Part* part, const real* src, Py_ssize_t channels, Py_ssize_t top, Py_ssize_t begin, Py_ssize_t columns, real* dst
+) noexcept nogil:
+    """What copy_channels does, from row `top` on, of images of up to half a vector's width: their rows are transposed as one,
+    to the end of dst, and moved from there."""
+    cdef Py_ssize_t first = max(0, top), rows = min(part.height, top + part.side) - first, width = part.width, i, k
+    cdef const real* row = dst + (part.side * columns - rows * width) * VL
+    transpose_run(src + first * width, part.end, part.height * width, channels, rows * width, <real*> row, VL)
+    for i in range(part.side):
+        if not first <= top + i < first + rows:
+            zero_run(dst, columns * VL)
+        else:
+            zero_run(dst, begin * VL)
+            for k in range(width):
+                store(dst + (begin + k) * VL, load(row + k * VL))
+            zero_run(dst + (begin + width) * VL, (columns - begin - width) * VL)
+            row += width * VL
+        dst += columns * VL
+
+
 cdef void copy_channels(
     WinogradWeight* g, Part* part, Py_ssize_t line, Py_ssize_t c0, real* dst
 ) noexcept nogil:
@@ -117,6 +137,10 @@ cdef void copy_channels(
     cdef Py_ssize_t columns = (g.across - 1) * g.m + part.side, area = part.height * part.width, h, i
     cdef Py_ssize_t begin = min(columns, max(0, part.left)), last = max(begin, min(columns, part.width + part.left))
     cdef const real* src = part.src + line // g.lines * part.image + c0 * area
+    h = line % g.lines * g.m - part.top
+    if 2 * part.width <= VL and part.left >= 0 and last - begin == part.width and h < part.height and h + part.side > 0:
+        copy_narrow(part, src, min(VL, part.channels - c0), h, begin, columns, dst)
+        return
     for i in range(part.side):
         h = line % g.lines * g.m + i - part.top
         if 0 <= h < part.height:

@@ -8,6 +8,7 @@ import pytest
 
 import convlayers as cl
 from convlayers import kernels, registry
+from convlayers.layer import Bound
 from convlayers.testing import check_layer, layer_checks, registered_examples
 
 _CASES = [
@@ -239,6 +240,22 @@ class LosesTheShift(Scale):
         return (y if affine is None else y * affine[0][:, None, None]), cache
 
 
+class BoundToAnotherScale(Scale):
+    def bind(self, shape, dtype, *, training):
+        return Bound(lambda x: (x * self.params["w"], x), self.backward, self.accumulate)
+
+
+class BoundToOldParameters(Scale):
+    def bind(self, shape, dtype, *, training):
+        w = self.params["w"]
+        return Bound(lambda x: (x * (w * self.factor).astype(x.dtype), x), self.backward, self.accumulate)
+
+
+class BoundWithoutGradients(Scale):
+    def bind(self, shape, dtype, *, training):
+        return Bound(lambda x: self.forward(x, training=training), self.backward_input, self.accumulate)
+
+
 class RemembersOutsideItsParameters(Scale):
     def build(self, input_shape, rng):
         self._secret = np.float32(np.random.default_rng().uniform(1, 2))
@@ -278,6 +295,9 @@ _BROKEN = [
     (LeavesTheReLUOut, "takes_over_relu"),
     (ForgetsTheReLUOnTheWayBack, "takes_over_relu"),
     (TakesTheReLUFromTheWrongSide, "commutes_with_relu"),
+    (BoundToAnotherScale, "bound_to_a_shape"),
+    (BoundToOldParameters, "bound_to_a_shape"),
+    (BoundWithoutGradients, "bound_to_a_shape"),
     (SaysAnotherScale, "scale_and_shift"),
     (LosesTheShift, "scale_and_shift"),
     (LooksAtNeighbours, "batch_sizes"),

@@ -92,6 +92,21 @@ def test_table_of_tilings(name, dtype):
     check_winograd(images, channels, filters, size, stride=stride, padding=padding, dtype=dtype)
 
 
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("padding", [1, 0, 2, ((0, 2), (2, 0)), ((3, 1), (1, 3))], ids=str)
+def test_small_images(isa, dtype, padding):
+    """Of one tile, as many as fill the vectors or one more or less; and of few pixels in a row, with every border."""
+    vector, _ = edges(isa, dtype)
+    top, left = (sum(pads) for pads in (padding if isinstance(padding, tuple) else ((padding,) * 2,) * 2))
+    for images in beside(vector):
+        check_winograd(images, 3, 5, (6 - top or 1, 6 - left or 1), stride=1, padding=padding, dtype=dtype, seed=images)
+    for side in range(1, 10):
+        if min(side + top, 10 - side + left) >= 3:
+            how = {"stride": 1, "padding": padding, "dtype": dtype, "seed": side}
+            check_winograd(2, vector + 1, max(1, vector - 1), (side, 10 - side), **how)
+
+
 # Up to four threads transform few filters each for itself; more threads, and many filters, share them.
 @pytest.mark.parametrize("isa", kernels.available())
 @pytest.mark.parametrize(("channels", "filters"), [(16, 32), (72, 80)])

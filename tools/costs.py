@@ -90,9 +90,9 @@ def call(plan: Plan, x: np.ndarray, w: np.ndarray, dy: np.ndarray) -> Callable[[
     """One direction by one algorithm, beneath the checks of the arguments."""
     run, problem = plan.run, plan.problem
     return {
-        "forward": lambda: run.forward(x, w, None, problem, False),
-        "input gradient": lambda: run.backward_input(dy, w, problem),
-        "weight gradient": lambda: run.backward_weight(dy, x, problem),
+        "forward": lambda: run.forward(problem, False)(x, w, None),
+        "input gradient": lambda: run.backward_input(problem)(dy, w),
+        "weight gradient": lambda: run.backward_weight(problem)(dy, x),
     }[problem.direction]
 
 

@@ -30,6 +30,11 @@ def as_array(x: object, name: str, ndim: int | None = None, dtype: np.dtype | No
     return x
 
 
+def fits(x: object, shape: tuple[int, ...], dtype: np.dtype) -> bool:
+    """Whether `as_array` would return `x` itself, and whether that has this shape and type; False for what is read-only."""
+    return type(x) is np.ndarray and x.dtype is dtype and x.shape == shape and x.flags.carray
+
+
 def _convert(x: object, name: str) -> np.ndarray:
     try:
         array = np.asarray(x)

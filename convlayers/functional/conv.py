@@ -1,6 +1,7 @@
 """Convolution along one, two and three axes as functions of arrays."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from math import prod
 from typing import NamedTuple, TypedDict, Unpack
 
 import numpy as np
@@ -9,7 +10,8 @@ from .. import kernels
 from ..errors import ShapeError
 from ..kernels import memory, threads_over
 from ..shapes import IntOrSequence, Padding
-from ._arrays import DTYPE_NAMES, NO_BIAS, as_array, check_gradient
+from ._arrays import DTYPE_NAMES, NO_BIAS, as_array, check_gradient, fits
+from .algorithms.calls import Backward, Forward
 from .algorithms.problem import FORWARD, INPUT_GRADIENT, WEIGHT_GRADIENT
 from .plan import Options, planned
 
@@ -62,13 +64,22 @@ def as_shape(shape: Sequence[int], name: str, ndim: int) -> tuple[int, ...]:
 
 def bias_gradient(dy: np.ndarray) -> np.ndarray:
     """The sums over all axes but the channels."""
-    db = memory.empty(dy.shape[1:2], dy.dtype)
-    if dy.size:
-        planes = dy.reshape(*dy.shape[:2], -1)
-        kernels.compiled(dy.dtype).channel_sums(planes, db, threads_over(dy.size))
-    else:
-        db.fill(0)
-    return db
+    return _bound_bias_gradient(dy.shape, dy.dtype)(dy)
+
+
+def _bound_bias_gradient(shape: tuple[int, ...], dtype: np.dtype) -> Callable[[np.ndarray], np.ndarray]:
+    kernel, planes = kernels.compiled(dtype).channel_sums, (*shape[:2], prod(shape[2:]))
+    threads = threads_over(prod(shape))
+
+    def bound(dy: np.ndarray) -> np.ndarray:
+        db = memory.empty(planes[1:2], dtype)
+        if dy.size:
+            kernel(dy.reshape(planes), db, threads)
+        else:
+            db.fill(0)
+        return db
+
+    return bound
 
 
 # Along `rank` axes: what the layers call, with the options that they hold.
@@ -79,7 +90,7 @@ def forward(rank: int, x: np.ndarray, w: np.ndarray, b: np.ndarray | None, relu:
     x = as_array(x, names.x, rank + 2)
     w = as_array(w, names.w, rank + 2, x.dtype)
     plan = planned(FORWARD, x.shape, w.shape, DTYPE_NAMES[x.dtype], options)
-    return plan.run.forward(x, w, as_bias(b, names, w.shape[0], x.dtype), plan.problem, relu)
+    return plan.run.forward(plan.problem, relu)(x, w, as_bias(b, names, w.shape[0], x.dtype))
 
 
 def backward_input(rank: int, dy: np.ndarray, w: np.ndarray, x_shape: tuple[int, ...], options: Options) -> np.ndarray:
@@ -87,7 +98,7 @@ def backward_input(rank: int, dy: np.ndarray, w: np.ndarray, x_shape: tuple[int,
     dy = as_array(dy, names.dy, rank + 2)
     w = as_array(w, names.w, rank + 2, dy.dtype)
     plan = planned(INPUT_GRADIENT, as_shape(x_shape, names.x_shape, rank + 2), w.shape, DTYPE_NAMES[dy.dtype], options)
-    return plan.run.backward_input(check_gradient(dy, plan.problem.y, names.function, dy.dtype), w, plan.problem)
+    return plan.run.backward_input(plan.problem)(check_gradient(dy, plan.problem.y, names.function, dy.dtype), w)
 
 
 def backward_weight(
@@ -97,7 +108,45 @@ def backward_weight(
     x = as_array(x, names.x, rank + 2)
     plan = planned(WEIGHT_GRADIENT, x.shape, as_shape(w_shape, names.w_shape, rank + 2), DTYPE_NAMES[x.dtype], options)
     dy = check_gradient(dy, plan.problem.y, names.function, x.dtype)
-    return plan.run.backward_weight(dy, x, plan.problem), bias_gradient(dy) if bias else NO_BIAS[x.dtype]
+    return plan.run.backward_weight(plan.problem)(dy, x), bias_gradient(dy) if bias else NO_BIAS[x.dtype]
+
+
+# The same for arrays of one shape and type, planned beforehand: what a layer binds. An x or dy fits; of weights that is asked.
+
+
+def bound_forward(
+    rank: int, x_shape: tuple[int, ...], w_shape: tuple[int, ...], dtype: np.dtype, relu: bool, options: Options
+) -> Forward:
+    plan = planned(FORWARD, x_shape, w_shape, DTYPE_NAMES[dtype], options)
+    run, b_shape = plan.run.forward(plan.problem, relu), w_shape[:1]
+
+    def bound(x: np.ndarray, w: np.ndarray, b: np.ndarray | None) -> np.ndarray:
+        if fits(w, w_shape, dtype) and (b is None or fits(b, b_shape, dtype)):
+            return run(x, w, b)
+        return forward(rank, x, w, b, relu, options)
+
+    return bound
+
+
+def bound_backward_input(
+    rank: int, x_shape: tuple[int, ...], w_shape: tuple[int, ...], dtype: np.dtype, options: Options
+) -> Backward:
+    plan = planned(INPUT_GRADIENT, x_shape, w_shape, DTYPE_NAMES[dtype], options)
+    run = plan.run.backward_input(plan.problem)
+
+    def bound(dy: np.ndarray, w: np.ndarray) -> np.ndarray:
+        return run(dy, w) if fits(w, w_shape, dtype) else backward_input(rank, dy, w, x_shape, options)
+
+    return bound
+
+
+def bound_backward_weight(
+    rank: int, x_shape: tuple[int, ...], w_shape: tuple[int, ...], dtype: np.dtype, bias: bool, options: Options
+) -> Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]:
+    plan = planned(WEIGHT_GRADIENT, x_shape, w_shape, DTYPE_NAMES[dtype], options)
+    run, no_bias = plan.run.backward_weight(plan.problem), NO_BIAS[dtype]
+    sums = _bound_bias_gradient(plan.problem.y, dtype) if bias else lambda dy: no_bias
+    return lambda dy, x: (run(dy, x), sums(dy))
 
 
 def _backward(

@@ -36,7 +36,7 @@ def forward(rank: int, x: np.ndarray, w: np.ndarray, b: np.ndarray | None, relu:
     plan = planned(INPUT_GRADIENT, x.shape, w.shape, DTYPE_NAMES[x.dtype], options)
     filters = plan.problem.x[1]
     bias = as_bias(b, names, filters, x.dtype)
-    y = plan.run.backward_input(x, w, plan.problem)
+    y = plan.run.backward_input(plan.problem)(x, w)
     if bias is not None:
         return scale_shift(y, np.ones(filters, x.dtype), bias, relu=relu)
     return rectified(y) if relu else y
@@ -47,7 +47,7 @@ def backward_input(rank: int, dy: np.ndarray, w: np.ndarray, x_shape: tuple[int,
     dy = as_array(dy, names.dy, rank + 2)
     w = as_array(w, names.w, rank + 2, dy.dtype)
     plan = planned(FORWARD, as_shape(x_shape, names.x_shape, rank + 2), w.shape, DTYPE_NAMES[dy.dtype], options)
-    return plan.run.forward(check_gradient(dy, plan.problem.x, names.function, dy.dtype), w, None, plan.problem, False)
+    return plan.run.forward(plan.problem, False)(check_gradient(dy, plan.problem.x, names.function, dy.dtype), w, None)
 
 
 def backward_weight(
@@ -57,7 +57,7 @@ def backward_weight(
     x = as_array(x, names.x, rank + 2)
     plan = planned(WEIGHT_GRADIENT, x.shape, as_shape(w_shape, names.w_shape, rank + 2), DTYPE_NAMES[x.dtype], options)
     dy = check_gradient(dy, plan.problem.x, names.function, x.dtype)
-    return plan.run.backward_weight(x, dy, plan.problem), bias_gradient(dy) if bias else NO_BIAS[x.dtype]
+    return plan.run.backward_weight(plan.problem)(x, dy), bias_gradient(dy) if bias else NO_BIAS[x.dtype]
 
 
 def _backward(

@@ -1,11 +1,15 @@
 """Products of matrices as functions of arrays."""
 
+from collections.abc import Callable
+from math import prod
+from typing import NamedTuple
+
 import numpy as np
 
 from .. import kernels
 from ..errors import ShapeError
 from ..kernels import memory, threads_for
-from ._arrays import NO_BIAS, as_array, check_gradient
+from ._arrays import NO_BIAS, as_array, check_gradient, fits
 from .pointwise import column_sums
 
 # From so many products in a sum on, and up to so many columns, sums over neighbouring values beat the packed panels: on Zen 5
@@ -26,15 +30,35 @@ def _by_rows(m: int, n: int, k: int) -> bool:
     return n <= _FEW_COLUMNS or (k >= _LONG_SUM and not many)
 
 
-def _gemm(a: np.ndarray, b: np.ndarray, transpose_a: bool = False) -> np.ndarray:
-    m, n, k = a.shape[1] if transpose_a else a.shape[0], b.shape[1], b.shape[0]
-    c = memory.empty((m, n), a.dtype)
-    if c.size and k:
-        threads = threads_for(_PACKED_WORK * m * n * k)
-        kernels.compiled(a.dtype).gemm(a, b, NO_BIAS[a.dtype], c, transpose_a, False, False, threads)
-    else:
-        c.fill(0)
-    return c
+def _product(m: int, n: int, k: int, dtype: np.dtype) -> Callable[[np.ndarray, np.ndarray], np.ndarray]:
+    """`a @ b` as a function of a `(m, k)` and b `(k, n)`."""
+    kernel, threads, no_bias = kernels.compiled(dtype).gemm, threads_for(_PACKED_WORK * m * n * k), NO_BIAS[dtype]
+
+    def bound(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+        c = memory.empty((m, n), dtype)
+        if c.size and k:
+            kernel(a, b, no_bias, c, False, False, False, False, threads)
+        else:
+            c.fill(0)
+        return c
+
+    return bound
+
+
+def _weight_gradient(m: int, w_shape: tuple[int, ...], dtype: np.dtype) -> Callable[[np.ndarray, np.ndarray, np.ndarray], None]:
+    """`dw += dy.T @ x` as a function of dy `(m, out)`, x `(m, in)` and dw.
+
+    Added where it lies: an array of its own, written and read again, took a twentieth of the step of a network most of whose
+    weights are a dense layer's.
+    """
+    kernel, work, no_bias = kernels.compiled(dtype).gemm, m * prod(w_shape), NO_BIAS[dtype]
+    threads = threads_for(_PACKED_WORK * work)
+
+    def bound(dy: np.ndarray, x: np.ndarray, dw: np.ndarray) -> None:
+        if work:
+            kernel(dy, x, no_bias, dw, True, False, False, True, threads)
+
+    return bound
 
 
 def linear(x: np.ndarray, w: np.ndarray, b: np.ndarray | None = None, *, relu: bool = False) -> np.ndarray:
@@ -46,29 +70,82 @@ def linear(x: np.ndarray, w: np.ndarray, b: np.ndarray | None = None, *, relu: b
     bias = None if b is None else as_array(b, "linear: b", 1, x.dtype)
     if bias is not None and bias.shape != w.shape[:1]:
         raise ShapeError(f"linear: b must have shape ({w.shape[0]},); got {bias.shape}")
-    y = memory.empty((x.shape[0], w.shape[0]), x.dtype)
-    if y.size and x.size:
-        bias = NO_BIAS[x.dtype] if bias is None else bias
-        compiled, work = kernels.compiled(x.dtype), x.shape[0] * w.size
-        if _by_rows(x.shape[0], *w.shape):
-            compiled.gemm_rows(x, w, bias, y, relu, threads_for(work))
+    return _linear(len(x), w.shape, x.dtype, relu)(x, w, bias)
+
+
+def _linear(m: int, w_shape: tuple[int, ...], dtype: np.dtype, relu: bool) -> Callable:
+    """`linear` as a function of x `(m, in)`, w and the bias or None."""
+    (n, k), compiled, no_bias = w_shape, kernels.compiled(dtype), NO_BIAS[dtype]
+    work, rows = m * n * k, _by_rows(m, n, k)
+    kernel = compiled.gemm_rows if rows else compiled.gemm
+    how = (relu, threads_for(work)) if rows else (False, True, relu, False, threads_for(_PACKED_WORK * work))
+
+    def bound(x: np.ndarray, w: np.ndarray, bias: np.ndarray | None) -> np.ndarray:
+        y = memory.empty((m, n), dtype)
+        if work:
+            kernel(x, w, no_bias if bias is None else bias, y, *how)
         else:
-            compiled.gemm(x, w, bias, y, False, True, relu, threads_for(_PACKED_WORK * work))
-    else:
-        y[...] = 0 if bias is None else np.maximum(bias, 0) if relu else bias
-    return y
+            y[...] = 0 if bias is None else np.maximum(bias, 0) if relu else bias
+        return y
+
+    return bound
 
 
 def linear_backward_input(dy: np.ndarray, w: np.ndarray) -> np.ndarray:
     """`dx = dy @ w`, the gradient of `linear` with respect to x."""
     dy = as_array(dy, "linear: dy", 2)
     w = as_array(w, "linear: w", 2, dy.dtype)
-    return _gemm(check_gradient(dy, (dy.shape[0], w.shape[0]), "linear", dy.dtype), w)
+    dy = check_gradient(dy, (dy.shape[0], w.shape[0]), "linear", dy.dtype)
+    return _product(len(dy), w.shape[1], len(w), dy.dtype)(dy, w)
 
 
 def linear_backward_weight(dy: np.ndarray, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """`dw = dy.T @ x` and `db`, the column sums of dy."""
     x = as_array(x, "linear: x", 2)
     dy = as_array(dy, "linear: dy", 2, x.dtype)
+    dw = memory.empty((dy.shape[1], x.shape[1]), x.dtype)
+    dw.fill(0)
+    add_weight_gradient(dy, x, dw)
+    return dw, column_sums(dy)
+
+
+def add_weight_gradient(dy: np.ndarray, x: np.ndarray, dw: np.ndarray) -> None:
+    """`dw += dy.T @ x`."""
+    x = as_array(x, "linear: x", 2)
+    dy = as_array(dy, "linear: dy", 2, x.dtype)
     dy = check_gradient(dy, (x.shape[0], dy.shape[1]), "linear", x.dtype)
-    return _gemm(dy, x, transpose_a=True), column_sums(dy)
+    shape = dy.shape[1], x.shape[1]
+    if fits(dw, shape, x.dtype):
+        _weight_gradient(len(x), shape, x.dtype)(dy, x, dw)
+    else:
+        dw += linear_backward_weight(dy, x)[0]
+
+
+class BoundLinear(NamedTuple):
+    """`linear` and its gradients for an x of one shape and type; of weights that fit is asked at each call."""
+
+    forward: Callable[[np.ndarray, np.ndarray, np.ndarray | None], np.ndarray]
+    backward_input: Callable[[np.ndarray, np.ndarray], np.ndarray]
+    add_weight_gradient: Callable[[np.ndarray, np.ndarray, np.ndarray], None]
+
+
+def bound_linear(m: int, w_shape: tuple[int, ...], dtype: np.dtype, relu: bool) -> BoundLinear:
+    """For x `(m, in)`, where it and dy fit."""
+    n, k = w_shape
+    run, input_of, add = _linear(m, w_shape, dtype, relu), _product(m, k, n, dtype), _weight_gradient(m, w_shape, dtype)
+
+    def forward(x: np.ndarray, w: np.ndarray, b: np.ndarray | None) -> np.ndarray:
+        if fits(w, w_shape, dtype) and (b is None or fits(b, w_shape[:1], dtype)):
+            return run(x, w, b)
+        return linear(x, w, b, relu=relu)
+
+    def backward_input(dy: np.ndarray, w: np.ndarray) -> np.ndarray:
+        return input_of(dy, w) if fits(w, w_shape, dtype) else linear_backward_input(dy, w)
+
+    def add_gradient(dy: np.ndarray, x: np.ndarray, dw: np.ndarray) -> None:
+        if fits(dw, w_shape, dtype):
+            add(dy, x, dw)
+        else:
+            add_weight_gradient(dy, x, dw)
+
+    return BoundLinear(forward, backward_input, add_gradient)

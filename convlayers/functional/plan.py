@@ -2,11 +2,13 @@
 
 Every algorithm is a module of `algorithms/` with the same five functions:
 
-    refuses(problem)                            why it cannot compute this, or None
-    cost(problem, machine)                      its time on one thread, in microseconds, by a model
-    forward(x, w, bias, problem, relu)          y, or max(y, 0)
-    backward_input(dy, w, problem)              dx
-    backward_weight(dy, x, problem)             dw
+    refuses(problem)            why it cannot compute this, or None
+    cost(problem, machine)      its time on one thread, in microseconds, by a model
+    forward(problem, relu)      a function of x, w and the bias or None that gives y, or max(y, 0)
+    backward_input(problem)     a function of dy and w that gives dx
+    backward_weight(problem)    a function of dy and x that gives dw
+
+The functions are for the instruction set of the problem and the thread count of the time when they were asked for.
 
 Problems are those of images; convolutions of sequences and volumes become such (`algorithms/ranks.py`), and a transposed
 convolution is one with the roles of the passes swapped.

@@ -31,7 +31,7 @@ def _stacked(a: np.ndarray, b: np.ndarray, transpose_a: bool = False, transpose_
     kernel, threads = kernels.compiled(a.dtype).gemm, threads_for(m * n * k)
     a, b = (np.broadcast_to(x, stack + x.shape[-2:]) for x in (a, b))
     for place in np.ndindex(stack):
-        kernel(a[place], b[place], NO_BIAS[c.dtype], c[place], transpose_a, transpose_b, False, threads)
+        kernel(a[place], b[place], NO_BIAS[c.dtype], c[place], transpose_a, transpose_b, False, False, threads)
     return c
 
 

@@ -103,6 +103,11 @@ def isa() -> str:
     return _choice.isa
 
 
+def settings() -> tuple[str, int, int]:
+    """All that decides which kernel runs on how many threads: what was chosen under these holds while they stay."""
+    return _choice.isa, _choice.threads, _SERIAL_WORK
+
+
 def get_num_threads() -> int:
     """How many threads a kernel may use."""
     if _choice.problem:

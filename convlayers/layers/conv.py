@@ -7,7 +7,7 @@ import numpy as np
 
 from .. import functional
 from ..functional import conv
-from ..layer import Layer, OnnxGraph, Shape
+from ..layer import Bound, Layer, OnnxGraph, Shape
 from ..shapes import IntOrSequence, Padding, conv_groups, per_axis, positive, window
 from ._checks import sample_of_rank, switch
 from ._open_sizes import lay_out
@@ -59,13 +59,46 @@ class _Conv(Layer):
         weight, bias = self.params["weight"], self.params.get("bias")
         if affine is not None:
             scale, shift = affine
-            if x.size // x.shape[1] < weight[0].size:
-                # The images have fewer pixels than a filter has weights: a pass over the output is the shorter one.
+            if self._few_pixels(x.shape):
                 y = conv.forward(self.rank, x, weight, bias, False, self.options)
                 return functional.scale_shift(y, scale, shift, relu=relu), x
             weight, bias = self.affine_params(scale, shift).values()
         y = conv.forward(self.rank, x, weight, bias, relu, self.options)
         return y, (x, y if relu else None)
+
+    def _few_pixels(self, shape: Shape) -> bool:
+        """Whether a channel has fewer than a filter has weights: then a pass over the output costs less than one over those."""
+        return shape[0] * math.prod(shape[2:]) < self.params["weight"][0].size
+
+    def bind(self, shape, dtype, *, training, affine=None, relu=False):
+        weight = self.params["weight"]
+        if affine is not None and self._few_pixels(shape):
+            return None
+        sizes = self.rank, shape, weight.shape, dtype
+        forward_of = conv.bound_forward(*sizes, relu, self.options)
+
+        def forward(x):
+            weight, bias = self.params["weight"], self.params.get("bias")
+            if affine is not None:
+                weight, bias = self.affine_params(*affine()).values()
+            y = forward_of(x, weight, bias)
+            return y, (x, y if relu else None)
+
+        if not training:
+            return Bound(forward, self.backward, self.accumulate)
+        weight_of = conv.bound_backward_weight(*sizes, self.bias, self.options)
+        input_of = conv.bound_backward_input(*sizes, self.options)
+
+        def accumulate(dy, cache):
+            dy, x = before_relu(dy, cache)
+            self.add_gradients(*weight_of(dy, x))
+
+        def backward(dy, cache):
+            dy, x = before_relu(dy, cache)
+            accumulate(dy, (x, None))
+            return input_of(dy, self.params["weight"])
+
+        return Bound(forward, backward, accumulate)
 
     def backward(self, dy, cache):
         dy, x = before_relu(dy, cache)

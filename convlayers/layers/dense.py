@@ -4,7 +4,8 @@ import numpy as np
 
 from .. import functional
 from ..errors import ShapeError
-from ..layer import Layer, OnnxGraph, Shape
+from ..functional.dense import add_weight_gradient, bound_linear
+from ..layer import Bound, Layer, OnnxGraph, Shape
 from ..shapes import features, positive
 from ._checks import switch
 from ._relu import before_relu
@@ -69,6 +70,27 @@ class Dense(Layer):
         y = y.reshape(*x.shape[:-1], self.out_features)
         return y, (x, y if relu else None)
 
+    def bind(self, shape, dtype, *, training, relu=False):
+        if len(shape) != 2:
+            return None
+        linear = bound_linear(shape[0], self.params["weight"].shape, dtype, relu)
+
+        def forward(x):
+            y = linear.forward(x, self.params["weight"], self.params.get("bias"))
+            return y, (x, y if relu else None)
+
+        def accumulate(dy, cache):
+            dy, x = before_relu(dy, cache)
+            linear.add_weight_gradient(dy, x, self.grads["weight"])
+            self._add_bias_gradient(dy)
+
+        def backward(dy, cache):
+            dy, x = before_relu(dy, cache)
+            accumulate(dy, (x, None))
+            return linear.backward_input(dy, self.params["weight"])
+
+        return Bound(forward, backward, accumulate)
+
     def backward(self, dy, cache):
         dy, x = before_relu(dy, cache)
         self.accumulate(dy, (x, None))
@@ -80,10 +102,13 @@ class Dense(Layer):
 
     def accumulate(self, dy, cache):
         dy, x = before_relu(dy, cache)
-        dw, db = functional.linear_backward_weight(_rows(dy), _rows(x))
-        self.grads["weight"] += dw
+        dy = _rows(dy)
+        add_weight_gradient(dy, _rows(x), self.grads["weight"])
+        self._add_bias_gradient(dy)
+
+    def _add_bias_gradient(self, dy: np.ndarray) -> None:
         if self.bias:
-            self.grads["bias"] += db
+            self.grads["bias"] += functional.column_sums(dy)
 
     def affine_params(self, scale, shift):
         return {"weight": self.params["weight"] * scale[:, None], "bias": self.params.get("bias", 0) * scale + shift}

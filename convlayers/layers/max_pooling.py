@@ -5,7 +5,8 @@ from collections.abc import Callable
 from typing import ClassVar
 
 from .. import functional
-from ..layer import OnnxGraph
+from ..functional.pool.plane import bound_max_pool2d, bound_max_pool2d_backward
+from ..layer import Bound, OnnxGraph
 from ._pooling import _DilatedPool, max_node
 
 
@@ -32,6 +33,21 @@ class _MaxPool(_DilatedPool):
             # Inference leaves the index out; whoever wants a gradient of it pays for it here.
             (_, index), x = self._pool(x, win, relu=relu), x.shape
         return functional.max_pool_backward(dy, index, x, win)
+
+    def bind(self, shape, dtype, *, training, relu=False):
+        if self.rank != 2 or self._pool is not functional.max_pool:
+            return None
+        win = self._window(shape[2:])
+        pool, back = bound_max_pool2d(shape, dtype, win, training, relu), bound_max_pool2d_backward(shape, dtype, win)
+
+        def forward(x):
+            y, index = pool(x)
+            return y, (x, None, win, relu) if index is None else (shape, (index,), win, relu)
+
+        def backward(dy, cache):
+            return back(dy, cache[1][0])
+
+        return Bound(forward, backward, backward) if training else Bound(forward, self.backward, self.accumulate)
 
     def to_onnx(self, graph: OnnxGraph, *inputs: str) -> str:
         return max_node(graph, *self._laid_out(graph, inputs[0], graph.shape(inputs[0])[1:], -math.inf))

@@ -60,16 +60,30 @@ class Model:
         self.value_shapes: list[Shape] = list(self.input_shapes)
         self.metadata: dict[str, Any] = {}
         self._nodes = list(inputs)
-        self._owners: dict[int, str] = {}
         zeros = None if limit is None else NoDraws(limit)
         names = self.value_names
         for number, step in enumerate(steps):
             shape = self._build(step, names, zeros or generator(seed, "init", number), limit)
             self.value_shapes.append(shape)
             self._nodes.append(Node(step.layer, [self._nodes[s] for s in step.sources], step.name, shape))
-            self._owners.setdefault(id(step.layer), step.name)
         self._step = 0
+        self._own()
         self._freeze(frozenset())
+
+    def _own(self) -> None:
+        """Find the first place of each layer."""
+        self._owners: dict[int, str] = {}
+        for step in self.steps:
+            self._owners.setdefault(id(step.layer), step.name)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """For `copy` and `pickle`; what is known of the layers by their identity is not theirs that come out."""
+        return {key: value for key, value in self.__dict__.items() if key not in ("_owners", "passes")}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._own()
+        self._freeze(self._frozen)
 
     def _build(self, step: Step, names: Sequence[str], rng: np.random.Generator, limit: int | None) -> Shape:
         shapes = [self.value_shapes[s] for s in step.sources]
@@ -174,7 +188,7 @@ class Model:
         frozen: dict[int, set[str]] = {}
         for owner, key in (name.split(".", 1) for name in names):
             frozen.setdefault(owners[owner], set()).add(key)
-        self.passes = Passes(self.steps, len(self.input_shapes), self.outputs, frozen)
+        self.passes = Passes(self.steps, self.value_shapes, self.outputs, frozen)
 
     def zero_gradients(self) -> None:
         """Set every gradient to zero; `backward` adds."""
@@ -195,24 +209,23 @@ class Model:
 
     def _given(self, x: Any) -> list[Any]:
         count = len(self.input_names)
+        if count == 1 and type(x) is np.ndarray:
+            return [x]
         return in_order(x, self.input_names, f"the model takes {count} input{'s' if count > 1 else ''}")
 
     def _inputs_of(self, given: list[Any]) -> list[np.ndarray]:
-        arrays = []
-        for value, shape in zip(given, self.input_shapes, strict=True):
-            array = as_array(value, "the model's input")
+        arrays = [as_array(value, "the model's input") for value in given]
+        for array, shape in zip(arrays, self.input_shapes, strict=True):
             if array.shape[1:] != shape or array.ndim == 0:
                 raise ShapeError(
                     f"the model takes a batch of samples of shape {shape}, so (N, {str(shape)[1:]}; got {array.shape}"
                 )
-            arrays.append(array)
-        if any(len(a) != len(arrays[0]) for a in arrays):
+        if len(arrays) > 1 and any(len(a) != len(arrays[0]) for a in arrays):
             raise ShapeError(f"the inputs' batch sizes differ: {', '.join(str(len(a)) for a in arrays)}")
         return arrays
 
     def _outputs(self, values: Sequence[Any]) -> Any:
-        results = [values[o] for o in self.outputs]
-        return results[0] if len(results) == 1 else results
+        return values[self.outputs[0]] if len(self.outputs) == 1 else [values[o] for o in self.outputs]
 
     def __call__(self, x: Any, *, name: str | None = None) -> Any:
         """Inference: `(N, *input_shape)` to `(N, *output_shape)`. On nodes: the model's layers behind them, see `Model`.
@@ -221,7 +234,7 @@ class Model:
         calls; the output differs by roundings from that of `forward(x, training=False)`, which keeps what `backward` needs.
         """
         given = self._given(x)
-        if any(isinstance(value, Node) for value in given):
+        if type(x) is not np.ndarray and any(isinstance(value, Node) for value in given):
             return self._outputs(replayed(self.steps, as_nodes(given, "the model's input"), check_name(name) if name else None))
         return self._outputs(self.passes.inference(self._inputs_of(given)))
 
@@ -239,13 +252,13 @@ class Model:
         """
         inputs = self._inputs_of(self._given(x))
         if not training:
-            values, caches = self.passes.forward(inputs, None)
+            values, tape = self.passes.forward(inputs, None)
         else:
             if step is None:
                 step, self._step = self._step, self._step + 1
             with training_step(self.seed if seed is None else seed, step) as place:
-                values, caches = self.passes.forward(inputs, place)
-        return self._outputs(values), Tape(caches, len(inputs[0]))
+                values, tape = self.passes.forward(inputs, place)
+        return self._outputs(values), tape
 
     def backward(self, dy: Any, tape: Tape, *, input_gradient: bool = True) -> Any:
         """Add to the gradients of the parameters that are not frozen; return the gradient with respect to the input, or None
@@ -262,7 +275,7 @@ class Model:
             if array.shape != expected:
                 raise ShapeError(f"dy must have the output's shape {expected}; got {array.shape}")
             flowing[output] = array if flowing[output] is None else flowing[output] + array
-        self.passes.backward(flowing, tape.caches, input_gradient)
+        self.passes.backward(flowing, tape, input_gradient)
         results = flowing[: len(self.input_shapes)]
         return (results[0] if len(results) == 1 else results) if input_gradient else None
 

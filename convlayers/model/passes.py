@@ -5,19 +5,33 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from .. import kernels
 from ..errors import ConvlayersError, located
 from ..functional import add
-from ..layer import Layer, joined, sparing
+from ..functional._arrays import fits
+from ..layer import Bound, Layer, Shape, has_bind, joined, sparing
 from ..randomness import Place, training_step
 from .chains import chained
 from .fusion import Task, plan
 from .graph import Step
 
+_MOST_FITTED = 16  # batch sizes and types that passes are kept for
+
+
+class Fitted(NamedTuple):
+    """A layer bound to what it reads at one batch size: the shapes of x and y, their type, and the passes for them."""
+
+    x: Shape
+    y: Shape
+    dtype: np.dtype
+    bound: Bound
+
 
 class Tape(NamedTuple):
-    """What a forward pass leaves for the backward pass: one cache a task."""
+    """What a forward pass leaves for the backward pass: one cache a task, and the bound passes that made it, if any did."""
 
     caches: list[Any]
+    fitted: list[Fitted | None]
     batch: int
 
 
@@ -32,12 +46,13 @@ class Call(NamedTuple):
     learns: bool  # runs in training mode in training
     trains: bool  # has a parameter that is trained
     frozen: tuple[str, ...]  # its frozen parameters
+    joins: bool
     needed: bool  # whether its gradient is wanted in training
     wanted: tuple[bool, ...]  # which of its sources' gradients are
 
 
 class Passes:
-    """The passes over `steps`, which compute the values from number `inputs` on; `outputs` are kept to the end.
+    """The passes over `steps`, which compute the last of the values whose `shapes` these are; `outputs` are kept to the end.
 
     `frozen` holds the names of a layer's frozen parameters and buffers by the layer's `id`. A frozen parameter gets no
     gradient, and nothing flows back to where nobody needs it. A layer with a frozen buffer runs in inference mode: training
@@ -45,13 +60,14 @@ class Passes:
     """
 
     def __init__(
-        self, steps: Sequence[Step], inputs: int, outputs: Sequence[int], frozen: Mapping[int, Collection[str]]
+        self, steps: Sequence[Step], shapes: Sequence[Shape], outputs: Sequence[int], frozen: Mapping[int, Collection[str]]
     ) -> None:
-        self.steps, self._frozen = steps, frozen
+        self.steps, self._shapes, self._frozen = steps, shapes, frozen
+        self._fitted: dict[Any, list[Fitted | None]] = {}
         self.tasks = chained(plan(steps, outputs, affine=False), outputs, lambda layer: not self._frozen_of(layer))
         self.tasks_of_inference = plan(steps, outputs, affine=True)
         # Which values lie behind a parameter that is trained: the others' gradients are nobody's business in training.
-        needed = [False] * (inputs + len(steps))
+        needed = [False] * len(shapes)
         for step in steps:
             needed[step.target] = self._trains(step.layer) or any(needed[s] for s in step.sources)
         self.calls = self._calls(self.tasks, outputs, needed)
@@ -72,6 +88,7 @@ class Passes:
             done=tuple(s for s in sources if last_use[s] == task.number),
             learns=self._learns(layer),
             trains=self._trains(layer),
+            joins=layer.joins,
             frozen=tuple(name for name in self._frozen_of(layer) if name in layer.params),
             needed=needed[task.target],
             wanted=tuple(needed[s] for s in sources),
@@ -86,30 +103,57 @@ class Passes:
     def _learns(self, layer: Layer) -> bool:
         return not any(name in layer.buffers for name in self._frozen_of(layer))
 
+    def _fit(self, calls: list[Call], batch: int, dtype: np.dtype, training: bool) -> list[Fitted | None]:
+        """The calls bound for a batch size and a type, kept for the next pass."""
+        key = calls is self.calls, batch, dtype, training, kernels.settings()
+        fitted = self._fitted.get(key)
+        if fitted is None:
+            if len(self._fitted) >= _MOST_FITTED:
+                self._fitted.clear()
+            fitted = self._fitted[key] = [self._bound(call, batch, dtype, training) for call in calls]
+        return fitted
+
+    def _bound(self, call: Call, batch: int, dtype: np.dtype, training: bool) -> Fitted | None:
+        if call.joins or not has_bind(call.layer):
+            return None
+        x, y = (batch, *self._shapes[call.sources[0]]), (batch, *self._shapes[call.task.target])
+        affine = call.task.affine
+        options = call.options if affine is None else {"affine": affine.scale_shift, "relu": call.task.relu}
+        try:
+            bound = call.layer.bind(x, dtype, training=training and call.learns, **(options or {}))
+        except ConvlayersError:
+            return None  # `forward` says the same, of the arrays that it gets
+        return None if bound is None else Fitted(x, y, dtype, bound)
+
     def inference(self, inputs: Sequence[np.ndarray]) -> list[Any]:
         """All values, those that nobody reads any more as None."""
         return self._run(self.calls_of_inference, inputs, None, None)
 
-    def forward(self, inputs: Sequence[np.ndarray], place: Place | None) -> tuple[list[Any], list[Any]]:
-        """The values as from `inference`, and the caches that `backward` takes; in training, `place` is where layers draw."""
-        caches: list[Any] = []
-        return self._run(self.calls, inputs, place, caches), caches
+    def forward(self, inputs: Sequence[np.ndarray], place: Place | None) -> tuple[list[Any], Tape]:
+        """The values as from `inference`, and what `backward` takes; in training, `place` is where layers draw."""
+        tape = Tape([], [], len(inputs[0]))
+        return self._run(self.calls, inputs, place, tape), tape
 
-    def _run(self, calls: list[Call], inputs: Sequence[np.ndarray], place: Place | None, caches: Any) -> list[Any]:
+    def _run(self, calls: list[Call], inputs: Sequence[np.ndarray], place: Place | None, tape: Tape | None) -> list[Any]:
         values: list[Any] = [*inputs, *[None] * len(self.steps)]
-        for call in calls:
-            task, layer, sources = call.task, call.layer, call.sources
-            options = task.options() if call.options is None else call.options
+        fitted = self._fit(calls, len(inputs[0]), inputs[0].dtype, place is not None)
+        for call, fit in zip(calls, fitted, strict=True):
+            task = call.task
             if place is not None:
                 place.node = task.number
-            read: Any = [values[s] for s in sources] if layer.joins else values[sources[0]]
-            training = place is not None and call.learns
+            read: Any = [values[s] for s in call.sources] if call.joins else values[call.sources[0]]
             try:
-                values[task.target], cache = layer.forward(read, training=training, **options)
+                if fit is not None and fits(read, fit.x, fit.dtype):
+                    values[task.target], cache = fit.bound.forward(read)
+                else:
+                    fit, options = None, task.options() if call.options is None else call.options
+                    training = place is not None and call.learns
+                    values[task.target], cache = call.layer.forward(read, training=training, **options)
             except ConvlayersError as error:
                 raise located(error, task.step.place) from error
-            if caches is not None:
-                caches.append(cache)
+            if tape is not None:
+                tape.caches.append(cache)
+                tape.fitted.append(fit)
             for source in call.done:
                 values[source] = None
         return values
@@ -124,19 +168,22 @@ class Passes:
                 values[step.target], _ = step.layer.forward(read, training=training and self._learns(step.layer))
             yield step.name, values[step.target]
 
-    def backward(self, flowing: list[Any], caches: Sequence[Any], input_gradient: bool) -> None:
+    def backward(self, flowing: list[Any], tape: Tape, input_gradient: bool) -> None:
         """Send the gradients in `flowing`, one a value, back: adds to the layers' gradients, leaves those of the inputs."""
-        left = list(caches)
+        left, fitted = list(tape.caches), list(tape.fitted)
         for call in reversed(self.calls):
             target = call.task.target
             dy, flowing[target] = flowing[target], None
-            cache = left.pop()
+            cache, fit = left.pop(), fitted.pop()
             if dy is not None and (input_gradient or call.needed):
-                self._back(call, dy, cache, flowing, input_gradient)
+                bound = fit.bound if fit is not None and fits(dy, fit.y, fit.dtype) else None
+                self._back(call, bound, dy, cache, flowing, input_gradient)
 
-    def _back(self, call: Call, dy: np.ndarray, cache: Any, flowing: list[Any], input_gradient: bool) -> None:
+    def _back(
+        self, call: Call, bound: Bound | None, dy: np.ndarray, cache: Any, flowing: list[Any], input_gradient: bool
+    ) -> None:
         layer = call.layer
-        trained = sparing(layer, call.frozen) if call.frozen else layer
+        trained: Layer | Bound = sparing(layer, call.frozen) if call.frozen else bound or layer
         if not (input_gradient or any(call.wanted)):
             trained.accumulate(dy, cache)
             return

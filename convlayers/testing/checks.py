@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from .. import functional
-from ..layer import Layer, has_scale_shift, joined
+from ..layer import Bound, Layer, Shape, has_bind, has_scale_shift, joined
 from .case import STEP, Case, as_list, contents, zero
 from .gradients import assert_gradient
 from .machine import assert_close, assert_same, on_every_machine, same_bits
@@ -211,6 +211,53 @@ def takes_over_relu(case: Case) -> None:
             dx += as_list(layer.backward_input(dy if fused else functional.relu_backward(dy, y), cache))
             results.append([y, *dx, *gradients, *layer.grads.values(), *layer.buffers.values()])
         assert_same(results[1], results[0], f"with the ReLU inside, training={training}")
+
+
+def bound_to_a_shape(case: Case) -> None:
+    """A layer bound to a shape gives the same bits, with what it takes over and of parameters exchanged meanwhile; its caches
+    serve `backward` as well."""
+    for training in (False, True):
+        layer, output = case.built()
+        if not has_bind(layer):
+            return
+        outer: Any = layer  # its methods may take more than those of `Layer`
+        x = case.inputs(_BATCH)
+        for options in _taken_over(case, output, training):
+            what = f"training={training}, {', '.join(options) or 'nothing taken over'}"
+            told = {**options, "affine": lambda affine=options["affine"]: affine} if "affine" in options else options
+            bound = outer.bind(x.shape, x.dtype, training=training, **told)
+            if bound is None:
+                continue
+            layer.params = {name: 1.5 * array for name, array in layer.params.items()}
+            layer.grads = {name: np.zeros_like(array) for name, array in layer.params.items()}
+            with case.step():
+                y, cache = bound.forward(x)
+                expected, apart = outer.forward(x, training=training, **options)
+            assert_same([y], [expected], f"forward bound to a shape, {what}")
+            if "affine" in options:
+                continue
+            wanted = _back(layer, layer, case.gradient(y), apart)
+            for passes in (layer, bound):
+                assert_same(_back(layer, passes, case.gradient(y), cache), wanted, f"backward bound to a shape, {what}")
+
+
+def _taken_over(case: Case, output: Shape, training: bool) -> list[dict[str, Any]]:
+    """What a model may tell the layer beside its input."""
+    options: list[dict[str, Any]] = [{}]
+    if case.cls.fuses_relu:
+        options.append({"relu": True})
+    if case.cls.absorbs_affine and not training:
+        options.append({"affine": case.rng("affine").uniform(-2, 2, (2, output[0])).astype(np.float32)})
+    return options
+
+
+def _back(layer: Layer, passes: Layer | Bound, dy: np.ndarray, cache: Any) -> list[np.ndarray]:
+    """What backward and accumulate give, one after the other."""
+    zero(layer)
+    dx = passes.backward(dy, cache)
+    gradients = [g.copy() for g in layer.grads.values()]
+    passes.accumulate(dy, cache)
+    return [dx, *gradients, *(g.copy() for g in layer.grads.values())]
 
 
 def commutes_with_relu(case: Case) -> None:

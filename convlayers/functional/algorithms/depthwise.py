@@ -1,38 +1,24 @@
 """The direct algorithm where every channel has filters of its own (ext/depthwise.pxi, ext/depthwise_weight.pxi)."""
 
-import numpy as np
-
 from ... import kernels
-from ...kernels import memory, threads_for
-from .._arrays import NO_BIAS
+from ...kernels import threads_for
+from .calls import Backward, Forward, forward_call, input_call, weight_call
 from .problem import Problem, geometry
 
 
-def forward(x: np.ndarray, w: np.ndarray, bias: np.ndarray | None, problem: Problem, relu: bool) -> np.ndarray:
+def forward(problem: Problem, relu: bool) -> Forward:
     """y, or max(y, 0)."""
-    y = memory.empty(problem.y, x.dtype)
-    if y.size:
-        kernel = kernels.compiled(x.dtype).depthwise
-        bias = NO_BIAS[x.dtype] if bias is None else bias
-        kernel(x, w, bias, y, geometry(problem), False, relu, threads_for(problem.work))
-    return y
+    kernel = kernels.compiled(problem.type).depthwise
+    return forward_call(kernel, problem, geometry(problem), False, relu, threads_for(problem.work))
 
 
-def backward_input(dy: np.ndarray, w: np.ndarray, problem: Problem) -> np.ndarray:
+def backward_input(problem: Problem) -> Backward:
     """dx."""
-    dx = memory.empty(problem.x, dy.dtype)
-    if dx.size:
-        kernel = kernels.compiled(dy.dtype).depthwise
-        kernel(dy, w, NO_BIAS[dy.dtype], dx, geometry(problem), True, False, threads_for(problem.work))
-    return dx
+    kernel = kernels.compiled(problem.type).depthwise
+    return input_call(kernel, problem, geometry(problem), True, False, threads_for(problem.work))
 
 
-def backward_weight(dy: np.ndarray, x: np.ndarray, problem: Problem) -> np.ndarray:
+def backward_weight(problem: Problem) -> Backward:
     """dw."""
-    dw = memory.empty(problem.w, x.dtype)
-    if x.size:
-        kernel = kernels.compiled(x.dtype).depthwise_backward_weight
-        kernel(dy, x, dw, geometry(problem), threads_for(problem.work))
-    else:
-        dw.fill(0)
-    return dw
+    kernel = kernels.compiled(problem.type).depthwise_backward_weight
+    return weight_call(kernel, problem, geometry(problem), threads_for(problem.work))

@@ -5,9 +5,9 @@ from math import prod
 import numpy as np
 
 from ... import kernels
-from ...kernels import memory, threads_for
-from .._arrays import NO_BIAS
+from ...kernels import threads_for
 from . import depthwise
+from .calls import Backward, Forward, forward_call, input_call, weight_call
 from .problem import FORWARD, INPUT_GRADIENT, Machine, Problem, geometry, once
 
 # The gradient of so few filters over so many channels is computed with pixels for lanes, 1.3 to 2.8 times as fast (Zen 3); with
@@ -54,39 +54,28 @@ def cost(problem: Problem, machine: Machine) -> float:
     return 4 + 1e-3 * (0.5 * size * products / machine.gflops * waiting * (1 + stores) + moved + packed * prod(problem.w))
 
 
-def forward(x: np.ndarray, w: np.ndarray, bias: np.ndarray | None, problem: Problem, relu: bool) -> np.ndarray:
+def forward(problem: Problem, relu: bool) -> Forward:
     """y, or max(y, 0)."""
     if problem.depthwise:
-        return depthwise.forward(x, w, bias, problem, relu)
-    y = memory.empty(problem.y, x.dtype)
-    if y.size:
-        kernel, bias = kernels.compiled(x.dtype).conv2d, NO_BIAS[x.dtype] if bias is None else bias
-        kernel(x, w, bias, y, geometry(problem), problem.groups, False, relu, threads_for(problem.work))
-    return y
+        return depthwise.forward(problem, relu)
+    kernel = kernels.compiled(problem.type).conv2d
+    return forward_call(kernel, problem, geometry(problem), problem.groups, False, relu, threads_for(problem.work))
 
 
-def backward_input(dy: np.ndarray, w: np.ndarray, problem: Problem) -> np.ndarray:
+def backward_input(problem: Problem) -> Backward:
     """dx."""
     if problem.depthwise:
-        return depthwise.backward_input(dy, w, problem)
-    dx = memory.empty(problem.x, dy.dtype)
-    if dx.size:
-        kernel, no_bias = kernels.compiled(dy.dtype).conv2d, NO_BIAS[dy.dtype]
-        kernel(dy, w, no_bias, dx, geometry(problem), problem.groups, True, False, threads_for(problem.work))
-    return dx
+        return depthwise.backward_input(problem)
+    kernel = kernels.compiled(problem.type).conv2d
+    return input_call(kernel, problem, geometry(problem), problem.groups, True, False, threads_for(problem.work))
 
 
-def backward_weight(dy: np.ndarray, x: np.ndarray, problem: Problem) -> np.ndarray:
+def backward_weight(problem: Problem) -> Backward:
     """dw."""
     if problem.depthwise:
-        return depthwise.backward_weight(dy, x, problem)
-    dw = memory.empty(problem.w, x.dtype)
-    if x.size:
-        compiled, (stride_h, stride_w, *rest) = kernels.compiled(x.dtype), geometry(problem)
-        if _pixels_for_lanes(problem):
-            compiled.conv2d_backward_weight_few(dy, x, dw, *rest, problem.groups, threads_for(problem.work))
-        else:
-            compiled.conv2d_backward_weight(dy, x, dw, stride_h, stride_w, *rest, problem.groups, threads_for(problem.work))
-    else:
-        dw.fill(0)
-    return dw
+        return depthwise.backward_weight(problem)
+    compiled, (stride_h, stride_w, *rest) = kernels.compiled(problem.type), geometry(problem)
+    how = *rest, problem.groups, threads_for(problem.work)
+    if _pixels_for_lanes(problem):
+        return weight_call(compiled.conv2d_backward_weight_few, problem, *how)
+    return weight_call(compiled.conv2d_backward_weight, problem, stride_h, stride_w, *how)

@@ -4,6 +4,7 @@ import numpy as np
 
 from ...kernels import reference
 from ..pointwise import relu as rectified
+from .calls import Backward, Forward
 from .problem import Machine, Problem
 
 
@@ -17,17 +18,21 @@ def cost(problem: Problem, machine: Machine) -> float:
     return 1000 + 1e-2 * problem.work
 
 
-def forward(x: np.ndarray, w: np.ndarray, bias: np.ndarray | None, problem: Problem, relu: bool) -> np.ndarray:
+def forward(problem: Problem, relu: bool) -> Forward:
     """y, or max(y, 0)."""
-    y = reference.conv_forward(x, w, bias, problem.win, problem.groups).astype(x.dtype)
-    return rectified(y) if relu else y
+
+    def run(x: np.ndarray, w: np.ndarray, bias: np.ndarray | None) -> np.ndarray:
+        y = reference.conv_forward(x, w, bias, problem.win, problem.groups).astype(x.dtype)
+        return rectified(y) if relu else y
+
+    return run
 
 
-def backward_input(dy: np.ndarray, w: np.ndarray, problem: Problem) -> np.ndarray:
+def backward_input(problem: Problem) -> Backward:
     """dx."""
-    return reference.conv_backward_input(dy, w, problem.x, problem.win, problem.groups).astype(dy.dtype)
+    return lambda dy, w: reference.conv_backward_input(dy, w, problem.x, problem.win, problem.groups).astype(dy.dtype)
 
 
-def backward_weight(dy: np.ndarray, x: np.ndarray, problem: Problem) -> np.ndarray:
+def backward_weight(problem: Problem) -> Backward:
     """dw."""
-    return reference.conv_backward_weight(dy, x, problem.w, problem.win, problem.groups)[0].astype(x.dtype)
+    return lambda dy, x: reference.conv_backward_weight(dy, x, problem.w, problem.win, problem.groups)[0].astype(x.dtype)

@@ -25,6 +25,7 @@ import numpy as np
 from ... import kernels
 from ...kernels import memory, threads_for
 from ..pointwise import relu as rectified
+from .calls import Backward, Forward
 from .problem import FORWARD, INPUT_GRADIENT, WEIGHT_GRADIENT, Machine, Problem
 
 _SPECTRA = 64 * 2**20  # bytes of the spectra held at once
@@ -260,24 +261,36 @@ def cost(problem: Problem, machine: Machine) -> float:
     return 2 * measured
 
 
-def forward(x: np.ndarray, w: np.ndarray, bias: np.ndarray | None, problem: Problem, relu: bool) -> np.ndarray:
+def forward(problem: Problem, relu: bool) -> Forward:
     """y, or max(y, 0)."""
-    y = memory.empty(problem.y, x.dtype)
-    _fill(_on_y(y, problem, "gnm"), _on_x(x, problem, "gnc"), _on_w(w, problem, "gcm"), problem)
-    if bias is not None:
-        y += bias.reshape(-1, *(1,) * (y.ndim - 2))
-    return rectified(y) if relu else y
+
+    def run(x: np.ndarray, w: np.ndarray, bias: np.ndarray | None) -> np.ndarray:
+        y = memory.empty(problem.y, x.dtype)
+        _fill(_on_y(y, problem, "gnm"), _on_x(x, problem, "gnc"), _on_w(w, problem, "gcm"), problem)
+        if bias is not None:
+            y += bias.reshape(-1, *(1,) * (y.ndim - 2))
+        return rectified(y) if relu else y
+
+    return run
 
 
-def backward_input(dy: np.ndarray, w: np.ndarray, problem: Problem) -> np.ndarray:
+def backward_input(problem: Problem) -> Backward:
     """dx."""
-    dx = memory.empty(problem.x, dy.dtype)
-    _fill(_on_x(dx, problem, "gnc"), _on_y(dy, problem, "gnm"), _on_w(w, problem, "gmc"), problem)
-    return dx
+
+    def run(dy: np.ndarray, w: np.ndarray) -> np.ndarray:
+        dx = memory.empty(problem.x, dy.dtype)
+        _fill(_on_x(dx, problem, "gnc"), _on_y(dy, problem, "gnm"), _on_w(w, problem, "gmc"), problem)
+        return dx
+
+    return run
 
 
-def backward_weight(dy: np.ndarray, x: np.ndarray, problem: Problem) -> np.ndarray:
+def backward_weight(problem: Problem) -> Backward:
     """dw."""
-    dw = memory.empty(problem.w, x.dtype)
-    _fill(_on_w(dw, problem, "gcm"), _on_x(x, problem, "gcn"), _on_y(dy, problem, "gnm"), problem)
-    return dw
+
+    def run(dy: np.ndarray, x: np.ndarray) -> np.ndarray:
+        dw = memory.empty(problem.w, x.dtype)
+        _fill(_on_w(dw, problem, "gcm"), _on_x(x, problem, "gcn"), _on_y(dy, problem, "gnm"), problem)
+        return dw
+
+    return run

@@ -5,6 +5,8 @@ from functools import cached_property, wraps
 from math import prod
 from typing import NamedTuple, TypeVar
 
+import numpy as np
+
 from ...shapes import Window
 from .._arrays import window_numbers
 
@@ -31,6 +33,11 @@ class Problem(_Fields):
     def y(self) -> tuple[int, ...]:
         """The output's shape."""
         return (self.x[0], self.w[0], *self.win.output)
+
+    @cached_property
+    def type(self) -> np.dtype:
+        """That of the arrays."""
+        return np.dtype(self.dtype)
 
     @cached_property
     def work(self) -> int:

@@ -18,6 +18,7 @@ import numpy as np
 
 from ...kernels import memory
 from ...shapes import Window
+from .calls import Backward, Forward
 from .problem import Problem
 
 # Bytes of columns held at once: few enough to be in a cache when they are read, and enough for one call of an algorithm.
@@ -30,20 +31,20 @@ class Viewed(NamedTuple):
     algorithm: ModuleType
     flat: Problem
 
-    def forward(self, x: np.ndarray, w: np.ndarray, bias: np.ndarray | None, problem: Problem, relu: bool) -> np.ndarray:
+    def forward(self, problem: Problem, relu: bool) -> Forward:
         """y, or max(y, 0)."""
-        flat = self.flat
-        return self.algorithm.forward(x.reshape(flat.x), w.reshape(flat.w), bias, flat, relu).reshape(problem.y)
+        flat, run = self.flat, self.algorithm.forward(self.flat, relu)
+        return lambda x, w, bias: run(x.reshape(flat.x), w.reshape(flat.w), bias).reshape(problem.y)
 
-    def backward_input(self, dy: np.ndarray, w: np.ndarray, problem: Problem) -> np.ndarray:
+    def backward_input(self, problem: Problem) -> Backward:
         """dx."""
-        flat = self.flat
-        return self.algorithm.backward_input(dy.reshape(flat.y), w.reshape(flat.w), flat).reshape(problem.x)
+        flat, run = self.flat, self.algorithm.backward_input(self.flat)
+        return lambda dy, w: run(dy.reshape(flat.y), w.reshape(flat.w)).reshape(problem.x)
 
-    def backward_weight(self, dy: np.ndarray, x: np.ndarray, problem: Problem) -> np.ndarray:
+    def backward_weight(self, problem: Problem) -> Backward:
         """dw."""
-        flat = self.flat
-        return self.algorithm.backward_weight(dy.reshape(flat.y), x.reshape(flat.x), flat).reshape(problem.w)
+        flat, run = self.flat, self.algorithm.backward_weight(self.flat)
+        return lambda dy, x: run(dy.reshape(flat.y), x.reshape(flat.x)).reshape(problem.w)
 
 
 class Unrolled(NamedTuple):
@@ -52,29 +53,41 @@ class Unrolled(NamedTuple):
     algorithm: ModuleType
     flat: Problem
 
-    def forward(self, x: np.ndarray, w: np.ndarray, bias: np.ndarray | None, problem: Problem, relu: bool) -> np.ndarray:
+    def forward(self, problem: Problem, relu: bool) -> Forward:
         """y, or max(y, 0)."""
-        y = memory.empty(problem.y, x.dtype)
-        for slab in _slabs(problem, self.flat):
-            planes = self.algorithm.forward(slab.columns(x), w.reshape(self.flat.w), bias, slab.flat, relu)
-            y[slab.images, :, slab.depths] = slab.outputs(planes)
-        return y
 
-    def backward_input(self, dy: np.ndarray, w: np.ndarray, problem: Problem) -> np.ndarray:
+        def run(x: np.ndarray, w: np.ndarray, bias: np.ndarray | None) -> np.ndarray:
+            y = memory.empty(problem.y, x.dtype)
+            for slab in _slabs(problem, self.flat):
+                planes = self.algorithm.forward(slab.flat, relu)(slab.columns(x), w.reshape(self.flat.w), bias)
+                y[slab.images, :, slab.depths] = slab.outputs(planes)
+            return y
+
+        return run
+
+    def backward_input(self, problem: Problem) -> Backward:
         """dx: every column goes back to where it was read."""
-        dx = memory.empty(problem.x, dy.dtype)
-        dx.fill(0)
-        for slab in _slabs(problem, self.flat):
-            slab.fold(self.algorithm.backward_input(slab.planes(dy), w.reshape(self.flat.w), slab.flat), dx)
-        return dx
 
-    def backward_weight(self, dy: np.ndarray, x: np.ndarray, problem: Problem) -> np.ndarray:
+        def run(dy: np.ndarray, w: np.ndarray) -> np.ndarray:
+            dx = memory.empty(problem.x, dy.dtype)
+            dx.fill(0)
+            for slab in _slabs(problem, self.flat):
+                slab.fold(self.algorithm.backward_input(slab.flat)(slab.planes(dy), w.reshape(self.flat.w)), dx)
+            return dx
+
+        return run
+
+    def backward_weight(self, problem: Problem) -> Backward:
         """dw."""
-        dw = memory.empty(self.flat.w, x.dtype)
-        dw.fill(0)
-        for slab in _slabs(problem, self.flat):
-            dw += self.algorithm.backward_weight(slab.planes(dy), slab.columns(x), slab.flat)
-        return dw.reshape(problem.w)
+
+        def run(dy: np.ndarray, x: np.ndarray) -> np.ndarray:
+            dw = memory.empty(self.flat.w, x.dtype)
+            dw.fill(0)
+            for slab in _slabs(problem, self.flat):
+                dw += self.algorithm.backward_weight(slab.flat)(slab.planes(dy), slab.columns(x))
+            return dw.reshape(problem.w)
+
+        return run
 
 
 class Slab(NamedTuple):

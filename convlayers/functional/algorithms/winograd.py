@@ -6,12 +6,10 @@ in place of 144. The rounding is of the order of the definition's own (docs/nume
 is cheaper.
 """
 
-import numpy as np
-
 from ... import kernels
-from ...kernels import memory, threads_for
-from .._arrays import NO_BIAS
+from ...kernels import threads_for
 from . import winograd_blocks
+from .calls import Backward, Forward, forward_call, input_call, weight_call
 from .problem import INPUT_GRADIENT, MACHINES, WEIGHT_GRADIENT, Machine, Problem, once
 
 # Cycles to transform one vector, by m: of tiles for one channel, going in or coming out, and of filters; and to copy a row of
@@ -88,36 +86,26 @@ def _arguments(problem: Problem) -> tuple[int, ...]:
     return tile_size(problem), problem.win.stride[0], top, left, problem.groups
 
 
-def forward(x: np.ndarray, w: np.ndarray, bias: np.ndarray | None, problem: Problem, relu: bool) -> np.ndarray:
+def forward(problem: Problem, relu: bool) -> Forward:
     """y, or max(y, 0)."""
     if _large(problem) and problem.work:
-        return winograd_blocks.forward(x, w, bias, problem, relu)
-    y = memory.empty(problem.y, x.dtype)
-    if y.size:
-        kernel, bias = kernels.compiled(x.dtype).winograd, NO_BIAS[x.dtype] if bias is None else bias
-        kernel(x, w, bias, y, _arguments(problem), False, relu, threads_for(problem.work))
-    return y
+        return winograd_blocks.forward(problem, relu)
+    kernel = kernels.compiled(problem.type).winograd
+    return forward_call(kernel, problem, _arguments(problem), False, relu, threads_for(problem.work))
 
 
-def backward_input(dy: np.ndarray, w: np.ndarray, problem: Problem) -> np.ndarray:
+def backward_input(problem: Problem) -> Backward:
     """dx."""
     if _large(problem) and problem.work:
-        return winograd_blocks.backward_input(dy, w, problem)
-    dx = memory.empty(problem.x, dy.dtype)
-    if dx.size:
-        kernel = kernels.compiled(dy.dtype).winograd
-        kernel(dy, w, NO_BIAS[dy.dtype], dx, _arguments(problem), True, False, threads_for(problem.work))
-    return dx
+        return winograd_blocks.backward_input(problem)
+    kernel = kernels.compiled(problem.type).winograd
+    return input_call(kernel, problem, _arguments(problem), True, False, threads_for(problem.work))
 
 
-def backward_weight(dy: np.ndarray, x: np.ndarray, problem: Problem) -> np.ndarray:
+def backward_weight(problem: Problem) -> Backward:
     """dw."""
     if _large(problem) and problem.work:
-        return winograd_blocks.backward_weight(dy, x, problem)
-    dw = memory.empty(problem.w, x.dtype)
-    if x.size:
-        m, _, *rest = _arguments(problem)
-        kernels.compiled(x.dtype).winograd_backward_weight(dy, x, dw, m, *rest, threads_for(problem.work))
-    else:
-        dw.fill(0)
-    return dw
+        return winograd_blocks.backward_weight(problem)
+    m, _, *rest = _arguments(problem)
+    kernel = kernels.compiled(problem.type).winograd_backward_weight
+    return weight_call(kernel, problem, m, *rest, threads_for(problem.work))

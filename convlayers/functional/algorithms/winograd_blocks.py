@@ -13,8 +13,8 @@ import numpy as np
 from ... import kernels
 from ...kernels import memory, threads_for
 from ...shapes import Window
-from .._arrays import NO_BIAS
 from . import direct
+from .calls import Backward, Forward, forward_call, input_call
 from .problem import INPUT_GRADIENT, WEIGHT_GRADIENT, Machine, Problem, once
 
 _SIDE = 3  # of a tile of outputs, and of a block of taps
@@ -60,23 +60,19 @@ def cost(problem: Problem, machine: Machine) -> float:
     return 2e-3 * sums / machine.gflops_of(problem.dtype) + machine.microseconds(cycles + vectors * _TILE_CYCLES)
 
 
-def forward(x: np.ndarray, w: np.ndarray, bias: np.ndarray | None, problem: Problem, relu: bool) -> np.ndarray:
+def forward(problem: Problem, relu: bool) -> Forward:
     """y, or max(y, 0)."""
-    y = memory.empty(problem.y, x.dtype)
     (top, _), (left, _) = problem.win.padding
-    kernel, bias = kernels.compiled(x.dtype).winograd_blocks_forward, NO_BIAS[x.dtype] if bias is None else bias
-    kernel(x, w, bias, y, top, left, problem.groups, False, relu, threads_for(problem.work))
-    return y
+    kernel = kernels.compiled(problem.type).winograd_blocks_forward
+    return forward_call(kernel, problem, top, left, problem.groups, False, relu, threads_for(problem.work))
 
 
-def backward_input(dy: np.ndarray, w: np.ndarray, problem: Problem) -> np.ndarray:
+def backward_input(problem: Problem) -> Backward:
     """dx: the convolution of dy with turned kernels."""
-    dx = memory.empty(problem.x, dy.dtype)
     (top, _), (left, _) = problem.win.padding
     pads = problem.win.kernel[0] - 1 - top, problem.win.kernel[1] - 1 - left
-    kernel = kernels.compiled(dy.dtype).winograd_blocks_forward
-    kernel(dy, w, NO_BIAS[dy.dtype], dx, *pads, problem.groups, True, False, threads_for(problem.work))
-    return dx
+    kernel = kernels.compiled(problem.type).winograd_blocks_forward
+    return input_call(kernel, problem, *pads, problem.groups, True, False, threads_for(problem.work))
 
 
 def _parts(problem: Problem) -> Iterator[tuple[slice, Problem]]:
@@ -97,14 +93,24 @@ def _tiles(images: np.ndarray, shape: tuple[int, ...], top: int, left: int, grad
     return tiles.reshape(shape)
 
 
-def backward_weight(dy: np.ndarray, x: np.ndarray, problem: Problem) -> np.ndarray:
+def backward_weight(problem: Problem) -> Backward:
     """dw."""
-    dw, threads = memory.empty(problem.w, x.dtype), threads_for(problem.work)
+    threads, parts, kernel = (
+        threads_for(problem.work),
+        list(_parts(problem)),
+        kernels.compiled(problem.type).winograd_blocks_weight,
+    )
     (top, _), (left, _) = problem.win.padding
-    total: np.ndarray | None = None
-    for images, planes in _parts(problem):
-        gradients = _tiles(dy[images], planes.y, 0, 0, True, threads)
-        sums = direct.backward_weight(gradients, _tiles(x[images], planes.x, top, left, False, threads), planes)
-        total = sums if total is None else np.add(total, sums, out=total)
-    kernels.compiled(x.dtype).winograd_blocks_weight(total, dw, threads)
-    return dw
+    adding = [direct.backward_weight(planes) for _, planes in parts]
+
+    def run(dy: np.ndarray, x: np.ndarray) -> np.ndarray:
+        dw = memory.empty(problem.w, problem.type)
+        total: np.ndarray | None = None
+        for (images, planes), add in zip(parts, adding, strict=True):
+            gradients = _tiles(dy[images], planes.y, 0, 0, True, threads)
+            sums = add(gradients, _tiles(x[images], planes.x, top, left, False, threads))
+            total = sums if total is None else np.add(total, sums, out=total)
+        kernel(total, dw, threads)
+        return dw
+
+    return run

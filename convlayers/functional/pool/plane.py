@@ -1,6 +1,8 @@
 """Max and average pooling over windows of `(H, W)`: the doors of the compiled kernels."""
 
+from collections.abc import Callable
 from functools import lru_cache
+from math import prod
 
 import numpy as np
 
@@ -36,15 +38,25 @@ def max_pool2d(
     """
     x = as_array(x, "max_pool2d: x", 4)
     check_pool(x.shape[2:], win)
-    kernel_h, kernel_w = win.kernel
-    y = memory.empty((*x.shape[:2], *win.output), x.dtype)
-    index_dtype = _UINT8 if kernel_h * kernel_w < 256 else _INTC  # one more than there are taps: none of them
-    index = memory.empty(y.shape, index_dtype) if with_index else None
-    if y.size:
-        kernel = kernels.compiled(x.dtype).max_pool2d_forward
-        threads = threads_over(y.size * kernel_h * kernel_w)
-        kernel(_planes(x), _planes(y), *_by_width(index), kernel_h, kernel_w, *window_numbers(win), relu, threads)
-    return y, index
+    return bound_max_pool2d(x.shape, x.dtype, win, with_index, relu)(x)
+
+
+def bound_max_pool2d(
+    x_shape: tuple[int, ...], dtype: np.dtype, win: Window, with_index: bool, relu: bool
+) -> Callable[[np.ndarray], tuple[np.ndarray, np.ndarray | None]]:
+    """`max_pool2d` of x that has this shape and type."""
+    shape, taps, kernel = (*x_shape[:2], *win.output), prod(win.kernel), kernels.compiled(dtype).max_pool2d_forward
+    index_dtype = _UINT8 if taps < 256 else _INTC  # one more than there are taps: none of them
+    how = *win.kernel, *window_numbers(win), relu, threads_over(prod(shape) * taps)
+
+    def bound(x: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
+        y = memory.empty(shape, dtype)
+        index = memory.empty(shape, index_dtype) if with_index else None
+        if y.size:
+            kernel(_planes(x), _planes(y), *_by_width(index), *how)
+        return y, index
+
+    return bound
 
 
 def max_pool2d_backward(dy: np.ndarray, index: np.ndarray, x_shape: tuple[int, ...], win: Window) -> np.ndarray:
@@ -53,13 +65,22 @@ def max_pool2d_backward(dy: np.ndarray, index: np.ndarray, x_shape: tuple[int, .
     dy = check_gradient(dy, (*x_shape[:2], *win.output), "max_pool2d", dy.dtype)
     if not isinstance(index, np.ndarray) or index.shape != dy.shape or index.dtype not in (np.uint8, np.intc):
         raise ShapeError(f"max_pool2d: index must be what the forward pass gave, of shape {dy.shape}")
-    index = np.ascontiguousarray(index)
-    dx = memory.empty(tuple(x_shape), dy.dtype)
-    if dx.size:
-        kernel = kernels.compiled(dy.dtype).max_pool2d_backward
-        planes = (_planes(dy), *_by_width(index), _planes(dx))
-        kernel(*planes, *win.kernel, *window_numbers(win), threads_over(dx.size))
-    return dx
+    return bound_max_pool2d_backward(tuple(x_shape), dy.dtype, win)(dy, np.ascontiguousarray(index))
+
+
+def bound_max_pool2d_backward(
+    x_shape: tuple[int, ...], dtype: np.dtype, win: Window
+) -> Callable[[np.ndarray, np.ndarray], np.ndarray]:
+    """`max_pool2d_backward` of dy that fits, and of the index that the forward pass gave."""
+    kernel, how = kernels.compiled(dtype).max_pool2d_backward, (*win.kernel, *window_numbers(win), threads_over(prod(x_shape)))
+
+    def bound(dy: np.ndarray, index: np.ndarray) -> np.ndarray:
+        dx = memory.empty(x_shape, dtype)
+        if dx.size:
+            kernel(_planes(dy), *_by_width(index), _planes(dx), *how)
+        return dx
+
+    return bound
 
 
 def pool_counts(size: tuple[int, ...], win: Window, count_include_pad: bool) -> np.ndarray:

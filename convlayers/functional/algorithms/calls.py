@@ -1,0 +1,58 @@
+"""A kernel with everything bound to it but the arrays: what an algorithm gives for a problem.
+
+Between kernels, Python finds its own code and data cold, and small networks spend more time there than in kernels. So what
+follows from the sizes is found out once, thread count included, and a call is an array from the pool and the kernel.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from ...kernels import memory
+from .._arrays import NO_BIAS
+from .problem import Problem
+
+Forward = Callable[[np.ndarray, np.ndarray, np.ndarray | None], np.ndarray]
+Backward = Callable[[np.ndarray, np.ndarray], np.ndarray]
+
+
+def forward_call(kernel: Callable, problem: Problem, *how: Any) -> Forward:
+    """y of x, w and the bias or None, by `kernel(x, w, bias, y, *how)`."""
+    shape, dtype, no_bias = problem.y, problem.type, NO_BIAS[problem.type]
+
+    def run(x: np.ndarray, w: np.ndarray, bias: np.ndarray | None) -> np.ndarray:
+        y = memory.empty(shape, dtype)
+        if y.size:
+            kernel(x, w, no_bias if bias is None else bias, y, *how)
+        return y
+
+    return run
+
+
+def input_call(kernel: Callable, problem: Problem, *how: Any) -> Backward:
+    """dx of dy and w, by `kernel(dy, w, no bias, dx, *how)`."""
+    shape, dtype, no_bias = problem.x, problem.type, NO_BIAS[problem.type]
+
+    def run(dy: np.ndarray, w: np.ndarray) -> np.ndarray:
+        dx = memory.empty(shape, dtype)
+        if dx.size:
+            kernel(dy, w, no_bias, dx, *how)
+        return dx
+
+    return run
+
+
+def weight_call(kernel: Callable, problem: Problem, *how: Any) -> Backward:
+    """dw of dy and x, by `kernel(dy, x, dw, *how)`."""
+    shape, dtype = problem.w, problem.type
+
+    def run(dy: np.ndarray, x: np.ndarray) -> np.ndarray:
+        dw = memory.empty(shape, dtype)
+        if x.size:
+            kernel(dy, x, dw, *how)
+        else:
+            dw.fill(0)
+        return dw
+
+    return run
