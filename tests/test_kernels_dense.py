@@ -61,6 +61,22 @@ def test_sizes_beside_the_edges_of_tiles_and_vectors(isa, dtype):
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize(
+    ("rows", "outputs", "features"),
+    [(32, 64, 1024), (31, 64, 1024), (32, 63, 1024), (32, 64, 1023), (33, 67, 1151), (65, 70, 2048), (32, 80, 5003)],
+)
+def test_deep_sums(rows, outputs, features, dtype):
+    """At and beside the sizes from which they are a weight gradient; the last is a prime number of features."""
+    check_linear(rows, features, outputs, dtype)
+    rng = np.random.default_rng(1)
+    x, w = rng.standard_normal((rows, features)).astype(dtype), rng.standard_normal((outputs, features)).astype(dtype)
+    b = rng.standard_normal(outputs).astype(dtype)
+    for bias in (b, None):
+        y = functional.linear(x, w, bias)
+        np.testing.assert_array_equal(functional.linear(x, w, bias, relu=True), functional.relu(y))
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
 def test_nothing_to_sum_or_nothing_to_fill(dtype):
     b = np.arange(3, dtype=dtype)
     np.testing.assert_array_equal(functional.linear(np.zeros((2, 0), dtype), np.zeros((3, 0), dtype), b), [b, b])
