@@ -193,15 +193,16 @@ cdef void add_taps(
 ) noexcept nogil:
     """What a block adds to the sums of one slice's taps, for the panels first .. last of filters."""
     cdef Py_ssize_t panel
-    cdef int vecs
+    cdef int vecs, rows
     cdef Rows t
     t.src, t.row, t.step, t.depth, t.ldb, t.init, t.relu = src, g.tap, g.pixel, depth, PANEL, init, False
     for panel in range(first, last):
         vecs = 2 if g.filters - panel * PANEL > VL else 1
-        t.tiles = parts_of(taps, rows_of_tile(vecs))
+        rows = rows_of_tile(taps, vecs)
+        t.tiles = parts_of(taps, rows)
         t.b = gradients + (panel - first) * depth * PANEL
         t.out = sums + panel * g.slices * g.slice_rows * PANEL
-        run_rows(vecs, &t)
+        run_rows(rows, vecs, &t)
 
 
 cdef void run_weight_unit(Weight* g, Py_ssize_t unit, char* workspace) noexcept nogil:

@@ -8,7 +8,7 @@
 
 # Pixels that are computed before they are transposed: whole tiles and whole vectors of them.
 cdef inline Py_ssize_t chunk_pixels(int vecs) noexcept nogil:
-    return max(1, VL // 2) * rows_of_tile(vecs)
+    return max(1, VL // 2) * (MR if vecs == 2 else MR + 2)
 
 
 cdef void spread_pixels(const real* out, Py_ssize_t pixels, Py_ssize_t filters, real* dst, Py_ssize_t area) noexcept nogil:
@@ -39,15 +39,15 @@ cdef void run_pixels(
         m = filter_start(g, panel)
         columns = filter_start(g, panel + 1) - m
         vecs = 2 if columns > VL else 1
-        rows = rows_of_tile(vecs)
         for i in range(PANEL):
             init[i] = bias[m + i] if bias != NULL and i < columns else 0
         t.b, t.ldb = filters + m * g.depth + panel * VL, columns
         px = 0
         while px < pixels:
             count = min(chunk_pixels(vecs), pixels - px)
+            rows = rows_of_tile(count, vecs)
             t.row, t.tiles = g.pixel + px, (count + rows - 1) // rows
-            run_rows(vecs, &t)
+            run_rows(rows, vecs, &t)
             spread_pixels(out, count, columns, dst + m * area + px, area)
             px += count
 

@@ -7,7 +7,13 @@
 # but b: `ldb` values from one k to the next. `start` is `init`, PANEL values, or out itself where that is NULL. out has PANEL
 # values a row.
 #
-# Sums with one vector have two rows more, since fewer than eight wait for each other.
+# Sums with one vector have two rows more, since fewer than eight wait for each other. With two vectors and 32 registers
+# there are tiles of fewer rows too, for counts that leave less of those empty: 32 rows are three tiles of 11, or three of 14
+# with a quarter empty.
+
+cdef enum:
+    FEWER_ROWS = 11
+
 
 cdef struct Rows "convlayers_rows":
     const real* src
@@ -22,8 +28,13 @@ cdef struct Rows "convlayers_rows":
     bint relu
 
 
-cdef inline int rows_of_tile(int vecs) noexcept nogil:
-    return MR if vecs == 2 else MR + 2
+cdef inline int rows_of_tile(Py_ssize_t count, int vecs) noexcept nogil:
+    """The rows of each tile of `count` rows in all."""
+    if vecs == 1:
+        return MR + 2
+    if MR > FEWER_ROWS and (count + FEWER_ROWS - 1) // FEWER_ROWS * FEWER_ROWS < (count + MR - 1) // MR * MR:
+        return FEWER_ROWS
+    return MR
 
 
 cdef inline void row_tiles "convlayers_row_tiles"(int rows, int vecs, Rows* t) noexcept nogil:
@@ -65,8 +76,10 @@ cdef inline void row_tiles "convlayers_row_tiles"(int rows, int vecs, Rows* t) n
         out += rows * PANEL
 
 
-cdef void run_rows(int vecs, Rows* t) noexcept nogil:
-    if vecs == 2:
-        row_tiles(MR, 2, t)
-    else:
+cdef void run_rows(int rows, int vecs, Rows* t) noexcept nogil:
+    if vecs == 1:
         row_tiles(MR + 2, 1, t)
+    elif rows == MR:
+        row_tiles(MR, 2, t)
+    elif MR > FEWER_ROWS:
+        row_tiles(FEWER_ROWS, 2, t)
