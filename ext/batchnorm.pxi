@@ -284,6 +284,17 @@ cdef void normalise_by_batch(Norm* g, bint relu, Py_ssize_t c) noexcept nogil:
     normalise_channel(g, relu, c)
 
 
+def batch_norm_affine(
+    const real[::1] weight, const real[::1] bias, const real[::1] mean, const real[::1] var, double eps, real[:, ::1] affine, /
+):
+    """Fill affine (2, C) with scale and shift: what normalization by these moments is, y = scale x + shift."""
+    cdef Py_ssize_t c
+    cdef double scale
+    for c in range(weight.shape[0]):
+        scale = weight[c] / sqrt(var[c] + eps)
+        affine[0, c], affine[1, c] = <real> scale, <real> (bias[c] - mean[c] * scale)
+
+
 def batch_norm_forward(
     const real[:, :, ::1] x, weights, norm, real[:, :, ::1] y, bint training, bint relu, int threads, /
 ):

@@ -139,8 +139,8 @@ cdef Mode choose_mode(
     In half cycles: a tap of one vector and one filter takes 1, and 19/16 where it is read in place: each is a line of the cache
     far from the next, and packed panels took 1.2 to 1.4 times less with 64 channels (Zen 3). Storing a vector takes 2 in place
     and about 16 in pieces; a vector packed for a tap takes 5, with a seam 8, and 11 for each run where it may have many. With
-    filters for lanes, a tap of one pixel takes 17/16 for each vector of filters, half as much again where a tile has only one;
-    transposing takes as long as 12 taps (Zen 5 and Zen 3).
+    filters for lanes, a tap of one pixel takes 17/16 for each vector of filters, a sixth more where a tile has only one;
+    transposing a panel of them takes as long as 12 taps of two (Zen 5, Zen 3 and Emerald Rapids).
     """
     cdef Py_ssize_t q = cols.outputs, pitch = cols.line, by_rows, by_pitch, packed, lanes, rest = filters % PANEL
     cdef bint joined = cols.stride == 1 and rows.stride == 1 and width == q
@@ -151,8 +151,8 @@ cdef Mode choose_mode(
         packed += (5 if q % VL == 0 else 8) * depth * vectors_over(block * q)
     else:
         packed += 11 * depth * (vectors_over(block * q) + block)
-    lanes = 34 * (filters // PANEL) + (34 if rest > VL else 26 if rest > 0 else 0)
-    lanes = lanes * ((block * q + MR - 1) // MR * MR) * (depth + 12) // 16
+    lanes = depth * (34 * (filters // PANEL) + (34 if rest > VL else 20 if rest > 0 else 0))
+    lanes = (lanes + 408 * ((filters + PANEL - 1) // PANEL)) * ((block * q + MR - 1) // MR * MR) // 16
     if joined and lanes < packed and lanes < by_rows and lanes < by_pitch:
         return FILTER_LANES
     if packed < by_rows and packed < by_pitch:

@@ -7,12 +7,13 @@
 # but b: `ldb` values from one k to the next. `start` is `init`, PANEL values, or out itself where that is NULL. out has PANEL
 # values a row.
 #
-# Sums with one vector have two rows more, since fewer than eight wait for each other. With two vectors and 32 registers
-# there are tiles of fewer rows too, for counts that leave less of those empty: 32 rows are three tiles of 11, or three of 14
-# with a quarter empty.
+# Sums with one vector have two rows more, since fewer than eight wait for each other. With 32 registers there are tiles of
+# fewer rows too, for counts that leave less of them empty: 32 rows are three tiles of 11, or three of 14 with a quarter empty.
+# With one vector these are the faster ones besides: the places of ten rows fit the general registers.
 
 cdef enum:
-    FEWER_ROWS = 11
+    FEWER_ROWS = 11             # with two vectors
+    FEWER_SINGLES = 10          # with one
 
 
 cdef struct Rows "convlayers_rows":
@@ -30,11 +31,8 @@ cdef struct Rows "convlayers_rows":
 
 cdef inline int rows_of_tile(Py_ssize_t count, int vecs) noexcept nogil:
     """The rows of each tile of `count` rows in all."""
-    if vecs == 1:
-        return MR + 2
-    if MR > FEWER_ROWS and (count + FEWER_ROWS - 1) // FEWER_ROWS * FEWER_ROWS < (count + MR - 1) // MR * MR:
-        return FEWER_ROWS
-    return MR
+    cdef int most = MR if vecs == 2 else MR + 2, fewer = FEWER_ROWS if vecs == 2 else FEWER_SINGLES
+    return fewer if MR > fewer and (count + fewer - 1) // fewer * fewer < (count + most - 1) // most * most else most
 
 
 cdef inline void row_tiles "convlayers_row_tiles"(int rows, int vecs, Rows* t) noexcept nogil:
@@ -77,9 +75,12 @@ cdef inline void row_tiles "convlayers_row_tiles"(int rows, int vecs, Rows* t) n
 
 
 cdef void run_rows(int rows, int vecs, Rows* t) noexcept nogil:
-    if vecs == 1:
-        row_tiles(MR + 2, 1, t)
-    elif rows == MR:
+    if vecs == 2 and rows == MR:
         row_tiles(MR, 2, t)
+    elif vecs == 1 and rows == MR + 2:
+        row_tiles(MR + 2, 1, t)
     elif MR > FEWER_ROWS:
-        row_tiles(FEWER_ROWS, 2, t)
+        if vecs == 2:
+            row_tiles(FEWER_ROWS, 2, t)
+        else:
+            row_tiles(FEWER_SINGLES, 1, t)

@@ -8,7 +8,7 @@ objects are an `ArrayTypeError`. Images are `(N, C, H, W)`.
 from ._arrays import as_array
 from .activations import activation, activation_backward, prelu, prelu_backward, softmax, softmax_backward
 from .arithmetic import arithmetic, arithmetic_backward, multiply, multiply_backward
-from .batchnorm import BatchNormPass, batch_norm, batch_norm_backward, scale_shift
+from .batchnorm import BatchNormPass, batch_norm, batch_norm_affine, batch_norm_backward, scale_shift
 from .conv import (
     conv1d,
     conv1d_backward,
@@ -109,6 +109,7 @@ __all__ = [
     "avg_pool2d_backward",
     "avg_pool_backward",
     "batch_norm",
+    "batch_norm_affine",
     "batch_norm_backward",
     "border_taps",
     "check_algorithm",

@@ -1,5 +1,6 @@
 """Batch normalisation as functions of arrays."""
 
+from collections.abc import Callable
 from math import prod
 from typing import NamedTuple
 
@@ -80,6 +81,37 @@ def batch_norm_backward(dy: np.ndarray, done: BatchNormPass) -> tuple[np.ndarray
         kernel(dy.reshape(planes), x.reshape(planes), norm, dx.reshape(planes), gradients, *last)
     dw, db = gradients
     return dx, dw, db
+
+
+def batch_norm_affine(
+    weight: np.ndarray, bias: np.ndarray, mean: np.ndarray, var: np.ndarray, *, eps: float = 1e-5
+) -> tuple[np.ndarray, np.ndarray]:
+    """`batch_norm` by given moments as `y = scale x + shift`: the two, `(C,)` each, `weight / sqrt(var + eps)` and
+    `bias - mean scale`, rounded once from float64."""
+    weight = as_array(weight, "batch_norm: weight", 1)
+    channels, dtype = len(weight), weight.dtype
+    given = [_per_channel(v, f"batch_norm: {n}", channels, dtype) for n, v in (("bias", bias), ("mean", mean), ("var", var))]
+    affine = np.empty((2, channels), dtype)
+    kernels.compiled(dtype).batch_norm_affine(weight, *given, eps, affine)
+    scale, shift = affine
+    return scale, shift
+
+
+def bound_scale_shift(
+    shape: tuple[int, ...], dtype: np.dtype, relu: bool
+) -> Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]:
+    """`scale_shift` of an x of this shape and type, in place."""
+    kernel, planes, threads = kernels.compiled(dtype).batch_norm_forward, _planes(shape), threads_over(prod(shape))
+    moments = np.zeros((2, shape[1]))
+    moments[1] = 1
+
+    def bound(x: np.ndarray, scale: np.ndarray, shift: np.ndarray) -> np.ndarray:
+        if x.size:
+            pixels, affine = x.reshape(planes), np.empty((3, planes[1]), dtype)
+            kernel(pixels, (scale, shift), (moments, affine, 0.0), pixels, False, relu, threads)
+        return x
+
+    return bound
 
 
 def scale_shift(x: np.ndarray, scale: np.ndarray, shift: np.ndarray, *, relu: bool = False) -> np.ndarray:

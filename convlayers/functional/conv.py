@@ -10,6 +10,7 @@ from .. import kernels
 from ..errors import ShapeError
 from ..kernels import memory, threads_over
 from ..shapes import IntOrSequence, Padding
+from . import batchnorm
 from ._arrays import DTYPE_NAMES, NO_BIAS, as_array, check_gradient, fits
 from .algorithms.calls import Backward, Forward
 from .algorithms.problem import FORWARD, INPUT_GRADIENT, WEIGHT_GRADIENT
@@ -124,6 +125,21 @@ def bound_forward(
         if fits(w, w_shape, dtype) and (b is None or fits(b, b_shape, dtype)):
             return run(x, w, b)
         return forward(rank, x, w, b, relu, options)
+
+    return bound
+
+
+def bound_scale_shift(
+    rank: int, x_shape: tuple[int, ...], w_shape: tuple[int, ...], dtype: np.dtype, relu: bool, options: Options
+) -> Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]:
+    """A scale and a shift of what `bound_forward` gives, in place."""
+    y = planned(FORWARD, x_shape, w_shape, DTYPE_NAMES[dtype], options).problem.y
+    run = batchnorm.bound_scale_shift(y, dtype, relu)
+
+    def bound(y: np.ndarray, scale: np.ndarray, shift: np.ndarray) -> np.ndarray:
+        if fits(scale, w_shape[:1], dtype) and fits(shift, w_shape[:1], dtype):
+            return run(y, scale, shift)
+        return batchnorm.scale_shift(y, scale, shift, relu=relu)
 
     return bound
 

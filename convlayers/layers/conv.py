@@ -1,6 +1,7 @@
 """Convolution along one, two and three axes."""
 
 import math
+from collections.abc import Callable
 from typing import ClassVar
 
 import numpy as np
@@ -71,17 +72,13 @@ class _Conv(Layer):
         return shape[0] * math.prod(shape[2:]) < self.params["weight"][0].size
 
     def bind(self, shape, dtype, *, training, affine=None, relu=False):
-        weight = self.params["weight"]
-        if affine is not None and self._few_pixels(shape):
-            return None
-        sizes = self.rank, shape, weight.shape, dtype
+        if affine is not None:
+            return Bound(self._bound_with_affine(shape, dtype, affine, relu), self.backward, self.accumulate)
+        sizes = self.rank, shape, self.params["weight"].shape, dtype
         forward_of = conv.bound_forward(*sizes, relu, self.options)
 
         def forward(x):
-            weight, bias = self.params["weight"], self.params.get("bias")
-            if affine is not None:
-                weight, bias = self.affine_params(*affine()).values()
-            y = forward_of(x, weight, bias)
+            y = forward_of(x, self.params["weight"], self.params.get("bias"))
             return y, (x, y if relu else None)
 
         if not training:
@@ -99,6 +96,19 @@ class _Conv(Layer):
             return input_of(dy, self.params["weight"])
 
         return Bound(forward, backward, accumulate)
+
+    def _bound_with_affine(self, shape: Shape, dtype: np.dtype, affine: Callable, relu: bool) -> Callable:
+        sizes, few = (self.rank, shape, self.params["weight"].shape, dtype), self._few_pixels(shape)
+        run = conv.bound_forward(*sizes, relu and not few, self.options)
+        last = conv.bound_scale_shift(*sizes, relu, self.options) if few else None
+
+        def forward(x):
+            scale, shift = affine()
+            if last is not None:
+                return last(run(x, self.params["weight"], self.params.get("bias")), scale, shift), None
+            return run(x, *self.affine_params(scale, shift).values()), None
+
+        return forward
 
     def backward(self, dy, cache):
         dy, x = before_relu(dy, cache)

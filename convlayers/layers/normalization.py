@@ -69,10 +69,8 @@ class _BatchNorm(Layer):
         self.grads["bias"] += db
 
     def scale_shift(self):
-        weight = self.params["weight"]
-        scale = weight / np.sqrt(self.buffers["running_var"] + np.float64(self.eps))
-        shift = self.params["bias"] - self.buffers["running_mean"] * scale
-        return scale.astype(weight.dtype), shift.astype(weight.dtype)
+        weight, bias, mean, var = *self.params.values(), *self.buffers.values()
+        return functional.batch_norm_affine(weight, bias, mean, var, eps=self.eps)
 
     def to_onnx(self, graph: OnnxGraph, *inputs: str) -> str:
         # ONNX's momentum is the share of the old value, ours and PyTorch's that of the new one.
