@@ -200,8 +200,13 @@ def has_to_onnx(layer: Layer) -> bool:
 
 
 def has_bind(layer: Layer) -> bool:
-    """Whether the layer can be bound to a shape."""
-    return type(layer).bind is not Layer.bind
+    """Whether the layer can be bound to a shape: not where a class beneath the one that says how has passes of its own."""
+    by = _definer(layer, "bind")
+    return by is not Layer and all(issubclass(by, _definer(layer, name)) for name in Bound._fields)
+
+
+def _definer(layer: Layer, name: str) -> type:
+    return next(cls for cls in type(layer).__mro__ if name in vars(cls))
 
 
 def has_scale_shift(layer: Layer) -> bool:

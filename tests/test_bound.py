@@ -136,6 +136,37 @@ def test_a_copy_is_bound_to_its_own_arrays(duplicate):
     assert not any(g.any() for g in model.gradients().values())
 
 
+@pytest.mark.parametrize("name", ["resnet20", "resnet50"])
+def test_a_copy_of_a_deep_graph_is_a_model_of_its_own(name):
+    model = getattr(cl.models, name)(input_shape=(3, 32, 32))
+    model.freeze("stage1*") if name == "resnet20" else None
+    other = copy.deepcopy(model)
+    assert other.to_config() == model.to_config()
+    assert other.frozen == model.frozen
+    x = np.random.default_rng(0).standard_normal((2, 3, 32, 32), np.float32)
+    np.testing.assert_array_equal(other(x), model(x))
+    node = other.node(other.value_names[-1])
+    head = cl.Model(other.input_nodes, cl.ReLU()(node))
+    np.testing.assert_array_equal(head(x), np.maximum(model(x), 0))
+
+
+def test_a_subclass_with_passes_of_its_own_is_not_bound():
+    class Doubled(cl.Conv2d):
+        def forward(self, x, *, training, **options):
+            y, cache = super().forward(x, training=training, **options)
+            return 2 * y, cache
+
+    class Renamed(cl.Conv2d):
+        pass
+
+    x = np.random.default_rng(0).standard_normal((2, 3, 6, 6), np.float32)
+    plain, doubled, renamed = (cl.Sequential([cls(4, 3)], input_shape=(3, 6, 6)) for cls in (cl.Conv2d, Doubled, Renamed))
+    np.testing.assert_array_equal(doubled(x), 2 * plain(x))
+    np.testing.assert_array_equal(renamed(x), plain(x))
+    assert not bound_layers(doubled, x)
+    assert bound_layers(renamed, x) == ["Renamed"]
+
+
 def test_another_thread_count_and_instruction_set_between_two_passes():
     model, x = cl.models.digits_cnn(), digits(64)
     results = {}

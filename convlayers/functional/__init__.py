@@ -5,7 +5,7 @@ argument is `float64`, and never written to. Integers and half precision become 
 objects are an `ArrayTypeError`. Images are `(N, C, H, W)`.
 """
 
-from ._arrays import as_array
+from ._arrays import as_array, fits
 from .activations import activation, activation_backward, prelu, prelu_backward, softmax, softmax_backward
 from .arithmetic import arithmetic, arithmetic_backward, multiply, multiply_backward
 from .batchnorm import BatchNormPass, batch_norm, batch_norm_affine, batch_norm_backward, scale_shift
@@ -147,6 +147,7 @@ __all__ = [
     "expected_pool",
     "expected_pool_backward",
     "explain_conv2d",
+    "fits",
     "gather",
     "gather_backward",
     "global_avg_pool",

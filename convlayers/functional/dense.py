@@ -55,8 +55,7 @@ def _product(m: int, n: int, k: int, dtype: np.dtype) -> Callable[[np.ndarray, n
 def _weight_gradient(m: int, w_shape: tuple[int, ...], dtype: np.dtype) -> Callable[[np.ndarray, np.ndarray, np.ndarray], None]:
     """`dw += dy.T @ x` as a function of dy `(m, out)`, x `(m, in)` and dw.
 
-    Added where it lies: an array of its own, written and read again, took a twentieth of the step of a network most of whose
-    weights are a dense layer's.
+    Added where it lies: an array of its own, 6.4 MB with 12,544 features by 128, would be written and read once more.
     """
     kernel, work, no_bias = kernels.compiled(dtype).gemm, m * prod(w_shape), NO_BIAS[dtype]
     threads = threads_for(_PACKED_WORK * work)

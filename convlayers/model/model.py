@@ -77,11 +77,15 @@ class Model:
             self._owners.setdefault(id(step.layer), step.name)
 
     def __getstate__(self) -> dict[str, Any]:
-        """For `copy` and `pickle`; what is known of the layers by their identity is not theirs that come out."""
-        return {key: value for key, value in self.__dict__.items() if key not in ("_owners", "passes")}
+        """For `copy` and `pickle`, without what refers to layers by their identity, and nodes, which refer to each other."""
+        return {key: value for key, value in self.__dict__.items() if key not in ("_nodes", "_owners", "passes")}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
+        self._nodes = [Node(None, (), *of) for of in zip(self.input_names, self.input_shapes, strict=True)]
+        for step in self.steps:
+            parents = [self._nodes[s] for s in step.sources]
+            self._nodes.append(Node(step.layer, parents, step.name, self.value_shapes[step.target]))
         self._own()
         self._freeze(self._frozen)
 

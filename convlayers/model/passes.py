@@ -7,8 +7,7 @@ import numpy as np
 
 from .. import kernels
 from ..errors import ConvlayersError, located
-from ..functional import add
-from ..functional._arrays import fits
+from ..functional import add, fits
 from ..layer import Bound, Layer, Shape, has_bind, joined, sparing
 from ..randomness import Place, training_step
 from .chains import chained
