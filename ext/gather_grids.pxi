@@ -50,7 +50,8 @@ cdef struct Grids:
     Gather* grid                # the first has the most outputs
     Py_ssize_t count
     Py_ssize_t columns          # sub-grids of the columns, for each of the rows
-    bint plain                  # whether the source is read where it lies
+    bint plain                  # whether the source is read where it lies: a 1 x 1 kernel
+    bint in_place               # the same where filters are the lanes
     bint parted                 # whether outputs are interleaved
     const real* src
     const real* src_end
@@ -129,6 +130,15 @@ cdef void choose_slices(Grids* g) noexcept nogil:
         g.most_rows = max(1, SUMS_BYTES // (g.count * lead.filters * lead.cols.outputs * <Py_ssize_t> sizeof(real)))
 
 
+cdef bint reads_in_place(Gather* g) noexcept nogil:
+    """Whether pixels can be read where they lie, one at a time: no padding, no stride, and no row behind the last block's."""
+    cdef Axis* rows = &g.rows
+    cdef Axis* cols = &g.cols
+    if g.mode != FILTER_LANES or rows.step * cols.step != 1 or rows.outputs % g.block != 0:
+        return False
+    return rows.low == 0 and cols.low == 0 and cols.line == cols.size and rows.outputs + rows.halo <= rows.size
+
+
 cdef void choose_units(Grids* g, int threads) noexcept nogil:
     cdef Gather* lead = g.grid
     cdef Gather* grid
@@ -148,8 +158,11 @@ cdef void choose_units(Grids* g, int threads) noexcept nogil:
         g.sums_bytes = max(g.sums_bytes, whole_lines(grid.filters * grid.sum_row))
     units = lead.images * lead.groups * lead.blocks
     g.splits = 1 if g.parted else max(1, min(lead.tiles, threads // units if threads > units else 1))
+    g.in_place = g.count == 1 and g.slices == 1 and reads_in_place(lead)
     g.copy_bytes = 0
-    if not g.plain:
+    if g.in_place:
+        lead.plane = lead.rows.size * lead.cols.size
+    elif not g.plain:
         g.copy_bytes = whole_lines(lead.slice * lead.rows.phases * lead.cols.phases * lead.plane + PANEL)
     g.workspace_bytes = g.copy_bytes + g.panel_bytes + g.count * g.sums_bytes
     if g.parted:
@@ -218,6 +231,8 @@ cdef const real* block_source(Grids* g, Py_ssize_t group, Py_ssize_t block, Py_s
     cdef const real* src = g.src + (group * grid.channels + channel) * grid.rows.size * grid.cols.size
     if g.plain:
         return src
+    if g.in_place:
+        return src + block * grid.block * grid.cols.size
     copy_padded(src, g.src_end, min(grid.slice, grid.channels - channel), &grid.rows, &grid.cols, block * grid.block,
                 grid.block + grid.rows.halo, space.copy)
     return space.copy
