@@ -118,6 +118,7 @@ def backward_weight(
 def bound_forward(
     rank: int, x_shape: tuple[int, ...], w_shape: tuple[int, ...], dtype: np.dtype, relu: bool, options: Options
 ) -> Forward:
+    """y `(N, M, *output)` of x `(N, C, *size)`, w `(M, C/groups, *kernel)` and b `(M,)` or None."""
     plan = planned(FORWARD, x_shape, w_shape, DTYPE_NAMES[dtype], options)
     run, b_shape = plan.run.forward(plan.problem, relu), w_shape[:1]
 
@@ -147,6 +148,7 @@ def bound_scale_shift(
 def bound_backward_input(
     rank: int, x_shape: tuple[int, ...], w_shape: tuple[int, ...], dtype: np.dtype, options: Options
 ) -> Backward:
+    """dx, in the shape of x, of dy in that of y and w."""
     plan = planned(INPUT_GRADIENT, x_shape, w_shape, DTYPE_NAMES[dtype], options)
     run = plan.run.backward_input(plan.problem)
 
@@ -159,6 +161,7 @@ def bound_backward_input(
 def bound_backward_weight(
     rank: int, x_shape: tuple[int, ...], w_shape: tuple[int, ...], dtype: np.dtype, bias: bool, options: Options
 ) -> Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]:
+    """`(dw, db)` of dy and x: dw in the shape of w, db `(M,)`, or empty without `bias`."""
     plan = planned(WEIGHT_GRADIENT, x_shape, w_shape, DTYPE_NAMES[dtype], options)
     run, no_bias = plan.run.backward_weight(plan.problem), NO_BIAS[dtype]
     sums = _bound_bias_gradient(plan.problem.y, dtype) if bias else lambda dy: no_bias
