@@ -26,8 +26,8 @@ GNU += ["--param=max-inline-insns-single=20"] if sys.platform == "linux" else []
 # Padding in front of loops and functions is a fiftieth of a module: without it kernels took 0.93 to 1.04 times as long, 1.00 in
 # the mean (AVX2 and AVX-512).
 GNU += ["-fno-align-functions", "-fno-align-loops", "-fno-align-jumps"]
-# So are the ends of loops in shorter vectors, without which kernels were 0.97 to 1.2 times as fast, 1.01 in the mean, and values
-# that are computed early on some paths: 0.96 to 1.03, 1.00 in the mean.
+# So are the ends of loops in shorter vectors, without which kernels were 0.97 to 1.2 times as fast, 1.01 in the mean, and
+# values that are computed early on some paths: 0.96 to 1.03, 1.00 in the mean.
 GNU += ["-fno-tree-pre"] if not SANITIZE else []
 GNU += ["--param=vect-epilogues-nomask=0"] if sys.platform == "linux" else []
 COMMON = ["/O2", "/openmp"] if MSVC else GNU
