@@ -92,9 +92,10 @@ static vf vreal(vmask bits) {
 ALWAYS_INLINE vf vrelu(vf v) { return vselect(v < splat(0), splat(0), v); }
 ALWAYS_INLINE vf vrelu_gradient(vf v, vf dy) { return vselect(v > splat(0), dy, splat(0)); }
 
-/* Asks for a line of the cache that is needed soon; nothing happens where the address is not ours. */
+/* Asks for a line of the cache that is needed soon; nothing happens where the address is not ours. The empty statement behind
+   it stays: without, GCC finds that a function of nothing else has no effect, and drops the calls of it. */
 #if defined(__GNUC__) || defined(__clang__)
-#define convlayers_prefetch(p, write) __builtin_prefetch(p, write)
+#define convlayers_prefetch(p, write) (__extension__({ __builtin_prefetch(p, write); __asm__ volatile(""); }))
 #else
 #define convlayers_prefetch(p, write) ((void)(p))
 #endif

@@ -70,19 +70,34 @@ cdef struct Winograd:
     Py_ssize_t filter_values    # from one value to the next
     char* workspace
     Py_ssize_t image            # values from one image of src to the next
-    Py_ssize_t pitch            # from one copied row to the next
+    Py_ssize_t pitch            # from one row of transformed lines to the next
+    Py_ssize_t span             # of a row of the image, in whole vectors
     Py_ssize_t row              # from one row of a block's outputs to the next
     Py_ssize_t values_in        # from one value of the transformed block to the next
     Py_ssize_t values_out
     Py_ssize_t workspace_bytes  # of one thread
 
 
+# What a line of tiles reads of each channel, and writes of each filter.
+cdef struct Line:
+    Py_ssize_t top              # the first row; rows outside the image are zeros
+    Py_ssize_t start            # where it begins, in values from the channel's first
+    Py_ssize_t column           # that value's place in a row of tiles
+    Py_ssize_t count            # values of a row
+    Py_ssize_t known            # rows that the line before has read
+    Py_ssize_t target           # where its outputs begin
+    Py_ssize_t bytes            # of their rows
+
+
 # What one thread works with.
 cdef struct Workspace:
-    Py_ssize_t* place           # of each tile of a block in the copied lines
+    Py_ssize_t* place           # of each tile of a block in the transformed lines
     Py_ssize_t* target          # and in dst, for its first filter
     bint* joined                # of each vector of tiles, in both
-    real* copy                  # the lines of one channel, padded; of tiles that are images, pixels
+    Py_ssize_t* last            # the line of the last tile of each vector
+    Line* lines
+    real* spare                 # a row of zeros, and rows that would be read over the end of src
+    real* copy                  # the lines of one channel, transformed down and padded; of tiles that are images, pixels
     real* inputs                # transformed tiles: [value][panel][channel][PANEL]
     real* products              # [value][filter][tile]
     real* outputs               # rows of one filter's tiles: [row][tile][4 values]
@@ -99,9 +114,11 @@ cdef size_t place_workspace(Winograd* g, Workspace* space, size_t cursor) noexce
     space.place = <Py_ssize_t*> take(&cursor, g.block * sizeof(Py_ssize_t))
     space.target = <Py_ssize_t*> take(&cursor, g.block * sizeof(Py_ssize_t))
     space.joined = <bint*> take(&cursor, g.block // VL * sizeof(bint))
-    # The rows between two images for each that a block touches, and a vector to spare.
-    copy = (lines * g.pace + halo(g) * (lines // g.lines + 2)) * g.pitch + VL
-    space.copy = <real*> take(&cursor, ((g.height * g.width + 1) * VL if g.one_tile else copy) * sizeof(real))
+    space.last = <Py_ssize_t*> take(&cursor, g.block // VL * sizeof(Py_ssize_t))
+    space.lines = <Line*> take(&cursor, lines * sizeof(Line))
+    space.spare = <real*> take(&cursor, (g.reach + 1) * g.span * sizeof(real))
+    copy = (g.height * g.width + 1) * VL if g.one_tile else lines * g.size * g.pitch + VL
+    space.copy = <real*> take(&cursor, copy * sizeof(real))
     space.inputs = <real*> take(&cursor, values * g.values_in * sizeof(real))
     space.products = <real*> take(&cursor, values * g.values_out * sizeof(real))
     space.outputs = <real*> take(&cursor, max(4, g.m) * g.row * sizeof(real))
@@ -131,7 +148,9 @@ cdef void choose_winograd_blocks(Winograd* g, int threads) noexcept nogil:
     g.values_in = (g.block + PANEL - 1) // PANEL * PANEL * g.channels + 64 // <Py_ssize_t> sizeof(real)
     g.values_out = min(g.filters, g.part * MR) * g.block + 64 // <Py_ssize_t> sizeof(real)
     g.row = max(4, g.m) * g.block + VL
-    g.pitch = g.across * g.pace + halo(g)
+    g.span = vectors_over(g.width) * VL
+    # Rows begin with a line of cache, as most tiles then do.
+    g.pitch = vectors_over(max(g.across * g.pace + halo(g), g.left + g.span)) * VL
     g.filter_values = g.filters * g.channels + tile_count(g.filters) * VL
     g.copies = 1
     if threads <= OWN_THREADS and g.groups * g.sets * g.filter_values * <Py_ssize_t> sizeof(real) <= OWN_FILTERS:
@@ -234,15 +253,18 @@ cdef void multiply_block(
 
 
 cdef void finish_filter(
-    Winograd* g, Py_ssize_t m, const real* products, Py_ssize_t t0, Py_ssize_t t1, real* dst, Workspace* space
+    Winograd* g, Py_ssize_t m, const real* products, Py_ssize_t t0, Py_ssize_t t1, real* dst, const real* next, Workspace* space
 ) noexcept nogil:
-    """The outputs of one filter, from its products to where they belong."""
+    """The outputs of one filter, from its products to where they belong; asks for what is written to `next`, unless NULL."""
     cdef bint whole = divides_evenly(g), joined
     cdef vf bias = splat(0 if g.bias == NULL else g.bias[m])
     cdef const Py_ssize_t* place
     cdef real* out = dst if whole else space.outputs
-    cdef Py_ssize_t v, row = g.q if whole else g.row
+    cdef Py_ssize_t v, number = 0, row = g.q if whole else g.row
     for v in range(vectors_over(t1 - t0)):
+        while next != NULL and number <= space.last[v]:
+            prefetch(next + space.lines[number].target, space.lines[number].bytes, True)
+            number += 1
         place = space.target + v * VL if whole else g.staged
         joined = space.joined[v] if whole else True
         if g.size != STRIDED:
@@ -278,9 +300,8 @@ cdef void run_winograd_unit(Winograd* g, Py_ssize_t unit, int thread) noexcept n
         multiply_block(g, filters_of(g, thread, group), vectors_over(t1 - t0), first, next, space.inputs, space.products)
         for m in range(start, tile_start(next, g.filters)):
             dst = g.dst + (group * g.filters + m) * area
-            if m + 1 < end:
-                prefetch_outputs(g, dst + area, image_stride, t0, t1)
-            finish_filter(g, group * g.filters + m, space.products + (m - start) * g.block, t0, t1, dst, &space)
+            finish_filter(g, group * g.filters + m, space.products + (m - start) * g.block, t0, t1, dst,
+                          dst + area if m + 1 < end else NULL, &space)
         first = next
 
 

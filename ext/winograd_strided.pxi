@@ -76,42 +76,6 @@ cdef void strided_filter_values(const vf* g, real* dst, Py_ssize_t ldv) noexcept
             store(dst + (6 * i + j) * ldv, u[j])
 
 
-cdef void strided_input_tiles(
-    const real* copy, Py_ssize_t pitch, const Py_ssize_t* place, real* dst, Py_ssize_t ldv
-) noexcept nogil:
-    """The 81 values of VL tiles of 9 x 9 inputs, `ldv` values apart."""
-    cdef vf d[12]
-    cdef vf half[81]
-    cdef vf v[9]
-    cdef int i, j
-    for i in range(9):
-        for j in range(3):
-            load_fours(copy + i * pitch + 4 * j, place, False, d + 4 * j)
-        strided_input(d, 1, half + 9 * i, 1)
-    for j in range(9):
-        strided_input(half + j, 9, v, 1)
-        for i in range(9):
-            store(dst + (9 * i + j) * ldv, v[i])
-
-
-cdef void spread_input_tiles(
-    const real* copy, Py_ssize_t pitch, const Py_ssize_t* place, bint joined, const int* odd, real* dst, Py_ssize_t ldv
-) noexcept nogil:
-    """The 81 values of VL tiles of 5 x 5 gradients, `ldv` values apart."""
-    cdef vf d[8]
-    cdef vf half[45]
-    cdef vf v[9]
-    cdef int i, j
-    for i in range(5):
-        load_fours(copy + i * pitch, place, joined, d)
-        load_fours(copy + i * pitch + 4, place, joined, d + 4)
-        spread_input(d, 1, odd[1], half + 9 * i, 1)
-    for j in range(9):
-        spread_input(half + j, 9, odd[0], v, 1)
-        for i in range(9):
-            store(dst + (9 * i + j) * ldv, v[i])
-
-
 cdef void strided_output_tiles(
     const real* products, Py_ssize_t ldv, vf bias, bint relu, real* dst, Py_ssize_t row, const Py_ssize_t* place, bint joined
 ) noexcept nogil:
