@@ -31,14 +31,10 @@ GNU += ["-fno-align-functions", "-fno-align-loops", "-fno-align-jumps"]
 GNU += ["-fno-tree-pre"] if not SANITIZE else []
 GNU += ["--param=vect-epilogues-nomask=0"] if sys.platform == "linux" else []
 COMMON = ["/O2", "/openmp"] if MSVC else GNU
-# float64 is for checking gradients: a quarter less code is worth more there than the last tenth of speed.
+# float64 is for checking gradients, and on x86 the baseline is for processors of before 2013: a tenth less code is worth more
+# there than the last tenth of speed, which depthwise kernels lose, and others do not.
+SMALL_TYPES, SMALL_SETS = ("float64",), ("baseline",) if X86 else ()
 SMALLER = [] if MSVC or SANITIZE else ["-O2", "-fpeel-loops"]
-# On x86 the baseline is for processors of before 2013: loops cut in two where a condition changes are a twentieth of its code.
-if X86 and not (MSVC or SANITIZE):
-    PLAIN = ["-fno-split-loops", "-fno-split-paths", "-fno-gcse-after-reload", "-fno-version-loops-for-strides"]
-    PLAIN += ["-fno-loop-interchange", "-fno-loop-unroll-and-jam"]
-else:
-    PLAIN = []
 LINK = [] if MSVC else ["-fopenmp", *(SANITIZE or ["-Wl,-s"])]
 
 # Instruction set: bytes of a vector, number of vector registers, compiler flags.
@@ -84,7 +80,7 @@ def extensions():
                 translated(name, "ext/kernels.pyx", f"{isa}_{dtype}").sources,
                 include_dirs=["ext"],
                 define_macros=macros + ([("CONVLAYERS_DOUBLE", None)] if dtype == "float64" else []),
-                extra_compile_args=COMMON + (SMALLER if dtype == "float64" else PLAIN if isa == "baseline" else []) + flags,
+                extra_compile_args=COMMON + (SMALLER if dtype in SMALL_TYPES or isa in SMALL_SETS else []) + flags,
                 extra_link_args=LINK,
                 depends=["ext/vec.h", "ext/elementary.h", "ext/activations.h", "ext/shuffle.h", "ext/bodies.h"],
             )

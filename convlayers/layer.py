@@ -36,8 +36,8 @@ for once for each batch size:
     bind(shape, dtype, *, training, **options) -> Bound | None
                              `forward`, `backward` and `accumulate` as functions with all found out beforehand that follows
                              from shapes: the same bits and the same caches, for arrays that have the shape and type told,
-                             C-contiguous. Parameters and gradients are looked up at each call, since they may be exchanged;
-                             `affine`, where there is one, is here a function that gives `(scale, shift)`
+                             C-contiguous. Parameters and gradients are looked up at each call, since they may be exchanged.
+                             With `affine=True`, `forward` takes `(scale, shift)` behind its input
 
 A layer whose inputs must not be negative in training, as behind a ReLU, says `nonnegative = True`: `convlayers.testing` then
 gives it such.
@@ -80,7 +80,7 @@ class OnnxGraph(Protocol):
 class Bound(NamedTuple):
     """A layer's passes for inputs of one shape and type (`Layer.bind`)."""
 
-    forward: Callable[[np.ndarray], tuple[np.ndarray, Any]]
+    forward: Callable[..., tuple[np.ndarray, Any]]
     backward: Callable[[np.ndarray, Any], np.ndarray]
     accumulate: Callable[[np.ndarray, Any], None]
 

@@ -53,6 +53,7 @@ cdef struct Winograd:
     const real* src_end
     real* dst
     const real* bias
+    const real* scale
     bint relu
     Py_ssize_t lines            # lines of tiles in an image
     Py_ssize_t across           # tiles in a line
@@ -258,6 +259,7 @@ cdef void finish_filter(
     """The outputs of one filter, from its products to where they belong; asks for what is written to `next`, unless NULL."""
     cdef bint whole = divides_evenly(g), joined
     cdef vf bias = splat(0 if g.bias == NULL else g.bias[m])
+    cdef vf scale = splat(1 if g.scale == NULL else g.scale[m])
     cdef const Py_ssize_t* place
     cdef real* out = dst if whole else space.outputs
     cdef Py_ssize_t v, number = 0, row = g.q if whole else g.row
@@ -268,9 +270,9 @@ cdef void finish_filter(
         place = space.target + v * VL if whole else g.staged
         joined = space.joined[v] if whole else True
         if g.size != STRIDED:
-            output_tiles(g, products, bias, out, row, place, joined)
+            output_tiles(g, products, scale, bias, out, row, place, joined)
         elif g.m == 4:
-            strided_output_tiles(products, g.values_out, bias, g.relu, out, row, place, not whole)
+            strided_output_tiles(products, g.values_out, scale, bias, g.relu, out, row, place, not whole)
         else:
             spread_output_tiles(products, g.values_out, g.odd, out, row, place)
         products += VL
@@ -341,18 +343,19 @@ cdef void open_tiles(Winograd* g, int m, int size, int reach, int pace, int filt
 
 def winograd(
     const real[:, :, :, ::1] src, const real[:, :, :, ::1] w, const real[::1] bias, real[:, :, :, ::1] dst, tuple tiles,
-    bint backward, bint relu, int threads, /,
+    bint backward, bint relu, int threads, const real[::1] scale, /,
 ):
-    """Fill dst with y, the convolution of src and w, plus the bias unless it is empty, rectified if `relu`; with `backward`,
-    fill dst with dx for src as dy, convolved with the flipped filters and padded by 2 - pad. `tiles` are m, stride, top, left
-    and groups."""
+    """Fill dst with y, the convolution of src and w, times the scale and plus the bias unless they are empty, rectified if
+    `relu`; with `backward`, fill dst with dx for src as dy, convolved with the flipped filters and padded by 2 - pad. `tiles`
+    are m, stride, top, left and groups."""
     cdef Winograd g
     cdef Py_ssize_t stride, top, left
     cdef int m
     m, stride, top, left, g.groups = tiles
     g.images, g.channels, g.filters = src.shape[0], w.shape[1], w.shape[0] // g.groups
     g.height, g.width, g.p, g.q, g.top, g.left = src.shape[2], src.shape[3], dst.shape[2], dst.shape[3], top, left
-    g.src, g.dst, g.bias, g.relu = &src[0, 0, 0, 0], &dst[0, 0, 0, 0], &bias[0] if bias.shape[0] else NULL, relu
+    g.src, g.dst, g.relu = &src[0, 0, 0, 0], &dst[0, 0, 0, 0], relu
+    g.bias, g.scale = &bias[0] if bias.shape[0] else NULL, &scale[0] if scale.shape[0] else NULL
     if stride == 1:
         open_tiles(&g, m, m + 2, m + 2, m, m + 2)
     elif not backward:

@@ -77,9 +77,10 @@ cdef void strided_filter_values(const vf* g, real* dst, Py_ssize_t ldv) noexcept
 
 
 cdef void strided_output_tiles(
-    const real* products, Py_ssize_t ldv, vf bias, bint relu, real* dst, Py_ssize_t row, const Py_ssize_t* place, bint joined
+    const real* products, Py_ssize_t ldv, vf scale, vf bias, bint relu, real* dst, Py_ssize_t row, const Py_ssize_t* place,
+    bint joined
 ) noexcept nogil:
-    """4 x 4 outputs of VL tiles, rows `row` values apart."""
+    """4 x 4 outputs of VL tiles, scaled and shifted, rows `row` values apart."""
     cdef vf half[36]
     cdef vf y[9]
     cdef int i, j
@@ -90,7 +91,7 @@ cdef void strided_output_tiles(
     for i in range(4):
         strided_output(half + 9 * i, 1, y, 1)
         for j in range(4):
-            y[j] = y[j] + bias
+            y[j] = y[j] * scale + bias
             y[j] = vrelu(y[j]) if relu else y[j]
         store_fours(dst + i * row, place, joined, y)
 

@@ -222,9 +222,9 @@ cdef void transform_images(Winograd* g, const real* src, Py_ssize_t t0, Py_ssize
 
 
 cdef void output_tiles(
-    Winograd* g, const real* products, vf bias, real* dst, Py_ssize_t row, const Py_ssize_t* place, bint joined
+    Winograd* g, const real* products, vf scale, vf bias, real* dst, Py_ssize_t row, const Py_ssize_t* place, bint joined
 ) noexcept nogil:
-    """A^T M A for VL tiles: rows of the tiles' outputs, `row` values apart; for m = 2 both rows in one piece of four."""
+    """A^T M A for VL tiles, scaled and shifted: rows of the tiles' outputs, `row` values apart; for m = 2 both rows in one piece of four."""
     cdef vf half[24]
     cdef vf y[16]
     cdef int i, j
@@ -236,7 +236,7 @@ cdef void output_tiles(
         for i in range(4):
             winograd_output(6, 4, half + 6 * i, 1, y, 1)
             for j in range(4):
-                y[j] = y[j] + bias
+                y[j] = y[j] * scale + bias
                 y[j] = vrelu(y[j]) if g.relu else y[j]
             store_fours(dst + i * row, place, joined, y)
     else:
@@ -247,7 +247,7 @@ cdef void output_tiles(
         for i in range(2):
             winograd_output(4, 2, half + 4 * i, 1, y + 2 * i, 1)
         for j in range(4):
-            y[j] = y[j] + bias
+            y[j] = y[j] * scale + bias
             y[j] = vrelu(y[j]) if g.relu else y[j]
         store_fours(dst, place, joined, y)
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 import convlayers as cl
-from convlayers import kernels
+from convlayers import functional, kernels
 from convlayers.model.fusion import plan
 from convlayers.testing import assert_close, assert_gradient
 
@@ -174,6 +174,35 @@ def test_a_convolution_takes_over_batch_normalization_in_inference(n, dtype):
     assert_close(model(x).astype(np.float32), expected.astype(np.float32), 4 * 4 * 9, f"batch of {n}")
     *_, (_, last) = model.trace(x)
     np.testing.assert_array_equal(last, expected)
+
+
+@pytest.mark.parametrize("isa", kernels.available())
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize(
+    ("channels", "side", "layer"),
+    [
+        (3, 9, cl.Conv2d(5, 3, padding=1, algorithm="winograd")),
+        (3, 9, cl.Conv2d(5, 3, stride=2, padding=1, algorithm="winograd")),
+        (3, 9, cl.Conv2d(5, 5, padding=2, algorithm="winograd")),
+        (3, 9, cl.Conv2d(5, 3, algorithm="direct")),
+        (40, 2, cl.Conv2d(5, 1)),
+        (6, 7, cl.Conv2d(6, 3, groups=6)),
+        (3, 9, cl.Conv2d(5, 3, algorithm="fft")),
+    ],
+    ids=repr,
+)
+def test_a_scale_and_a_shift_after_every_algorithm(channels, side, layer, bias, isa):
+    layer = type(layer)(**{**layer.config(), "bias": bias})
+    rng = np.random.default_rng(5)
+    filters, *_ = layer.build((channels, side, side), rng)
+    x = rng.standard_normal((3, channels, side, side)).astype(np.float32)
+    scale, shift = rng.uniform(-2, 2, (2, filters)).astype(np.float32)
+    with kernels.using(isa=isa):
+        plain, _ = layer.forward(x, training=False)
+        expected = functional.scale_shift(plain, scale, shift)
+        for relu in (False, True):
+            y, _ = layer.forward(x, training=False, affine=(scale, shift), relu=relu)
+            assert_close(y, np.maximum(expected, 0) if relu else expected, layer.params["weight"][0].size, f"relu={relu}")
 
 
 def test_weights_and_statistics_may_change_between_calls():

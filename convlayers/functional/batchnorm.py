@@ -9,7 +9,7 @@ import numpy as np
 from .. import kernels
 from ..errors import ShapeError
 from ..kernels import memory, threads_over
-from ._arrays import as_array, check_gradient
+from ._arrays import as_array, check_gradient, fits
 
 
 class BatchNormPass(NamedTuple):
@@ -89,27 +89,30 @@ def batch_norm_affine(
     """`batch_norm` by given moments as `y = scale x + shift`: the two, `(C,)` each, `weight / sqrt(var + eps)` and
     `bias - mean scale`, rounded once from float64."""
     weight = as_array(weight, "batch_norm: weight", 1)
-    channels, dtype = len(weight), weight.dtype
-    given = [_per_channel(v, f"batch_norm: {n}", channels, dtype) for n, v in (("bias", bias), ("mean", mean), ("var", var))]
-    affine = np.empty((2, channels), dtype)
-    kernels.compiled(dtype).batch_norm_affine(weight, *given, eps, affine)
+    shape, dtype = weight.shape, weight.dtype
+    # Asked for at each call of a layer whose kernels may take no longer: messages are made where they are needed alone.
+    if not (fits(bias, shape, dtype) and fits(mean, shape, dtype) and fits(var, shape, dtype)):
+        named = (("bias", bias), ("mean", mean), ("var", var))
+        bias, mean, var = (_per_channel(v, f"batch_norm: {n}", len(weight), dtype) for n, v in named)
+    affine = np.empty((2, *shape), dtype)
+    kernels.compiled(dtype).batch_norm_affine(weight, bias, mean, var, eps, affine)
     scale, shift = affine
     return scale, shift
 
 
 def bound_scale_shift(
     shape: tuple[int, ...], dtype: np.dtype, relu: bool
-) -> Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]:
-    """`scale_shift` of an x of this shape and type, in place."""
+) -> Callable[[np.ndarray, np.ndarray, np.ndarray, np.ndarray], np.ndarray]:
+    """`scale_shift` of an x of this shape and type, to the last argument, which may be x."""
     kernel, planes, threads = kernels.compiled(dtype).batch_norm_forward, _planes(shape), threads_over(prod(shape))
     moments = np.zeros((2, shape[1]))
     moments[1] = 1
 
-    def bound(x: np.ndarray, scale: np.ndarray, shift: np.ndarray) -> np.ndarray:
+    def bound(x: np.ndarray, scale: np.ndarray, shift: np.ndarray, y: np.ndarray) -> np.ndarray:
         if x.size:
-            pixels, affine = x.reshape(planes), np.empty((3, planes[1]), dtype)
-            kernel(pixels, (scale, shift), (moments, affine, 0.0), pixels, False, relu, threads)
-        return x
+            norm = moments, np.empty((3, planes[1]), dtype), 0.0
+            kernel(x.reshape(planes), (scale, shift), norm, y.reshape(planes), False, relu, threads)
+        return y
 
     return bound
 

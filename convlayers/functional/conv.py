@@ -14,7 +14,9 @@ from . import batchnorm
 from ._arrays import DTYPE_NAMES, NO_BIAS, as_array, check_gradient, fits
 from .algorithms.calls import Backward, Forward
 from .algorithms.problem import FORWARD, INPUT_GRADIENT, WEIGHT_GRADIENT
-from .plan import Options, planned
+from .plan import Options, Plan, planned
+
+AffineForward = Callable[[np.ndarray, np.ndarray, np.ndarray | None, np.ndarray, np.ndarray], np.ndarray]
 
 
 class ConvOptions(TypedDict, total=False):
@@ -50,10 +52,14 @@ _NAMES = names_by_rank("conv")
 
 def as_bias(b: np.ndarray | None, names: Names, filters: int, dtype: np.dtype) -> np.ndarray | None:
     """`b`, if there is one, as an array of one value a filter."""
-    bias = None if b is None else as_array(b, names.b, 1, dtype)
-    if bias is not None and bias.shape != (filters,):
-        raise ShapeError(f"{names.b} must have shape ({filters},), one value a filter; got {bias.shape}")
-    return bias
+    return None if b is None else _per_filter(b, names, filters, dtype)
+
+
+def _per_filter(value: np.ndarray, names: Names, filters: int, dtype: np.dtype) -> np.ndarray:
+    array = as_array(value, names.b, 1, dtype)
+    if array.shape != (filters,):
+        raise ShapeError(f"{names.b} must have shape ({filters},), one value a filter; got {array.shape}")
+    return array
 
 
 def as_shape(shape: Sequence[int], name: str, ndim: int) -> tuple[int, ...]:
@@ -94,6 +100,49 @@ def forward(rank: int, x: np.ndarray, w: np.ndarray, b: np.ndarray | None, relu:
     return plan.run.forward(plan.problem, relu)(x, w, as_bias(b, names, w.shape[0], x.dtype))
 
 
+def affine_forward(
+    rank: int,
+    x: np.ndarray,
+    w: np.ndarray,
+    b: np.ndarray | None,
+    scale: np.ndarray,
+    shift: np.ndarray,
+    relu: bool,
+    options: Options,
+) -> np.ndarray:
+    """`scale y + shift`, `(M,)` each, for the y that `forward` gives, at least 0 with `relu`."""
+    names = _NAMES[rank]
+    x = as_array(x, names.x, rank + 2)
+    w = as_array(w, names.w, rank + 2, x.dtype)
+    b = as_bias(b, names, w.shape[0], x.dtype)
+    scale, shift = (_per_filter(v, names, w.shape[0], x.dtype) for v in (scale, shift))
+    return _affine(planned(FORWARD, x.shape, w.shape, DTYPE_NAMES[x.dtype], options), relu)(x, w, b, scale, shift)
+
+
+def _affine(plan: Plan, relu: bool) -> AffineForward:
+    """In the algorithm's last pass, or by its weights; by a pass over y where channels have fewer values than filters weights."""
+    problem, filters = plan.problem, plan.problem.w[0]
+    scaled_of = getattr(plan.run, "forward_scaled", None)
+    if scaled_of is not None and (scaled := scaled_of(problem, relu)) is not None:
+        return lambda x, w, b, scale, shift: scaled(x, w, shift if b is None else b * scale + shift, scale)
+    if problem.y[0] * prod(problem.y[2:]) < prod(problem.w[1:]):
+        plain, last = plan.run.forward(problem, False), batchnorm.bound_scale_shift(problem.y, problem.type, relu)
+
+        def passed(x: np.ndarray, w: np.ndarray, b: np.ndarray | None, scale: np.ndarray, shift: np.ndarray) -> np.ndarray:
+            y = plain(x, w, b)
+            return last(y, scale, shift, y)
+
+        return passed
+    run, nothing = plan.run.forward(problem, relu), np.zeros(filters, problem.type)
+    fold = batchnorm.bound_scale_shift((1, *problem.w), problem.type, False)
+
+    def folded(x: np.ndarray, w: np.ndarray, b: np.ndarray | None, scale: np.ndarray, shift: np.ndarray) -> np.ndarray:
+        wide = fold(w, scale, nothing, memory.empty(problem.w, problem.type))
+        return run(x, wide, shift if b is None else b * scale + shift)
+
+    return folded
+
+
 def backward_input(rank: int, dy: np.ndarray, w: np.ndarray, x_shape: tuple[int, ...], options: Options) -> np.ndarray:
     names = _NAMES[rank]
     dy = as_array(dy, names.dy, rank + 2)
@@ -130,17 +179,17 @@ def bound_forward(
     return bound
 
 
-def bound_scale_shift(
+def bound_affine_forward(
     rank: int, x_shape: tuple[int, ...], w_shape: tuple[int, ...], dtype: np.dtype, relu: bool, options: Options
-) -> Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]:
-    """A scale and a shift of what `bound_forward` gives, in place."""
-    y = planned(FORWARD, x_shape, w_shape, DTYPE_NAMES[dtype], options).problem.y
-    run = batchnorm.bound_scale_shift(y, dtype, relu)
+) -> AffineForward:
+    """`scale y + shift` of x, w, b, scale and shift, as from `affine_forward`."""
+    run, shape = _affine(planned(FORWARD, x_shape, w_shape, DTYPE_NAMES[dtype], options), relu), w_shape[:1]
 
-    def bound(y: np.ndarray, scale: np.ndarray, shift: np.ndarray) -> np.ndarray:
-        if fits(scale, w_shape[:1], dtype) and fits(shift, w_shape[:1], dtype):
-            return run(y, scale, shift)
-        return batchnorm.scale_shift(y, scale, shift, relu=relu)
+    def bound(x: np.ndarray, w: np.ndarray, b: np.ndarray | None, scale: np.ndarray, shift: np.ndarray) -> np.ndarray:
+        fit = fits(w, w_shape, dtype) and fits(scale, shape, dtype) and fits(shift, shape, dtype)
+        if fit and (b is None or fits(b, shape, dtype)):
+            return run(x, w, b, scale, shift)
+        return affine_forward(rank, x, w, b, scale, shift, relu, options)
 
     return bound
 

@@ -60,20 +60,13 @@ class _Conv(Layer):
         weight, bias = self.params["weight"], self.params.get("bias")
         if affine is not None:
             scale, shift = affine
-            if self._few_pixels(x.shape):
-                y = conv.forward(self.rank, x, weight, bias, False, self.options)
-                return functional.scale_shift(y, scale, shift, relu=relu), x
-            weight, bias = self.affine_params(scale, shift).values()
+            return conv.affine_forward(self.rank, x, weight, bias, scale, shift, relu, self.options), x
         y = conv.forward(self.rank, x, weight, bias, relu, self.options)
         return y, (x, y if relu else None)
 
-    def _few_pixels(self, shape: Shape) -> bool:
-        """Whether a channel has fewer than a filter has weights: then a pass over the output costs less than one over those."""
-        return shape[0] * math.prod(shape[2:]) < self.params["weight"][0].size
-
-    def bind(self, shape, dtype, *, training, affine=None, relu=False):
-        if affine is not None:
-            return Bound(self._bound_with_affine(shape, dtype, affine, relu), self.backward, self.accumulate)
+    def bind(self, shape, dtype, *, training, affine=False, relu=False):
+        if affine:
+            return Bound(self._bound_with_affine(shape, dtype, relu), self.backward, self.accumulate)
         sizes = self.rank, shape, self.params["weight"].shape, dtype
         forward_of = conv.bound_forward(*sizes, relu, self.options)
 
@@ -97,16 +90,11 @@ class _Conv(Layer):
 
         return Bound(forward, backward, accumulate)
 
-    def _bound_with_affine(self, shape: Shape, dtype: np.dtype, affine: Callable, relu: bool) -> Callable:
-        sizes, few = (self.rank, shape, self.params["weight"].shape, dtype), self._few_pixels(shape)
-        run = conv.bound_forward(*sizes, relu and not few, self.options)
-        last = conv.bound_scale_shift(*sizes, relu, self.options) if few else None
+    def _bound_with_affine(self, shape: Shape, dtype: np.dtype, relu: bool) -> Callable:
+        run = conv.bound_affine_forward(self.rank, shape, self.params["weight"].shape, dtype, relu, self.options)
 
-        def forward(x):
-            scale, shift = affine()
-            if last is not None:
-                return last(run(x, self.params["weight"], self.params.get("bias")), scale, shift), None
-            return run(x, *self.affine_params(scale, shift).values()), None
+        def forward(x, affine):
+            return run(x, self.params["weight"], self.params.get("bias"), *affine), None
 
         return forward
 

@@ -32,9 +32,8 @@ class Task(NamedTuple):
         return self.chain or self.step.layer
 
     def options(self) -> dict[str, Any]:
-        """What `forward` is told beside its input."""
-        options: dict[str, Any] = _RELU if self.relu else _NONE
-        return options if self.affine is None else {**options, "affine": self.affine.scale_shift()}
+        """What `forward` is told beside its input and the scale and shift of `affine`."""
+        return _RELU if self.relu else _NONE
 
 
 def plan(steps: Sequence[Step], outputs: Sequence[int], *, affine: bool) -> list[Task]:

@@ -39,7 +39,8 @@ class Call(NamedTuple):
 
     task: Task
     layer: Layer
-    options: dict[str, Any] | None  # what `forward` is told beside its input, None where that is asked for at each pass
+    affine: Layer | None  # whose scale and shift `forward` is told, which is asked for at each pass
+    options: dict[str, Any]  # what it is told besides
     sources: tuple[int, ...]
     done: tuple[int, ...]  # the sources that nobody reads any more
     learns: bool  # runs in training mode in training
@@ -48,6 +49,20 @@ class Call(NamedTuple):
     joins: bool
     needed: bool  # whether its gradient is wanted in training
     wanted: tuple[bool, ...]  # which of its sources' gradients are
+
+
+def _affines(calls: list[Call]) -> list[tuple[Any, ...]]:
+    """The scale and shift of each call that takes one over, as its further argument.
+
+    All of them before the first kernel: one by one between kernels, which empty the caches, each took six times as long.
+    """
+    affines: list[tuple[Any, ...]] = []
+    for call in calls:
+        try:
+            affines.append(() if call.affine is None else (call.affine.scale_shift(),))
+        except ConvlayersError as error:
+            raise located(error, call.task.step.place) from error
+    return affines
 
 
 class Passes:
@@ -82,7 +97,8 @@ class Passes:
         return Call(
             task,
             layer,
-            task.options() if task.affine is None else None,
+            task.affine,
+            task.options(),
             sources,
             done=tuple(s for s in sources if last_use[s] == task.number),
             learns=self._learns(layer),
@@ -116,10 +132,9 @@ class Passes:
         if call.joins or not has_bind(call.layer):
             return None
         x, y = (batch, *self._shapes[call.sources[0]]), (batch, *self._shapes[call.task.target])
-        affine = call.task.affine
-        options = call.options if affine is None else {"affine": affine.scale_shift, "relu": call.task.relu}
+        options = call.options if call.affine is None else {**call.options, "affine": True}
         try:
-            bound = call.layer.bind(x, dtype, training=training and call.learns, **(options or {}))
+            bound = call.layer.bind(x, dtype, training=training and call.learns, **options)
         except ConvlayersError:
             return None  # `forward` says the same, of the arrays that it gets
         return None if bound is None else Fitted(x, y, dtype, bound)
@@ -136,16 +151,17 @@ class Passes:
     def _run(self, calls: list[Call], inputs: Sequence[np.ndarray], place: Place | None, tape: Tape | None) -> list[Any]:
         values: list[Any] = [*inputs, *[None] * len(self.steps)]
         fitted = self._fit(calls, len(inputs[0]), inputs[0].dtype, place is not None)
-        for call, fit in zip(calls, fitted, strict=True):
+        affines = _affines(calls) if tape is None else [()] * len(calls)
+        for call, fit, affine in zip(calls, fitted, affines, strict=True):
             task = call.task
             if place is not None:
                 place.node = task.number
             read: Any = [values[s] for s in call.sources] if call.joins else values[call.sources[0]]
             try:
                 if fit is not None and fits(read, fit.x, fit.dtype):
-                    values[task.target], cache = fit.bound.forward(read)
+                    values[task.target], cache = fit.bound.forward(read, *affine)
                 else:
-                    fit, options = None, task.options() if call.options is None else call.options
+                    fit, options = None, {**call.options, "affine": affine[0]} if affine else call.options
                     training = place is not None and call.learns
                     values[task.target], cache = call.layer.forward(read, training=training, **options)
             except ConvlayersError as error:

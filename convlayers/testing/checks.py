@@ -224,17 +224,17 @@ def bound_to_a_shape(case: Case) -> None:
         x = case.inputs(_BATCH)
         for options in _taken_over(case, output, training):
             what = f"training={training}, {', '.join(options) or 'nothing taken over'}"
-            told = {**options, "affine": lambda affine=options["affine"]: affine} if "affine" in options else options
-            bound = outer.bind(x.shape, x.dtype, training=training, **told)
+            affine = [options["affine"]] if "affine" in options else []
+            bound = outer.bind(x.shape, x.dtype, training=training, **{**options, **({"affine": True} if affine else {})})
             if bound is None:
                 continue
             layer.params = {name: 1.5 * array for name, array in layer.params.items()}
             layer.grads = {name: np.zeros_like(array) for name, array in layer.params.items()}
             with case.step():
-                y, cache = bound.forward(x)
+                y, cache = bound.forward(x, *affine)
                 expected, apart = outer.forward(x, training=training, **options)
             assert_same([y], [expected], f"forward bound to a shape, {what}")
-            if "affine" in options:
+            if affine:
                 continue
             wanted = _back(layer, layer, case.gradient(y), apart)
             for passes in (layer, bound):

@@ -14,6 +14,7 @@ from .._arrays import NO_BIAS
 from .problem import Problem
 
 Forward = Callable[[np.ndarray, np.ndarray, np.ndarray | None], np.ndarray]
+ScaledForward = Callable[[np.ndarray, np.ndarray, np.ndarray, np.ndarray], np.ndarray]
 Backward = Callable[[np.ndarray, np.ndarray], np.ndarray]
 
 
@@ -25,6 +26,19 @@ def forward_call(kernel: Callable, problem: Problem, *how: Any) -> Forward:
         y = memory.empty(shape, dtype)
         if y.size:
             kernel(x, w, no_bias if bias is None else bias, y, *how)
+        return y
+
+    return run
+
+
+def scaled_call(kernel: Callable, problem: Problem, *how: Any) -> ScaledForward:
+    """`scale y + shift` of x, w, the shift and the scale, `(M,)` each, by `kernel(x, w, shift, y, *how, scale)`."""
+    shape, dtype = problem.y, problem.type
+
+    def run(x: np.ndarray, w: np.ndarray, shift: np.ndarray, scale: np.ndarray) -> np.ndarray:
+        y = memory.empty(shape, dtype)
+        if y.size:
+            kernel(x, w, shift, y, *how, scale)
         return y
 
     return run

@@ -8,8 +8,9 @@ is cheaper.
 
 from ... import kernels
 from ...kernels import threads_for
+from .._arrays import NO_BIAS
 from . import winograd_blocks
-from .calls import Backward, Forward, forward_call, input_call, weight_call
+from .calls import Backward, Forward, ScaledForward, forward_call, input_call, scaled_call, weight_call
 from .problem import INPUT_GRADIENT, MACHINES, WEIGHT_GRADIENT, Machine, Problem, once
 
 # Cycles to transform one vector, by m: of tiles for one channel, going in or coming out, and of filters; and to copy a row of
@@ -90,8 +91,16 @@ def forward(problem: Problem, relu: bool) -> Forward:
     """y, or max(y, 0)."""
     if _large(problem) and problem.work:
         return winograd_blocks.forward(problem, relu)
+    kernel, no_scale = kernels.compiled(problem.type).winograd, NO_BIAS[problem.type]
+    return forward_call(kernel, problem, _arguments(problem), False, relu, threads_for(problem.work), no_scale)
+
+
+def forward_scaled(problem: Problem, relu: bool) -> ScaledForward | None:
+    """y times a scale and plus a shift, in the last pass; None for larger kernels, which have none of that."""
+    if _large(problem):
+        return None
     kernel = kernels.compiled(problem.type).winograd
-    return forward_call(kernel, problem, _arguments(problem), False, relu, threads_for(problem.work))
+    return scaled_call(kernel, problem, _arguments(problem), False, relu, threads_for(problem.work))
 
 
 def backward_input(problem: Problem) -> Backward:
@@ -99,7 +108,7 @@ def backward_input(problem: Problem) -> Backward:
     if _large(problem) and problem.work:
         return winograd_blocks.backward_input(problem)
     kernel = kernels.compiled(problem.type).winograd
-    return input_call(kernel, problem, _arguments(problem), True, False, threads_for(problem.work))
+    return input_call(kernel, problem, _arguments(problem), True, False, threads_for(problem.work), NO_BIAS[problem.type])
 
 
 def backward_weight(problem: Problem) -> Backward:
