@@ -1,8 +1,8 @@
 # Tiles of a Winograd convolution, going in and coming out (see winograd.pxi).
 #
 # A line of tiles of one channel is transformed down its columns first, by vectors of neighbouring columns, and put between its
-# margins; then the tiles of a vector across. Tiles share columns, which are transformed once, and nothing else is kept in between:
-# 1.0 to 1.2 times as fast as copying rows with their margins and transforming tile by tile (Emerald Rapids).
+# margins; then the tiles of a vector across. Tiles share columns, which are transformed once, and nothing else is kept in
+# between: 1.0 to 1.2 times as fast as copying rows with their margins and transforming tile by tile (Emerald Rapids).
 
 cdef inline void tile_input "convlayers_tile_input"(int size, int reach, const vf* d, int odd, vf* v, int vs) noexcept nogil:
     """One axis of a tile: `reach` inputs to `size` values."""
@@ -224,7 +224,7 @@ cdef void transform_images(Winograd* g, const real* src, Py_ssize_t t0, Py_ssize
 cdef void output_tiles(
     Winograd* g, const real* products, vf scale, vf bias, real* dst, Py_ssize_t row, const Py_ssize_t* place, bint joined
 ) noexcept nogil:
-    """A^T M A for VL tiles, scaled and shifted: rows of the tiles' outputs, `row` values apart; for m = 2 both rows in one piece of four."""
+    """A^T M A for VL tiles, scaled and shifted: rows of their outputs, `row` values apart; for m = 2 two in one piece of four."""
     cdef vf half[24]
     cdef vf y[16]
     cdef int i, j

@@ -120,7 +120,7 @@ def affine_forward(
 
 
 def _affine(plan: Plan, relu: bool) -> AffineForward:
-    """In the algorithm's last pass, or by its weights; by a pass over y where channels have fewer values than filters weights."""
+    """In the algorithm's last pass, or by its weights, or by a pass over y where channels have fewer values than filters."""
     problem, filters = plan.problem, plan.problem.w[0]
     scaled_of = getattr(plan.run, "forward_scaled", None)
     if scaled_of is not None and (scaled := scaled_of(problem, relu)) is not None:
