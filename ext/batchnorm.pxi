@@ -295,6 +295,16 @@ def batch_norm_affine(
         affine[0, c], affine[1, c] = <real> scale, <real> (bias[c] - mean[c] * scale)
 
 
+def batch_norm_follow(
+    real[::1] mean, real[::1] var, const double[:, ::1] moments, double momentum, double unbiased, /
+):
+    """Move the running mean and variance by `momentum` towards the moments, the variance times `unbiased`."""
+    cdef Py_ssize_t c
+    for c in range(mean.shape[0]):
+        mean[c] = <real> ((1 - momentum) * mean[c] + momentum * moments[0, c])
+        var[c] = <real> ((1 - momentum) * var[c] + momentum * unbiased * moments[1, c])
+
+
 def batch_norm_forward(
     const real[:, :, ::1] x, weights, norm, real[:, :, ::1] y, bint training, bint relu, int threads, /
 ):
@@ -347,14 +357,14 @@ cdef double fill_slope(Norm* g, Py_ssize_t c, double total, double product) noex
 
 
 cdef void merge_gradients(Norm* g, Py_ssize_t c) noexcept nogil:
-    """dw and db, and what dx takes of them."""
+    """Adds to dw and db; and what dx takes of them."""
     cdef double total = 0, product = 0
     cdef Py_ssize_t block
     for block in range(g.blocks):
         total += block_sums(g, c, block)[0]
         product += block_sums(g, c, block)[1]
-    g.db[c] = <real> total
-    g.dw[c] = <real> fill_slope(g, c, total, product)
+    g.db[c] += <real> total
+    g.dw[c] += <real> fill_slope(g, c, total, product)
 
 
 cdef void spread_block(Norm* g, bint training, bint relu, Py_ssize_t c, Py_ssize_t block) noexcept nogil:
@@ -379,17 +389,17 @@ cdef void differentiate_channel(Norm* g, bint training, bint relu, Py_ssize_t c)
 
 
 def batch_norm_backward(
-    const real[:, :, ::1] dy, const real[:, :, ::1] x, norm, real[:, :, ::1] dx, real[:, ::1] gradients,
+    const real[:, :, ::1] dy, const real[:, :, ::1] x, norm, real[:, :, ::1] dx, real[::1] dw, real[::1] db,
     bint training, bint relu, int threads, /,
 ):
-    """Fill dx, and gradients (2, C) with dw and db; norm is what the forward pass left."""
+    """Fill dx, and add to dw and db; norm is what the forward pass left."""
     cdef Norm g
     cdef Py_ssize_t c, u, channels = x.shape[1]
     cdef unsigned char[::1] buffer
     cut_norm(&g, x.shape[0], channels, x.shape[2])
     set_norm(&g, norm)
     g.x, g.dy = planes(&x[0, 0, 0], channels, g.area), planes(&dy[0, 0, 0], channels, g.area)
-    g.out, g.dw, g.db = planes(&dx[0, 0, 0], channels, g.area), &gradients[0, 0], &gradients[1, 0]
+    g.out, g.dw, g.db = planes(&dx[0, 0, 0], channels, g.area), &dw[0], &db[0]
     buffer = _scratch(norm_memory(&g, 0))
     norm_memory(&g, <size_t> &buffer[0])
     with nogil, parallel(num_threads=threads):

@@ -224,7 +224,7 @@ cdef void transform_images(Winograd* g, const real* src, Py_ssize_t t0, Py_ssize
 cdef void output_tiles(
     Winograd* g, const real* products, vf scale, vf bias, real* dst, Py_ssize_t row, const Py_ssize_t* place, bint joined
 ) noexcept nogil:
-    """A^T M A for VL tiles, scaled and shifted: rows of their outputs, `row` values apart; for m = 2 two in one piece of four."""
+    """A^T M A for VL tiles, scaled and shifted: rows of outputs, `row` values apart; for m = 2 two in one piece of four."""
     cdef vf half[24]
     cdef vf y[16]
     cdef int i, j

@@ -239,8 +239,8 @@ cdef void add_products(WinogradWeight* g, Py_ssize_t value, Py_ssize_t tiles, bi
         run_vectors(rows, vectors_over(g.x.channels), &args)
 
 
-cdef void gradient_filters(WinogradWeight* g, Py_ssize_t filter, real* dw) noexcept nogil:
-    """dw of one filter for all channels: A^T S A, VL channels at a time."""
+cdef void gradient_filters(WinogradWeight* g, Py_ssize_t filter, bint accumulate, real* dw) noexcept nogil:
+    """dw of one filter for all channels: (dw +) A^T S A, VL channels at a time."""
     cdef Py_ssize_t vector, c, k, lane
     cdef const real* sums = g.sums + filter * g.ldc
     cdef vf half[18]
@@ -263,7 +263,7 @@ cdef void gradient_filters(WinogradWeight* g, Py_ssize_t filter, real* dw) noexc
                 winograd_output(4, 3, half + 6 * i, 1, y + 3 * i, 1)
         for lane in range(min(VL, g.x.channels - c)):
             for k in range(9):
-                dw[(c + lane) * 9 + k] = (<real*> y)[k * VL + lane]
+                dw[(c + lane) * 9 + k] = (<real*> y)[k * VL + lane] + (dw[(c + lane) * 9 + k] if accumulate else 0)
 
 
 cdef inline Py_ssize_t line_parts(WinogradWeight* g) noexcept nogil:
@@ -334,9 +334,9 @@ cdef void run_winograd_weight(WinogradWeight* g, int threads) noexcept nogil:
 
 def winograd_backward_weight(
     const real[:, :, :, ::1] dy, const real[:, :, :, ::1] x, real[:, :, :, ::1] dw,
-    int m, int top, int left, int groups, int threads, /,
+    int m, int top, int left, int groups, int threads, bint accumulate, /,
 ):
-    """Fill dw with the gradient with respect to the filters."""
+    """Fill dw with the gradient with respect to the filters, or add it."""
     cdef WinogradWeight g
     cdef Py_ssize_t u, group, filters = dw.shape[0] // groups, channels = dw.shape[1], p = dy.shape[2], q = dy.shape[3]
     cdef Py_ssize_t images = x.shape[0], area = p * q
@@ -356,4 +356,4 @@ def winograd_backward_weight(
             g.dy.src = &dy[0, 0, 0, 0] + group * filters * area
             run_winograd_weight(&g, threads)
             for u in prange(filters, schedule="static", num_threads=threads):
-                gradient_filters(&g, u, &dw[group * filters + u, 0, 0, 0])
+                gradient_filters(&g, u, accumulate, &dw[group * filters + u, 0, 0, 0])

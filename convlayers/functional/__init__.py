@@ -8,7 +8,7 @@ objects are an `ArrayTypeError`. Images are `(N, C, H, W)`.
 from ._arrays import as_array, fits
 from .activations import activation, activation_backward, prelu, prelu_backward, softmax, softmax_backward
 from .arithmetic import arithmetic, arithmetic_backward, multiply, multiply_backward
-from .batchnorm import BatchNormPass, batch_norm, batch_norm_affine, batch_norm_backward, scale_shift
+from .batchnorm import BatchNormPass, batch_norm, batch_norm_affine, batch_norm_backward, batch_norm_follow, scale_shift
 from .conv import (
     conv1d,
     conv1d_backward,
@@ -111,6 +111,7 @@ __all__ = [
     "batch_norm",
     "batch_norm_affine",
     "batch_norm_backward",
+    "batch_norm_follow",
     "border_taps",
     "check_algorithm",
     "column_sums",

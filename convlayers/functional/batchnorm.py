@@ -74,13 +74,62 @@ def batch_norm_backward(dy: np.ndarray, done: BatchNormPass) -> tuple[np.ndarray
     """The gradients of `batch_norm`: `(dx, dw, db)`. Given moments are constants; those of x depend on x."""
     x = done.x
     dy = check_gradient(dy, x.shape, "batch_norm", x.dtype)
-    dx, gradients = memory.empty(x.shape, x.dtype), np.zeros((2, x.shape[1]), x.dtype)
+    dx, (dw, db) = memory.empty(x.shape, x.dtype), np.zeros((2, x.shape[1]), x.dtype)
     if x.size:
         kernel, planes = kernels.compiled(x.dtype).batch_norm_backward, _planes(x.shape)
         norm, last = (done.moments, done.affine, done.eps), (done.training, done.relu, threads_over(x.size))
-        kernel(dy.reshape(planes), x.reshape(planes), norm, dx.reshape(planes), gradients, *last)
-    dw, db = gradients
+        kernel(dy.reshape(planes), x.reshape(planes), norm, dx.reshape(planes), dw, db, *last)
     return dx, dw, db
+
+
+class BoundBatchNorm(NamedTuple):
+    """`batch_norm` in training and its gradient, for one shape and type of x; all else is `(C,)` of that type.
+
+    `forward` takes x, weight, bias, and mean and variance that it moves; `backward` takes dy, and dw and db that it adds to.
+    """
+
+    forward: Callable[..., tuple[np.ndarray, BatchNormPass]]
+    backward: Callable[[np.ndarray, BatchNormPass, np.ndarray, np.ndarray], np.ndarray]
+
+
+def bound_batch_norm(shape: tuple[int, ...], dtype: np.dtype, eps: float, momentum: float, relu: bool) -> BoundBatchNorm:
+    """For a shape with two values a channel or more."""
+    compiled, planes, last = kernels.compiled(dtype), _planes(shape), (True, relu, threads_over(prod(shape)))
+    run, differentiate, follow = compiled.batch_norm_forward, compiled.batch_norm_backward, compiled.batch_norm_follow
+    channels, unbiased = shape[1], _unbiased(prod(shape) // shape[1])
+
+    def forward(
+        x: np.ndarray, weight: np.ndarray, bias: np.ndarray, mean: np.ndarray, var: np.ndarray
+    ) -> tuple[np.ndarray, BatchNormPass]:
+        y, moments, affine = memory.empty(shape, dtype), np.empty((2, channels)), np.empty((3, channels), dtype)
+        run(x.reshape(planes), (weight, bias), (moments, affine, eps), y.reshape(planes), *last)
+        follow(mean, var, moments, momentum, unbiased)
+        return y, BatchNormPass(x, moments, affine, eps, True, relu)
+
+    def backward(dy: np.ndarray, done: BatchNormPass, dw: np.ndarray, db: np.ndarray) -> np.ndarray:
+        dx = memory.empty(shape, dtype)
+        norm = done.moments, done.affine, done.eps
+        differentiate(dy.reshape(planes), done.x.reshape(planes), norm, dx.reshape(planes), dw, db, *last)
+        return dx
+
+    return BoundBatchNorm(forward, backward)
+
+
+def _unbiased(values: int) -> float:
+    """A variance divided by `values - 1`, over the one divided by `values`."""
+    return values / (values - 1)
+
+
+def batch_norm_follow(mean: np.ndarray, var: np.ndarray, moments: np.ndarray, momentum: float, values: int) -> None:
+    """Move running statistics `(C,)` by `momentum` towards mean and biased variance, `(2, C)` in float64, of so many values.
+
+    `mean = (1 - momentum) mean + momentum moments[0]`, and the like for `var` with `moments[1] values / (values - 1)`.
+    """
+    arrays = as_array(mean, "batch_norm: mean", 1), as_array(var, "batch_norm: var", 1, mean.dtype)
+    kernels.compiled(arrays[0].dtype).batch_norm_follow(*arrays, moments, momentum, _unbiased(values))
+    for given, moved in zip((mean, var), arrays, strict=True):
+        if moved is not given:
+            given[...] = moved
 
 
 def batch_norm_affine(

@@ -12,7 +12,7 @@ from ..kernels import memory, threads_over
 from ..shapes import IntOrSequence, Padding
 from . import batchnorm
 from ._arrays import DTYPE_NAMES, NO_BIAS, as_array, check_gradient, fits
-from .algorithms.calls import Backward, Forward
+from .algorithms.calls import Backward, Forward, WeightAdder
 from .algorithms.problem import FORWARD, INPUT_GRADIENT, WEIGHT_GRADIENT
 from .plan import Options, Plan, planned
 
@@ -207,14 +207,24 @@ def bound_backward_input(
     return bound
 
 
-def bound_backward_weight(
-    rank: int, x_shape: tuple[int, ...], w_shape: tuple[int, ...], dtype: np.dtype, bias: bool, options: Options
-) -> Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]:
-    """`(dw, db)` of dy and x: dw in the shape of w, db `(M,)`, or empty without `bias`."""
+def bound_add_backward_weight(
+    rank: int, x_shape: tuple[int, ...], w_shape: tuple[int, ...], dtype: np.dtype, options: Options
+) -> Callable[[np.ndarray, np.ndarray, np.ndarray, np.ndarray | None], None]:
+    """What adds the gradients of dy and x to two arrays: dw in the shape of w, and db `(M,)` or None."""
     plan = planned(WEIGHT_GRADIENT, x_shape, w_shape, DTYPE_NAMES[dtype], options)
-    run, no_bias = plan.run.backward_weight(plan.problem), NO_BIAS[dtype]
-    sums = _bound_bias_gradient(plan.problem.y, dtype) if bias else lambda dy: no_bias
-    return lambda dy, x: (run(dy, x), sums(dy))
+    run, adder_of = plan.run.backward_weight(plan.problem), getattr(plan.run, "add_backward_weight", None)
+    adder: WeightAdder | None = adder_of(plan.problem) if adder_of is not None else None
+    sums = _bound_bias_gradient(plan.problem.y, dtype)
+
+    def bound(dy: np.ndarray, x: np.ndarray, dw: np.ndarray, db: np.ndarray | None) -> None:
+        if adder is not None and fits(dw, w_shape, dtype):
+            adder(dy, x, dw)
+        else:
+            dw += run(dy, x)
+        if db is not None:
+            db += sums(dy)
+
+    return bound
 
 
 def _backward(

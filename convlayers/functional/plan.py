@@ -8,10 +8,12 @@ Every algorithm is a module of `algorithms/` with the same five functions:
     backward_input(problem)     a function of dy and w that gives dx
     backward_weight(problem)    a function of dy and x that gives dw
 
-and, where its last pass can do so,
+and, where its last passes can do so,
 
     forward_scaled(problem, relu)
                                 a function of x, w, shift and scale that gives scale y + shift, or its ReLU; or None
+    add_backward_weight(problem)
+                                a function of dy, x and an array that dw is added to; or None
 
 The functions are for the instruction set of the problem and the thread count of the time when they were asked for.
 

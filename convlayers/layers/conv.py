@@ -76,12 +76,12 @@ class _Conv(Layer):
 
         if not training:
             return Bound(forward, self.backward, self.accumulate)
-        weight_of = conv.bound_backward_weight(*sizes, self.bias, self.options)
+        add_gradients = conv.bound_add_backward_weight(*sizes, self.options)
         input_of = conv.bound_backward_input(*sizes, self.options)
 
         def accumulate(dy, cache):
             dy, x = before_relu(dy, cache)
-            self.add_gradients(*weight_of(dy, x))
+            add_gradients(dy, x, self.grads["weight"], self.grads.get("bias"))
 
         def backward(dy, cache):
             dy, x = before_relu(dy, cache)

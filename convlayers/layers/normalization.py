@@ -6,7 +6,9 @@ from typing import ClassVar
 import numpy as np
 
 from .. import functional
-from ..layer import Layer, OnnxGraph, Shape
+from ..functional import fits
+from ..functional.batchnorm import bound_batch_norm
+from ..layer import Bound, Layer, OnnxGraph, Shape
 from ._checks import number, sample_of_rank
 
 
@@ -52,11 +54,28 @@ class _BatchNorm(Layer):
 
     def follow(self, moments: np.ndarray, values: int) -> None:
         """Move the running statistics towards mean and biased variance, `(2, C)`, of so many values a channel."""
-        shares = {"running_mean": self.momentum, "running_var": self.momentum * values / (values - 1)}
-        for (name, share), seen in zip(shares.items(), moments, strict=True):
-            running = self.buffers[name]
-            running *= 1 - self.momentum
-            running += share * seen
+        running = self.buffers["running_mean"], self.buffers["running_var"]
+        functional.batch_norm_follow(*running, moments, self.momentum, values)
+
+    def bind(self, shape, dtype, *, training, relu=False):
+        channels = shape[1:2]
+        if not training or math.prod(shape) < 2 * shape[1]:
+            return None
+        norm = bound_batch_norm(shape, dtype, self.eps, self.momentum, relu)
+
+        def forward(x):
+            arrays = *self.params.values(), *self.buffers.values()
+            if all(fits(array, channels, dtype) for array in arrays):
+                return norm.forward(x, *arrays)
+            return self.forward(x, training=True, relu=relu)
+
+        def backward(dy, cache):
+            dw, db = self.grads["weight"], self.grads["bias"]
+            if cache.training and fits(dw, channels, dtype) and fits(db, channels, dtype):
+                return norm.backward(dy, cache, dw, db)
+            return self.backward(dy, cache)
+
+        return Bound(forward, backward, backward)
 
     def backward(self, dy, cache):
         dx, dw, db = functional.batch_norm_backward(dy, cache)

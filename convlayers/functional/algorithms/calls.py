@@ -16,6 +16,7 @@ from .problem import Problem
 Forward = Callable[[np.ndarray, np.ndarray, np.ndarray | None], np.ndarray]
 ScaledForward = Callable[[np.ndarray, np.ndarray, np.ndarray, np.ndarray], np.ndarray]
 Backward = Callable[[np.ndarray, np.ndarray], np.ndarray]
+WeightAdder = Callable[[np.ndarray, np.ndarray, np.ndarray], None]
 
 
 def forward_call(kernel: Callable, problem: Problem, *how: Any) -> Forward:

@@ -6,11 +6,13 @@ in place of 144. The rounding is of the order of the definition's own (docs/nume
 is cheaper.
 """
 
+from typing import Any
+
 from ... import kernels
 from ...kernels import threads_for
 from .._arrays import NO_BIAS
 from . import winograd_blocks
-from .calls import Backward, Forward, ScaledForward, forward_call, input_call, scaled_call, weight_call
+from .calls import Backward, Forward, ScaledForward, WeightAdder, forward_call, input_call, scaled_call, weight_call
 from .problem import INPUT_GRADIENT, MACHINES, WEIGHT_GRADIENT, Machine, Problem, once
 
 # Cycles to transform one vector, by m: of tiles for one channel, going in or coming out, and of filters; and to copy a row of
@@ -115,6 +117,17 @@ def backward_weight(problem: Problem) -> Backward:
     """dw."""
     if _large(problem) and problem.work:
         return winograd_blocks.backward_weight(problem)
+    return weight_call(*_weight_kernel(problem), False)
+
+
+def add_backward_weight(problem: Problem) -> WeightAdder | None:
+    """A function of dy, x and what dw is added to; None for larger kernels, which have none."""
+    if _large(problem):
+        return None
+    kernel, _, *how = _weight_kernel(problem)
+    return lambda dy, x, dw: kernel(dy, x, dw, *how, True) if x.size else None
+
+
+def _weight_kernel(problem: Problem) -> tuple[Any, ...]:
     m, _, *rest = _arguments(problem)
-    kernel = kernels.compiled(problem.type).winograd_backward_weight
-    return weight_call(kernel, problem, m, *rest, threads_for(problem.work))
+    return kernels.compiled(problem.type).winograd_backward_weight, problem, m, *rest, threads_for(problem.work)
