@@ -160,6 +160,11 @@ cdef inline void sum_block "convlayers_sum_block"(
             ask_ahead(g, &g.dy, gradient, n, s, False)
         j = 0
         while j + 4 * VL <= s.count:
+            if what != DEVIATIONS and s.count > AHEAD:
+                for i in range(4):
+                    prefetch_far(x + g.x.image + j + i * VL)
+                    if what == GRADIENTS:
+                        prefetch_far(gradient + g.dy.image + j + i * VL)
             for i in range(4):
                 if what == GRADIENTS:
                     dy = load(gradient + j + i * VL)

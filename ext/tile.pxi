@@ -53,6 +53,7 @@ cdef extern from "vec.h" nogil:
     vmask vbeats(vf, vf)
     vf vrelu(vf)
     void prefetch_line "convlayers_prefetch"(const void* p, int write)
+    void prefetch_far "convlayers_prefetch_far"(const void* p)
     vmask vprecedes(vf, vmask, vf, vmask)
 
 

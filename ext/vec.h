@@ -96,8 +96,10 @@ ALWAYS_INLINE vf vrelu_gradient(vf v, vf dy) { return vselect(v > splat(0), dy, 
    it stays: without, GCC finds that a function of nothing else has no effect, and drops the calls of it. */
 #if defined(__GNUC__) || defined(__clang__)
 #define convlayers_prefetch(p, write) (__extension__({ __builtin_prefetch(p, write); __asm__ volatile(""); }))
+#define convlayers_prefetch_far(p) (__extension__({ __builtin_prefetch(p, 0, 2); __asm__ volatile(""); }))
 #else
 #define convlayers_prefetch(p, write) ((void)(p))
+#define convlayers_prefetch_far(p) ((void)(p))
 #endif
 
 /* Bytes of a core's second-level cache, 0 where the system does not tell. Asking takes a microsecond: once is enough. */

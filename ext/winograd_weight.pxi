@@ -177,11 +177,25 @@ cdef inline void gradient_tile "convlayers_winograd_gradient_tile"(
             store(dst + (i * size + j) * ldv, v[i])
 
 
+cdef inline void ask_channels(
+    WinogradWeight* g, Part* part, Py_ssize_t line, Py_ssize_t first, Py_ssize_t last
+) noexcept nogil:
+    """Ask for the rows that a line of tiles is the first to read, of the channels first .. last - 1."""
+    cdef Py_ssize_t h = line % g.lines * g.m - part.top + part.side - g.m, area = part.height * part.width, c, at
+    cdef Py_ssize_t nbytes = min(g.m, part.height - h) * part.width * <Py_ssize_t> sizeof(real)
+    cdef const real* src = part.src + line // g.lines * part.image + h * part.width
+    for c in range(first, min(last, part.channels)):
+        for at in range(0, nbytes, 64):
+            prefetch_far(<const char*> (src + c * area) + at)
+
+
 cdef void transform_vector(WinogradWeight* g, Part* part, Py_ssize_t line, Py_ssize_t c0, real* copy, real* dst) noexcept nogil:
     """The tiles of one line, for the channels c0 .. c0 + VL - 1."""
     cdef Py_ssize_t j, row = ((g.across - 1) * g.m + part.side) * VL
     copy_channels(g, part, line, c0, copy)
     for j in range(g.across):
+        if line + 1 < g.total:
+            ask_channels(g, part, line + 1, c0 + j * VL // g.across, c0 + (j + 1) * VL // g.across)
         if part.side == 6:
             gradient_tile(6, 0, copy + j * g.m * VL, row, dst, part.value)
         elif part.side == 2:
