@@ -25,6 +25,8 @@ in between; a layer that does not offer it sees nothing of this.
                              so that in training it takes over that one too
     absorbs_affine = True    `forward(x, *, training, affine=None)`: in inference without a gradient, `affine` is
                              `(scale, shift)`, one value a channel each, and the output is `scale y + shift`
+    absorbs_residual = True  `forward(x, *, training, residual=None)`: then, `residual` is an array that is added to the output,
+                             behind the affine and in front of the ReLU, in place of an `Add` behind the layer
     scale_shift()            what a layer passes to such a one before it: its own inference as `y = scale x + shift`
     affine_params(scale, shift)
                              `weight` and `bias` of the layer that gives `scale y + shift`, in the type of the two; an export
@@ -37,7 +39,8 @@ for once for each batch size:
                              `forward`, `backward` and `accumulate` as functions with all found out beforehand that follows
                              from shapes: the same bits and the same caches, for arrays that have the shape and type told,
                              C-contiguous. Parameters and gradients are looked up at each call, since they may be exchanged.
-                             With `affine=True`, `forward` takes `(scale, shift)` behind its input
+                             What `backward` returns is a new array, which the model may write to. Told `affine=True` or
+                             `residual=True`, `forward` takes them by these names at each call
 
 A layer whose inputs must not be negative in training, as behind a ReLU, says `nonnegative = True`: `convlayers.testing` then
 gives it such.
@@ -96,6 +99,7 @@ class Layer:
     fuses_relu: ClassVar[bool] = False
     commutes_with_relu: ClassVar[bool] = False
     absorbs_affine: ClassVar[bool] = False
+    absorbs_residual: ClassVar[bool] = False
     nonnegative: ClassVar[bool] = False
     examples: ClassVar[Sequence[tuple[dict[str, Any], Any]]] = ()
 

@@ -23,16 +23,17 @@ cdef void relu_gradients(const real* dy, const real* y, real* dx, Py_ssize_t cou
         dx[j] = dy[j] if y[j] > 0 else 0
 
 
-cdef void add_values(const real* a, const real* b, real* y, Py_ssize_t count) noexcept nogil:
-    cdef Py_ssize_t j
-    for j in range(count):
-        y[j] = a[j] + b[j]
-
-
-cdef void add_values_relu(const real* a, const real* b, real* y, Py_ssize_t count) noexcept nogil:
-    cdef Py_ssize_t j
-    for j in range(count):
-        y[j] = 0 if a[j] + b[j] < 0 else a[j] + b[j]
+cdef void add_values(const real* a, const real* b, Py_ssize_t count, bint relu, real* y) noexcept nogil:
+    """y, which may be a."""
+    cdef Py_ssize_t j = 0
+    cdef vf v
+    while j + VL <= count:
+        v = load(a + j) + load(b + j)
+        store(y + j, vrelu(v) if relu else v)
+        j += VL
+    if j < count:
+        v = load_part(a + j, count - j, 0) + load_part(b + j, count - j, 0)
+        store_part(y + j, count - j, vrelu(v) if relu else v)
 
 
 def relu_forward(const real[::1] x, real[::1] y, int threads, /):
@@ -53,10 +54,7 @@ def add(const real[::1] a, const real[::1] b, real[::1] y, bint relu, int thread
     """Fill y, which may be a."""
     cdef Py_ssize_t u, n = a.shape[0]
     for u in prange(chunks(n), schedule="static", nogil=True, num_threads=threads):
-        if relu:
-            add_values_relu(&a[0] + u * CHUNK, &b[0] + u * CHUNK, &y[0] + u * CHUNK, min(CHUNK, n - u * CHUNK))
-        else:
-            add_values(&a[0] + u * CHUNK, &b[0] + u * CHUNK, &y[0] + u * CHUNK, min(CHUNK, n - u * CHUNK))
+        add_values(&a[0] + u * CHUNK, &b[0] + u * CHUNK, min(CHUNK, n - u * CHUNK), relu, &y[0] + u * CHUNK)
 
 
 def column_sums(const real[:, ::1] x, real[::1] y, /):

@@ -54,7 +54,9 @@ cdef struct Winograd:
     real* dst
     const real* bias
     const real* scale
+    const real* residual        # added last, as dst is laid out; NULL for none
     bint relu
+    bint relu_of_sum            # the ReLU where there is a residual
     Py_ssize_t lines            # lines of tiles in an image
     Py_ssize_t across           # tiles in a line
     Py_ssize_t tiles
@@ -257,6 +259,7 @@ cdef void finish_filter(
     Winograd* g, Py_ssize_t m, const real* products, Py_ssize_t t0, Py_ssize_t t1, real* dst, const real* next, Workspace* space
 ) noexcept nogil:
     """The outputs of one filter, from its products to where they belong; asks for what is written to `next`, unless NULL."""
+    cdef Py_ssize_t image_stride = g.groups * g.filters * g.p * g.q
     cdef bint whole = divides_evenly(g), joined
     cdef vf bias = splat(0 if g.bias == NULL else g.bias[m])
     cdef vf scale = splat(1 if g.scale == NULL else g.scale[m])
@@ -266,6 +269,8 @@ cdef void finish_filter(
     for v in range(vectors_over(t1 - t0)):
         while next != NULL and number <= space.last[v]:
             prefetch(next + space.lines[number].target, space.lines[number].bytes, True)
+            if g.residual != NULL:
+                prefetch(g.residual + (next - g.dst) + space.lines[number].target, space.lines[number].bytes, False)
             number += 1
         place = space.target + v * VL if whole else g.staged
         joined = space.joined[v] if whole else True
@@ -279,7 +284,9 @@ cdef void finish_filter(
         if not whole:
             out += max(4, g.m) * VL
     if not whole:
-        store_tiles(g, space.outputs, g.groups * g.filters * g.p * g.q, t0, t1, dst)
+        store_tiles(g, space.outputs, image_stride, t0, t1, dst)
+    if g.residual != NULL:
+        add_residual(g, image_stride, t0, t1, dst)
 
 
 cdef void run_winograd_unit(Winograd* g, Py_ssize_t unit, int thread) noexcept nogil:
@@ -343,11 +350,11 @@ cdef void open_tiles(Winograd* g, int m, int size, int reach, int pace, int filt
 
 def winograd(
     const real[:, :, :, ::1] src, const real[:, :, :, ::1] w, const real[::1] bias, real[:, :, :, ::1] dst, tuple tiles,
-    bint backward, bint relu, int threads, const real[::1] scale, /,
+    bint backward, bint relu, int threads, const real[::1] scale, const real[::1] residual, /,
 ):
-    """Fill dst with y, the convolution of src and w, times the scale and plus the bias unless they are empty, rectified if
-    `relu`; with `backward`, fill dst with dx for src as dy, convolved with the flipped filters and padded by 2 - pad. `tiles`
-    are m, stride, top, left and groups."""
+    """Fill dst with y, the convolution of src and w, times the scale, plus the bias and plus the residual, laid out as dst,
+    unless they are empty, rectified if `relu`; with `backward`, fill dst with dx for src as dy, convolved with the flipped
+    filters and padded by 2 - pad. `tiles` are m, stride, top, left and groups."""
     cdef Winograd g
     cdef Py_ssize_t stride, top, left
     cdef int m
@@ -356,6 +363,9 @@ def winograd(
     g.height, g.width, g.p, g.q, g.top, g.left = src.shape[2], src.shape[3], dst.shape[2], dst.shape[3], top, left
     g.src, g.dst, g.relu = &src[0, 0, 0, 0], &dst[0, 0, 0, 0], relu
     g.bias, g.scale = &bias[0] if bias.shape[0] else NULL, &scale[0] if scale.shape[0] else NULL
+    g.residual = NULL
+    if residual.shape[0]:
+        g.residual, g.relu, g.relu_of_sum = &residual[0], False, relu
     if stride == 1:
         open_tiles(&g, m, m + 2, m + 2, m, m + 2)
     elif not backward:

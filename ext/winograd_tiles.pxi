@@ -296,3 +296,24 @@ cdef void store_tiles(
         if inside == g.lines:
             inside = 0
             n += 1
+
+
+cdef void add_residual(Winograd* g, Py_ssize_t image_stride, Py_ssize_t t0, Py_ssize_t t1, real* dst) noexcept nogil:
+    """The residual to the outputs of the tiles t0 .. t1 of one filter, which are in the cache still."""
+    cdef Py_ssize_t t = t0, line = t0 // g.across, j = t0 % g.across, n = line // g.lines, inside = line % g.lines
+    cdef Py_ssize_t count, width, rows, i
+    cdef real* out
+    while t < t1:
+        count = min(g.across - j, t1 - t)
+        width, rows = min(g.m * count, g.q - g.m * j), min(g.m, g.p - inside * g.m)
+        if width == g.q:
+            width, rows = width * rows, 1
+        for i in range(rows):
+            out = dst + n * image_stride + (inside * g.m + i) * g.q + g.m * j
+            add_values(out, g.residual + (out - g.dst), width, g.relu_of_sum, out)
+        t += count
+        j = 0
+        inside += 1
+        if inside == g.lines:
+            inside = 0
+            n += 1

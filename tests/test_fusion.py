@@ -5,6 +5,8 @@ import pytest
 
 import convlayers as cl
 from convlayers import functional, kernels
+from convlayers.errors import ShapeError
+from convlayers.kernels import memory
 from convlayers.model.fusion import plan
 from convlayers.testing import assert_close, assert_gradient
 
@@ -191,18 +193,91 @@ def test_a_convolution_takes_over_batch_normalization_in_inference(n, dtype):
     ],
     ids=repr,
 )
-def test_a_scale_and_a_shift_after_every_algorithm(channels, side, layer, bias, isa):
+def test_what_every_algorithm_takes_over(channels, side, layer, bias, isa):
     layer = type(layer)(**{**layer.config(), "bias": bias})
     rng = np.random.default_rng(5)
-    filters, *_ = layer.build((channels, side, side), rng)
+    output = layer.build((channels, side, side), rng)
     x = rng.standard_normal((3, channels, side, side)).astype(np.float32)
-    scale, shift = rng.uniform(-2, 2, (2, filters)).astype(np.float32)
+    scale, shift = rng.uniform(-2, 2, (2, output[0])).astype(np.float32)
+    residual = rng.standard_normal((3, *output)).astype(np.float32)
     with kernels.using(isa=isa):
         plain, _ = layer.forward(x, training=False)
-        expected = functional.scale_shift(plain, scale, shift)
-        for relu in (False, True):
-            y, _ = layer.forward(x, training=False, affine=(scale, shift), relu=relu)
-            assert_close(y, np.maximum(expected, 0) if relu else expected, layer.params["weight"][0].size, f"relu={relu}")
+        scaled = functional.scale_shift(plain, scale, shift)
+        wanted = {(True, False): scaled, (False, True): plain + residual, (True, True): scaled + residual}
+        for (affine, added), expected in wanted.items():
+            for relu in (False, True):
+                fused = {"affine": (scale, shift) if affine else None, "residual": residual if added else None}
+                y, _ = layer.forward(x, training=False, relu=relu, **fused)
+                what = f"affine={affine}, residual={added}, relu={relu}"
+                assert_close(y, np.maximum(expected, 0) if relu else expected, layer.params["weight"][0].size, what)
+
+
+# Images beside tiles of 4 and 8 outputs, lines longer than a block of tiles, and more images than one block holds.
+@pytest.mark.parametrize("isa", kernels.available())
+@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize("shape", [(2, 3, 1, 1), (3, 5, 7, 9), (2, 33, 4, 4), (40, 16, 8, 8), (1, 2, 3, 700), (2, 4, 37, 31)])
+def test_a_residual_beside_the_edges_of_tiles(shape, stride, isa):
+    rng = np.random.default_rng(6)
+    layer = cl.Conv2d(6, 3, padding=1, stride=stride, algorithm="winograd")
+    output = layer.build(shape[1:], rng)
+    x = rng.standard_normal(shape).astype(np.float32)
+    residual = rng.standard_normal((shape[0], *output)).astype(np.float32)
+    with kernels.using(isa=isa), memory.poisoned():
+        plain, _ = layer.forward(x, training=False)
+        for threads in (1, 2, 5):
+            with kernels.using(threads=threads):
+                y, _ = layer.forward(x, training=False, residual=residual, relu=True)
+            np.testing.assert_array_equal(y, np.maximum(plain + residual, 0), err_msg=f"{threads} threads")
+
+
+def test_a_residual_of_another_shape_is_refused():
+    layer = cl.Conv2d(4, 3)
+    layer.build((2, 5, 5), np.random.default_rng(0))
+    with pytest.raises(ShapeError, match=r"residual must have the output's shape \(1, 4, 3, 3\); got \(1, 4, 1, 3\)"):
+        layer.forward(np.zeros((1, 2, 5, 5), np.float32), training=False, residual=np.zeros((1, 4, 1, 3), np.float32))
+
+
+def residuals(model):
+    """Which layers take over an addition, and what they add."""
+    names, tasks = model.value_names, model.passes.tasks_of_inference
+    return {task.step.name: names[task.sources[1]] for task in tasks if task.residual}
+
+
+def test_additions_that_a_convolution_takes_over():
+    x = cl.Input((3, 6, 6))
+    stem = cl.Conv2d(4, 1)(x, name="stem")
+    norm = cl.BatchNorm2d()(cl.Conv2d(4, 3, padding=1)(stem, name="conv"), name="norm")
+    assert residuals(cl.Model(x, cl.ReLU()(cl.Add()(norm, stem)))) == {"conv": "stem"}
+    assert residuals(cl.Model(x, cl.Add()(stem, norm))) == {"conv": "stem"}
+    # Of two, the one with more weights; its input is computed before, whatever the order of the layers.
+    side = cl.Conv2d(4, 1)(stem, name="side")
+    model = cl.Model(x, cl.Add()(norm, side))
+    assert residuals(model) == {"conv": "side"}
+    value = batch()
+    assert_close(model(value), model.forward(value, training=False)[0], 4 * 9, "two convolutions added")
+    # One sum may be the residual of the next.
+    more = cl.Conv2d(4, 3, padding=1)(cl.Add()(norm, stem, name="first"), name="more")
+    assert residuals(cl.Model(x, cl.Add()(more, stem))) == {"conv": "stem", "more": "stem"}
+
+
+def test_additions_that_stay():
+    x = cl.Input((3, 6, 6))
+    stem = cl.Conv2d(4, 1)(x, name="stem")
+    conv = cl.Conv2d(4, 3, padding=1)(stem, name="conv")
+    for stays in (
+        [cl.Add()(conv, stem), conv],  # others read it
+        [cl.Add()(cl.ReLU()(conv), stem)],  # a ReLU is in between
+        [cl.Add()(conv, cl.Conv2d(4, 6)(stem))],  # one is broadcast
+        [cl.Add()(conv, stem, stem)],
+        [cl.Add()(conv, conv)],
+        [cl.Multiply()(conv, stem)],
+    ):
+        model = cl.Model(x, stays)
+        assert residuals(model) == {}
+        value = batch()
+        got, expected = model(value), model.forward(value, training=False)[0]
+        for one, other in zip([got], [expected], strict=True) if len(stays) == 1 else zip(got, expected, strict=True):
+            assert_close(one, other, 4 * 36, repr(stays[0].layer))
 
 
 def test_weights_and_statistics_may_change_between_calls():

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 import convlayers as cl
+from convlayers import functional
 from convlayers.errors import ArrayTypeError, ConfigError, ShapeError
 from convlayers.model.fusion import plan
 from convlayers.randomness import generator
@@ -33,6 +34,27 @@ def test_it_starts_as_in_torch():
     np.testing.assert_array_equal(layer.buffers["running_var"], [1, 1])
     x = images(0, 5, 2, 3, 3)
     np.testing.assert_allclose(layer.forward(x, training=False)[0], x / np.sqrt(1 + 1e-5), rtol=1e-6)
+
+
+def test_running_statistics_move_in_arrays_of_any_kind():
+    x = images(1, 4, 3, 5, 2)
+    expected, layer = built(), built()
+    layer.buffers = {"running_mean": np.zeros(6, np.float32)[::2], "running_var": np.ones(3)}
+    for each in (expected, layer):
+        each.forward(x, training=True)
+    for name, array in expected.buffers.items():
+        np.testing.assert_array_equal(layer.buffers[name], array)
+
+
+@pytest.mark.parametrize(
+    ("moments", "values", "var"),
+    [(np.ones((2, 4)), 5, np.ones(3)), (np.ones((2, 3)), 1, np.ones(3)), (np.ones((2, 3)), 5, [1.0])],
+)
+def test_running_statistics_and_moments_must_fit(moments, values, var):
+    mean = np.zeros(3, np.float32)
+    with pytest.raises(ShapeError, match=r"batch_norm: (moments|var) must have shape"):
+        functional.batch_norm_follow(mean, np.asarray(var, np.float32), moments, 0.1, values)
+    np.testing.assert_array_equal(mean, 0)
 
 
 def test_running_statistics_move_by_momentum_towards_the_batch():

@@ -125,7 +125,12 @@ def batch_norm_follow(mean: np.ndarray, var: np.ndarray, moments: np.ndarray, mo
 
     `mean = (1 - momentum) mean + momentum moments[0]`, and the like for `var` with `moments[1] values / (values - 1)`.
     """
-    arrays = as_array(mean, "batch_norm: mean", 1), as_array(var, "batch_norm: var", 1, mean.dtype)
+    first = as_array(mean, "batch_norm: mean", 1)
+    arrays = first, _per_channel(var, "batch_norm: var", len(first), first.dtype)
+    moments = np.ascontiguousarray(moments, np.float64)
+    if moments.shape != (2, len(first)) or values < 2:
+        expected = f"(2, {len(first)}), of two values a channel at least"
+        raise ShapeError(f"batch_norm: moments must have shape {expected}; got {moments.shape}, of {values}")
     kernels.compiled(arrays[0].dtype).batch_norm_follow(*arrays, moments, momentum, _unbiased(values))
     for given, moved in zip((mean, var), arrays, strict=True):
         if moved is not given:

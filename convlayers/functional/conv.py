@@ -12,11 +12,13 @@ from ..kernels import memory, threads_over
 from ..shapes import IntOrSequence, Padding
 from . import batchnorm
 from ._arrays import DTYPE_NAMES, NO_BIAS, as_array, check_gradient, fits
-from .algorithms.calls import Backward, Forward, WeightAdder
+from .algorithms.calls import Backward, Forward, Maybe, WeightAdder
 from .algorithms.problem import FORWARD, INPUT_GRADIENT, WEIGHT_GRADIENT
 from .plan import Options, Plan, planned
+from .pointwise import add_to
 
-AffineForward = Callable[[np.ndarray, np.ndarray, np.ndarray | None, np.ndarray, np.ndarray], np.ndarray]
+Affine = tuple[np.ndarray, np.ndarray]
+Fused = Callable[..., np.ndarray]  # of x, w, b, affine and residual, as `fused_forward` takes them
 
 
 class ConvOptions(TypedDict, total=False):
@@ -100,45 +102,76 @@ def forward(rank: int, x: np.ndarray, w: np.ndarray, b: np.ndarray | None, relu:
     return plan.run.forward(plan.problem, relu)(x, w, as_bias(b, names, w.shape[0], x.dtype))
 
 
-def affine_forward(
+def fused_forward(
     rank: int,
     x: np.ndarray,
     w: np.ndarray,
-    b: np.ndarray | None,
-    scale: np.ndarray,
-    shift: np.ndarray,
+    b: Maybe,
+    affine: Affine | None,
+    residual: Maybe,
     relu: bool,
     options: Options,
 ) -> np.ndarray:
-    """`scale y + shift`, `(M,)` each, for the y that `forward` gives, at least 0 with `relu`."""
+    """`scale y + shift + residual` for the y that `forward` gives, at least 0 with `relu`.
+
+    `affine` is scale and shift, `(M,)` each, and `residual` has the shape of y; either may be None.
+    """
     names = _NAMES[rank]
     x = as_array(x, names.x, rank + 2)
     w = as_array(w, names.w, rank + 2, x.dtype)
     b = as_bias(b, names, w.shape[0], x.dtype)
-    scale, shift = (_per_filter(v, names, w.shape[0], x.dtype) for v in (scale, shift))
-    return _affine(planned(FORWARD, x.shape, w.shape, DTYPE_NAMES[x.dtype], options), relu)(x, w, b, scale, shift)
+    if affine is not None:
+        scale, shift = (_per_filter(v, names, w.shape[0], x.dtype) for v in affine)
+        affine = scale, shift
+    plan = planned(FORWARD, x.shape, w.shape, DTYPE_NAMES[x.dtype], options)
+    if residual is not None:
+        residual = as_array(residual, f"{names.function}: residual", rank + 2, x.dtype)
+        if residual.shape != plan.problem.y:
+            raise ShapeError(f"{names.function}: residual must have the output's shape {plan.problem.y}; got {residual.shape}")
+    return _fused(plan, affine is not None, residual is not None, relu)(x, w, b, affine, residual)
 
 
-def _affine(plan: Plan, relu: bool) -> AffineForward:
-    """In the algorithm's last pass, or by its weights, or by a pass over y where channels have fewer values than filters."""
-    problem, filters = plan.problem, plan.problem.w[0]
-    scaled_of = getattr(plan.run, "forward_scaled", None)
-    if scaled_of is not None and (scaled := scaled_of(problem, relu)) is not None:
-        return lambda x, w, b, scale, shift: scaled(x, w, shift if b is None else b * scale + shift, scale)
+def _fused(plan: Plan, affine: bool, residual: bool, relu: bool) -> Fused:
+    """In the algorithm's last pass, if it can do so, else one by one; `affine` and `residual` say what there will be."""
+    fused_of = getattr(plan.run, "forward_fused", None)
+    if fused_of is not None and (fused := fused_of(plan.problem, relu)) is not None:
+        return lambda x, w, b, affine, residual: fused(x, w, *_joint(b, affine), residual)
+    run = _scaled(plan, relu and not residual) if affine else _plain(plan, relu and not residual)
+    if not residual:
+        return run
+    return lambda x, w, b, affine, residual: add_to(run(x, w, b, affine, residual), residual, relu=relu)
+
+
+def _joint(b: Maybe, affine: Affine | None) -> tuple[Maybe, Maybe]:
+    """The scale, and the shift with the bias in it."""
+    if affine is None:
+        return None, b
+    scale, shift = affine
+    return scale, shift if b is None else b * scale + shift
+
+
+def _plain(plan: Plan, relu: bool) -> Fused:
+    run = plan.run.forward(plan.problem, relu)
+    return lambda x, w, b, affine, residual: run(x, w, b)
+
+
+def _scaled(plan: Plan, relu: bool) -> Fused:
+    """By the weights, or by a pass over y where channels have fewer values than filters."""
+    problem = plan.problem
     if problem.y[0] * prod(problem.y[2:]) < prod(problem.w[1:]):
         plain, last = plan.run.forward(problem, False), batchnorm.bound_scale_shift(problem.y, problem.type, relu)
 
-        def passed(x: np.ndarray, w: np.ndarray, b: np.ndarray | None, scale: np.ndarray, shift: np.ndarray) -> np.ndarray:
+        def passed(x: np.ndarray, w: np.ndarray, b: Maybe, affine: Affine, residual: Maybe) -> np.ndarray:
             y = plain(x, w, b)
-            return last(y, scale, shift, y)
+            return last(y, *affine, y)
 
         return passed
-    run, nothing = plan.run.forward(problem, relu), np.zeros(filters, problem.type)
+    run, nothing = plan.run.forward(problem, relu), np.zeros(problem.w[0], problem.type)
     fold = batchnorm.bound_scale_shift((1, *problem.w), problem.type, False)
 
-    def folded(x: np.ndarray, w: np.ndarray, b: np.ndarray | None, scale: np.ndarray, shift: np.ndarray) -> np.ndarray:
-        wide = fold(w, scale, nothing, memory.empty(problem.w, problem.type))
-        return run(x, wide, shift if b is None else b * scale + shift)
+    def folded(x: np.ndarray, w: np.ndarray, b: Maybe, affine: Affine, residual: Maybe) -> np.ndarray:
+        wide = fold(w, affine[0], nothing, memory.empty(problem.w, problem.type))
+        return run(x, wide, _joint(b, affine)[1])
 
     return folded
 
@@ -179,17 +212,25 @@ def bound_forward(
     return bound
 
 
-def bound_affine_forward(
-    rank: int, x_shape: tuple[int, ...], w_shape: tuple[int, ...], dtype: np.dtype, relu: bool, options: Options
-) -> AffineForward:
-    """`scale y + shift` of x, w, b, scale and shift, as from `affine_forward`."""
-    run, shape = _affine(planned(FORWARD, x_shape, w_shape, DTYPE_NAMES[dtype], options), relu), w_shape[:1]
+def bound_fused_forward(
+    rank: int,
+    x_shape: tuple[int, ...],
+    w_shape: tuple[int, ...],
+    dtype: np.dtype,
+    affine: bool,
+    residual: bool,
+    relu: bool,
+    options: Options,
+) -> Fused:
+    """What `fused_forward` gives, of x, w, b, affine and residual; of the last two as said, and None else."""
+    plan = planned(FORWARD, x_shape, w_shape, DTYPE_NAMES[dtype], options)
+    run, shape, y = _fused(plan, affine, residual, relu), w_shape[:1], plan.problem.y
 
-    def bound(x: np.ndarray, w: np.ndarray, b: np.ndarray | None, scale: np.ndarray, shift: np.ndarray) -> np.ndarray:
-        fit = fits(w, w_shape, dtype) and fits(scale, shape, dtype) and fits(shift, shape, dtype)
-        if fit and (b is None or fits(b, shape, dtype)):
-            return run(x, w, b, scale, shift)
-        return affine_forward(rank, x, w, b, scale, shift, relu, options)
+    def bound(x: np.ndarray, w: np.ndarray, b: Maybe, affine: Affine | None, residual: Maybe) -> np.ndarray:
+        fit = fits(w, w_shape, dtype) and (residual is None or fits(residual, y, dtype))
+        if fit and all(fits(v, shape, dtype) for v in (b, *(() if affine is None else affine)) if v is not None):
+            return run(x, w, b, affine, residual)
+        return fused_forward(rank, x, w, b, affine, residual, relu, options)
 
     return bound
 

@@ -10,8 +10,9 @@ Every algorithm is a module of `algorithms/` with the same five functions:
 
 and, where its last passes can do so,
 
-    forward_scaled(problem, relu)
-                                a function of x, w, shift and scale that gives scale y + shift, or its ReLU; or None
+    forward_fused(problem, relu)
+                                a function of x, w, scale, shift and residual, or None for any of those three, that gives
+                                scale y + shift + residual, or its ReLU; or None
     add_backward_weight(problem)
                                 a function of dy, x and an array that dw is added to; or None
 

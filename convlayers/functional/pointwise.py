@@ -45,6 +45,14 @@ def add(arrays: Sequence[np.ndarray], *, relu: bool = False) -> np.ndarray:
     return y
 
 
+def add_to(y: np.ndarray, x: np.ndarray, *, relu: bool = False) -> np.ndarray:
+    """y, with x of its shape and type added; `relu` gives `max(y, 0)`. A third less traffic than a new array."""
+    if y.size:
+        flat = y.reshape(-1)
+        kernels.compiled(y.dtype).add(flat, x.reshape(-1), flat, relu, threads_over(y.size))
+    return y
+
+
 def column_sums(x: np.ndarray) -> np.ndarray:
     """The sums of a matrix over its rows, `(columns,)`."""
     x = as_array(x, "column_sums: x", 2)

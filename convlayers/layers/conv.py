@@ -22,6 +22,7 @@ class _Conv(Layer):
     rank: ClassVar[int]
     fuses_relu = True
     absorbs_affine = True
+    absorbs_residual = True
 
     def __init__(
         self,
@@ -56,17 +57,16 @@ class _Conv(Layer):
         self.params = initial_parameters(self.init, rng, shape, biases, **fans, groups=self.groups)
         return (self.out_channels, *win.output)
 
-    def forward(self, x, *, training, affine=None, relu=False):
+    def forward(self, x, *, training, affine=None, residual=None, relu=False):
         weight, bias = self.params["weight"], self.params.get("bias")
-        if affine is not None:
-            scale, shift = affine
-            return conv.affine_forward(self.rank, x, weight, bias, scale, shift, relu, self.options), x
+        if affine is not None or residual is not None:
+            return conv.fused_forward(self.rank, x, weight, bias, affine, residual, relu, self.options), x
         y = conv.forward(self.rank, x, weight, bias, relu, self.options)
         return y, (x, y if relu else None)
 
-    def bind(self, shape, dtype, *, training, affine=False, relu=False):
-        if affine:
-            return Bound(self._bound_with_affine(shape, dtype, relu), self.backward, self.accumulate)
+    def bind(self, shape, dtype, *, training, affine=False, residual=False, relu=False):
+        if affine or residual:
+            return Bound(self._bound_and_fused(shape, dtype, affine, residual, relu), self.backward, self.accumulate)
         sizes = self.rank, shape, self.params["weight"].shape, dtype
         forward_of = conv.bound_forward(*sizes, relu, self.options)
 
@@ -90,11 +90,12 @@ class _Conv(Layer):
 
         return Bound(forward, backward, accumulate)
 
-    def _bound_with_affine(self, shape: Shape, dtype: np.dtype, relu: bool) -> Callable:
-        run = conv.bound_affine_forward(self.rank, shape, self.params["weight"].shape, dtype, relu, self.options)
+    def _bound_and_fused(self, shape: Shape, dtype: np.dtype, affine: bool, residual: bool, relu: bool) -> Callable:
+        sizes = self.rank, shape, self.params["weight"].shape, dtype
+        run = conv.bound_fused_forward(*sizes, affine, residual, relu, self.options)
 
-        def forward(x, affine):
-            return run(x, self.params["weight"], self.params.get("bias"), *affine), None
+        def forward(x, affine=None, residual=None):
+            return run(x, self.params["weight"], self.params.get("bias"), affine, residual), None
 
         return forward
 

@@ -4,8 +4,9 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from ..layer import Layer, has_scale_shift
+from ..layer import Layer, Shape, has_scale_shift
 from ..layers.activations import ReLU
+from ..layers.arithmetic import Add
 from .graph import Step
 
 _NONE: dict[str, Any] = {}
@@ -15,7 +16,8 @@ _RELU = {"relu": True}
 class Task(NamedTuple):
     """A step, the values it reads, and what its layer takes over; `target` is the value of the last step taken over.
 
-    A `chain` runs in place of the layers of this step and of those behind it (chains.py).
+    A `chain` runs in place of the layers of this step and of those behind it (chains.py). With a `residual`, the layer takes
+    over an addition: the second source is what it adds.
     """
 
     number: int
@@ -25,22 +27,29 @@ class Task(NamedTuple):
     affine: Layer | None
     relu: bool
     chain: Layer | None = None
+    residual: bool = False
 
     @property
     def layer(self) -> Layer:
         """What runs."""
         return self.chain or self.step.layer
 
+    @property
+    def takes_residual(self) -> bool:
+        """Whether an addition behind it can go into the layer."""
+        return self.step.layer.absorbs_residual and not (self.relu or self.residual)
+
     def options(self) -> dict[str, Any]:
-        """What `forward` is told beside its input and the scale and shift of `affine`."""
+        """What `forward` is told beside its input, the scale and shift of `affine`, and the residual."""
         return _RELU if self.relu else _NONE
 
 
-def plan(steps: Sequence[Step], outputs: Sequence[int], *, affine: bool) -> list[Task]:
+def plan(steps: Sequence[Step], outputs: Sequence[int], *, affine: bool, shapes: Sequence[Shape] | None = None) -> list[Task]:
     """The steps in order as tasks. A layer takes over the step that alone reads its value, unless the model puts it out.
 
     `affine` lets batch normalization go into the layer before it, which is right in inference and where no gradient is asked.
     Where one is, a ReLU goes into the maximum behind it: the gradient is cut off on what a window keeps, not on the whole.
+    With `affine` and the `shapes` of all values, an addition goes into a layer before it.
     """
     reads = Counter(source for step in steps for source in step.sources)
     reads.update(outputs)
@@ -66,4 +75,27 @@ def plan(steps: Sequence[Step], outputs: Sequence[int], *, affine: bool) -> list
             last, relu = behind, True
             taken.add(last.target)
         tasks.append(Task(number, step, sources, last.target, scaled, relu))
-    return tasks
+    return tasks if shapes is None or not affine else _with_residuals(tasks, reads, shapes)
+
+
+def _with_residuals(tasks: Sequence[Task], reads: Counter[int], shapes: Sequence[Shape]) -> list[Task]:
+    """Additions of two values of one shape into the layer that computes one of them for nobody else: in place of the addition,
+    since there the other is known. Of two such layers, into the one with more weights."""
+    makers: dict[int, Task] = {}
+    for task in tasks:
+        able = [
+            (source, makers[source])
+            for source in task.sources
+            if reads[source] == 1 and source in makers and makers[source].takes_residual
+        ]
+        makers[task.target] = task
+        if type(task.step.layer) is not Add or len({shapes[source] for source in task.sources}) > 1 or len(task.sources) != 2:
+            continue
+        if able:
+            source, maker = max(able, key=lambda pair: sum(p.size for p in pair[1].layer.params.values()))
+            other = task.sources[1 - task.sources.index(source)]
+            del makers[source]
+            makers[task.target] = maker._replace(
+                number=task.number, sources=(*maker.sources, other), target=task.target, relu=task.relu, residual=True
+            )
+    return sorted(makers.values(), key=lambda task: task.number)

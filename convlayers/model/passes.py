@@ -8,12 +8,14 @@ import numpy as np
 from .. import kernels
 from ..errors import ConvlayersError, located
 from ..functional import add, fits
+from ..functional.pointwise import add_to
 from ..layer import Bound, Layer, Shape, has_bind, joined, sparing
 from ..randomness import Place, training_step
 from .chains import chained
 from .fusion import Task, plan
 from .graph import Step
 
+_NONE: dict[str, Any] = {}
 _MOST_FITTED = 16  # batch sizes and types that passes are kept for
 
 
@@ -51,15 +53,23 @@ class Call(NamedTuple):
     wanted: tuple[bool, ...]  # which of its sources' gradients are
 
 
-def _affines(calls: list[Call]) -> list[tuple[Any, ...]]:
-    """The scale and shift of each call that takes one over, as its further argument.
+def _joined(flowing: np.ndarray, gradient: np.ndarray, ours: bool) -> np.ndarray:
+    """The sum of the gradients of a value that several layers read: in the array of a bound pass, which is ours, or a new one,
+    since a layer may hand one array to two of them."""
+    if ours and fits(flowing, gradient.shape, gradient.dtype):
+        return add_to(gradient, flowing)
+    return add([flowing, gradient])
+
+
+def _affines(calls: list[Call]) -> list[dict[str, Any]]:
+    """The scale and shift of each call that takes one over, as an argument of its layer.
 
     All of them before the first kernel: one by one between kernels, which empty the caches, each took six times as long.
     """
-    affines: list[tuple[Any, ...]] = []
+    affines: list[dict[str, Any]] = []
     for call in calls:
         try:
-            affines.append(() if call.affine is None else (call.affine.scale_shift(),))
+            affines.append(_NONE if call.affine is None else {"affine": call.affine.scale_shift()})
         except ConvlayersError as error:
             raise located(error, call.task.step.place) from error
     return affines
@@ -79,7 +89,7 @@ class Passes:
         self.steps, self._shapes, self._frozen = steps, shapes, frozen
         self._fitted: dict[Any, list[Fitted | None]] = {}
         self.tasks = chained(plan(steps, outputs, affine=False), outputs, lambda layer: not self._frozen_of(layer))
-        self.tasks_of_inference = plan(steps, outputs, affine=True)
+        self.tasks_of_inference = plan(steps, outputs, affine=True, shapes=shapes)
         # Which values lie behind a parameter that is trained: the others' gradients are nobody's business in training.
         needed = [False] * len(shapes)
         for step in steps:
@@ -132,7 +142,8 @@ class Passes:
         if call.joins or not has_bind(call.layer):
             return None
         x, y = (batch, *self._shapes[call.sources[0]]), (batch, *self._shapes[call.task.target])
-        options = call.options if call.affine is None else {**call.options, "affine": True}
+        fused = {"affine": call.affine is not None, "residual": call.task.residual}
+        options = {**call.options, **{name: True for name, there in fused.items() if there}}
         try:
             bound = call.layer.bind(x, dtype, training=training and call.learns, **options)
         except ConvlayersError:
@@ -151,19 +162,20 @@ class Passes:
     def _run(self, calls: list[Call], inputs: Sequence[np.ndarray], place: Place | None, tape: Tape | None) -> list[Any]:
         values: list[Any] = [*inputs, *[None] * len(self.steps)]
         fitted = self._fit(calls, len(inputs[0]), inputs[0].dtype, place is not None)
-        affines = _affines(calls) if tape is None else [()] * len(calls)
-        for call, fit, affine in zip(calls, fitted, affines, strict=True):
+        affines = _affines(calls) if tape is None else [_NONE] * len(calls)
+        for call, fit, fused in zip(calls, fitted, affines, strict=True):
             task = call.task
             if place is not None:
                 place.node = task.number
             read: Any = [values[s] for s in call.sources] if call.joins else values[call.sources[0]]
+            if task.residual:
+                fused = {**fused, "residual": values[call.sources[1]]}
             try:
                 if fit is not None and fits(read, fit.x, fit.dtype):
-                    values[task.target], cache = fit.bound.forward(read, *affine)
+                    values[task.target], cache = fit.bound.forward(read, **fused)
                 else:
-                    fit, options = None, {**call.options, "affine": affine[0]} if affine else call.options
-                    training = place is not None and call.learns
-                    values[task.target], cache = call.layer.forward(read, training=training, **options)
+                    fit, training = None, place is not None and call.learns
+                    values[task.target], cache = call.layer.forward(read, training=training, **call.options, **fused)
             except ConvlayersError as error:
                 raise located(error, task.step.place) from error
             if tape is not None:
@@ -204,6 +216,5 @@ class Passes:
             return
         dx: Any = trained.backward(dy, cache) if call.trains or not call.frozen else layer.backward_input(dy, cache)
         for source, gradient, needed in zip(call.sources, dx if layer.joins else (dx,), call.wanted, strict=True):
-            # A value that several layers read gets the sum; a new array, since a layer may hand one array to two of them.
             if needed or input_gradient:
-                flowing[source] = gradient if flowing[source] is None else add([flowing[source], gradient])
+                flowing[source] = gradient if flowing[source] is None else _joined(flowing[source], gradient, trained is bound)

@@ -224,19 +224,23 @@ def bound_to_a_shape(case: Case) -> None:
         x = case.inputs(_BATCH)
         for options in _taken_over(case, output, training):
             what = f"training={training}, {', '.join(options) or 'nothing taken over'}"
-            affine = [options["affine"]] if "affine" in options else []
-            bound = outer.bind(x.shape, x.dtype, training=training, **{**options, **({"affine": True} if affine else {})})
+            fused = {name: value for name, value in options.items() if name in ("affine", "residual")}
+            bound = outer.bind(x.shape, x.dtype, training=training, **{**options, **dict.fromkeys(fused, True)})
             if bound is None:
                 continue
             layer.params = {name: 1.5 * array for name, array in layer.params.items()}
             layer.grads = {name: np.zeros_like(array) for name, array in layer.params.items()}
             with case.step():
-                y, cache = bound.forward(x, *affine)
+                y, cache = bound.forward(x, **fused)
                 expected, apart = outer.forward(x, training=training, **options)
             assert_same([y], [expected], f"forward bound to a shape, {what}")
-            if affine:
+            if fused:
                 continue
             wanted = _back(layer, layer, case.gradient(y), apart)
+            dy = case.gradient(y)
+            if np.shares_memory(bound.backward(dy, cache), dy):
+                raise AssertionError(f"backward bound to a shape, {what}: the gradient is no array of its own")
+            layer.grads = {name: np.zeros_like(array) for name, array in layer.params.items()}
             for passes in (layer, bound):
                 assert_same(_back(layer, passes, case.gradient(y), cache), wanted, f"backward bound to a shape, {what}")
 
@@ -248,6 +252,9 @@ def _taken_over(case: Case, output: Shape, training: bool) -> list[dict[str, Any
         options.append({"relu": True})
     if case.cls.absorbs_affine and not training:
         options.append({"affine": case.rng("affine").uniform(-2, 2, (2, output[0])).astype(np.float32)})
+    if case.cls.absorbs_residual and not training:
+        residual = {"residual": case.rng("residual").standard_normal((_BATCH, *output)).astype(np.float32)}
+        options += [residual, {**options[-1], **residual}]
     return options
 
 

@@ -14,7 +14,8 @@ from .._arrays import NO_BIAS
 from .problem import Problem
 
 Forward = Callable[[np.ndarray, np.ndarray, np.ndarray | None], np.ndarray]
-ScaledForward = Callable[[np.ndarray, np.ndarray, np.ndarray, np.ndarray], np.ndarray]
+Maybe = np.ndarray | None
+FusedForward = Callable[[np.ndarray, np.ndarray, Maybe, Maybe, Maybe], np.ndarray]
 Backward = Callable[[np.ndarray, np.ndarray], np.ndarray]
 WeightAdder = Callable[[np.ndarray, np.ndarray, np.ndarray], None]
 
@@ -32,14 +33,16 @@ def forward_call(kernel: Callable, problem: Problem, *how: Any) -> Forward:
     return run
 
 
-def scaled_call(kernel: Callable, problem: Problem, *how: Any) -> ScaledForward:
-    """`scale y + shift` of x, w, the shift and the scale, `(M,)` each, by `kernel(x, w, shift, y, *how, scale)`."""
-    shape, dtype = problem.y, problem.type
+def fused_call(kernel: Callable, problem: Problem, *how: Any) -> FusedForward:
+    """`scale y + shift + residual` of x, w, the scale and the shift, `(M,)` each, and the residual, any of which may be None,
+    by `kernel(x, w, shift, y, *how, scale, residual)`."""
+    shape, dtype, nothing = problem.y, problem.type, NO_BIAS[problem.type]
 
-    def run(x: np.ndarray, w: np.ndarray, shift: np.ndarray, scale: np.ndarray) -> np.ndarray:
+    def run(x: np.ndarray, w: np.ndarray, scale: Maybe, shift: Maybe, residual: Maybe) -> np.ndarray:
         y = memory.empty(shape, dtype)
         if y.size:
-            kernel(x, w, shift, y, *how, scale)
+            last = nothing if scale is None else scale, nothing if residual is None else residual.reshape(-1)
+            kernel(x, w, nothing if shift is None else shift, y, *how, *last)
         return y
 
     return run

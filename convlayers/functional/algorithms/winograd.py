@@ -12,7 +12,7 @@ from ... import kernels
 from ...kernels import threads_for
 from .._arrays import NO_BIAS
 from . import winograd_blocks
-from .calls import Backward, Forward, ScaledForward, WeightAdder, forward_call, input_call, scaled_call, weight_call
+from .calls import Backward, Forward, FusedForward, WeightAdder, forward_call, fused_call, input_call, weight_call
 from .problem import INPUT_GRADIENT, MACHINES, WEIGHT_GRADIENT, Machine, Problem, once
 
 # Cycles to transform one vector, by m: of tiles for one channel, going in or coming out, and of filters; and to copy a row of
@@ -93,16 +93,16 @@ def forward(problem: Problem, relu: bool) -> Forward:
     """y, or max(y, 0)."""
     if _large(problem) and problem.work:
         return winograd_blocks.forward(problem, relu)
-    kernel, no_scale = kernels.compiled(problem.type).winograd, NO_BIAS[problem.type]
-    return forward_call(kernel, problem, _arguments(problem), False, relu, threads_for(problem.work), no_scale)
+    kernel, nothing = kernels.compiled(problem.type).winograd, NO_BIAS[problem.type]
+    return forward_call(kernel, problem, _arguments(problem), False, relu, threads_for(problem.work), nothing, nothing)
 
 
-def forward_scaled(problem: Problem, relu: bool) -> ScaledForward | None:
-    """y times a scale and plus a shift, in the last pass; None for larger kernels, which have none of that."""
+def forward_fused(problem: Problem, relu: bool) -> FusedForward | None:
+    """y times a scale, plus a shift and a residual, in the last pass; None for larger kernels, which have none of that."""
     if _large(problem):
         return None
     kernel = kernels.compiled(problem.type).winograd
-    return scaled_call(kernel, problem, _arguments(problem), False, relu, threads_for(problem.work))
+    return fused_call(kernel, problem, _arguments(problem), False, relu, threads_for(problem.work))
 
 
 def backward_input(problem: Problem) -> Backward:
@@ -110,7 +110,8 @@ def backward_input(problem: Problem) -> Backward:
     if _large(problem) and problem.work:
         return winograd_blocks.backward_input(problem)
     kernel = kernels.compiled(problem.type).winograd
-    return input_call(kernel, problem, _arguments(problem), True, False, threads_for(problem.work), NO_BIAS[problem.type])
+    nothing = NO_BIAS[problem.type]
+    return input_call(kernel, problem, _arguments(problem), True, False, threads_for(problem.work), nothing, nothing)
 
 
 def backward_weight(problem: Problem) -> Backward:
