@@ -234,8 +234,9 @@ class Model:
     def __call__(self, x: Any, *, name: str | None = None) -> Any:
         """Inference: `(N, *input_shape)` to `(N, *output_shape)`. On nodes: the model's layers behind them, see `Model`.
 
-        Batch normalization behind a convolution goes into its weights, call by call, so that weights may change between
-        calls; the output differs by roundings from that of `forward(x, training=False)`, which keeps what `backward` needs.
+        A convolution takes over the batch normalization behind it, call by call, so that weights may change between calls,
+        and an addition behind that; the output differs by roundings from that of `forward(x, training=False)`, which keeps what
+        `backward` needs.
         """
         given = self._given(x)
         if type(x) is not np.ndarray and any(isinstance(value, Node) for value in given):
