@@ -89,7 +89,8 @@ cdef struct Line:
     Py_ssize_t count            # values of a row
     Py_ssize_t known            # rows that the line before has read
     Py_ssize_t target           # where its outputs begin
-    Py_ssize_t bytes            # of their rows
+    Py_ssize_t rows             # of outputs; 1 where they lie in one piece
+    Py_ssize_t width            # outputs of a row
 
 
 # What one thread works with.
@@ -259,7 +260,6 @@ cdef void finish_filter(
     Winograd* g, Py_ssize_t m, const real* products, Py_ssize_t t0, Py_ssize_t t1, real* dst, const real* next, Workspace* space
 ) noexcept nogil:
     """The outputs of one filter, from its products to where they belong; asks for what is written to `next`, unless NULL."""
-    cdef Py_ssize_t image_stride = g.groups * g.filters * g.p * g.q
     cdef bint whole = divides_evenly(g), joined
     cdef vf bias = splat(0 if g.bias == NULL else g.bias[m])
     cdef vf scale = splat(1 if g.scale == NULL else g.scale[m])
@@ -268,9 +268,7 @@ cdef void finish_filter(
     cdef Py_ssize_t v, number = 0, row = g.q if whole else g.row
     for v in range(vectors_over(t1 - t0)):
         while next != NULL and number <= space.last[v]:
-            prefetch(next + space.lines[number].target, space.lines[number].bytes, True)
-            if g.residual != NULL:
-                prefetch(g.residual + (next - g.dst) + space.lines[number].target, space.lines[number].bytes, False)
+            ask_outputs(g, space.lines + number, next)
             number += 1
         place = space.target + v * VL if whole else g.staged
         joined = space.joined[v] if whole else True
@@ -284,9 +282,9 @@ cdef void finish_filter(
         if not whole:
             out += max(4, g.m) * VL
     if not whole:
-        store_tiles(g, space.outputs, image_stride, t0, t1, dst)
+        store_tiles(g, space.outputs, g.groups * g.filters * g.p * g.q, t0, t1, dst)
     if g.residual != NULL:
-        add_residual(g, image_stride, t0, t1, dst)
+        add_residual(g, space.last[vectors_over(t1 - t0) - 1] + 1, dst, space)
 
 
 cdef void run_winograd_unit(Winograd* g, Py_ssize_t unit, int thread) noexcept nogil:

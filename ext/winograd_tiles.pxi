@@ -40,11 +40,10 @@ cdef void line_down(Winograd* g, const real* src, const Line* line, bint ask, re
     cdef const real* at = src + line.start
     cdef Py_ssize_t span = vectors_over(line.count) * VL
     cdef int i
-    if ask:
-        prefetch(at + g.height * g.width + line.known * g.width,
-                 (g.reach - line.known) * g.width * <Py_ssize_t> sizeof(real), False)
     dst += line.column
     for i in range(g.reach):
+        if ask and i >= line.known:
+            prefetch(at + g.height * g.width, line.count * <Py_ssize_t> sizeof(real), False)
         rows[i] = at
         if not 0 <= line.top + i < g.height:
             rows[i] = space.spare
@@ -105,21 +104,23 @@ cdef void copy_one_tile(Winograd* g, const real* src, Py_ssize_t first, real* ds
 
 
 cdef void place_lines(Winograd* g, Py_ssize_t image_stride, Py_ssize_t t0, Py_ssize_t t1, Workspace* space) noexcept nogil:
-    """What each line of a block reads of a channel, whole rows but for the first line and the last, and writes of a filter."""
+    """What each line of a block reads of a channel and writes of a filter: whole rows but for the first line and the last."""
     cdef Py_ssize_t first = t0 // g.across, last = (t1 - 1) // g.across, n = first // g.lines, inside = first % g.lines
-    cdef Py_ssize_t number, begin, close, skipped = max(0, -g.left)
+    cdef Py_ssize_t number, j0, j1, begin, skipped = max(0, -g.left)
     cdef Line* line = space.lines
     for number in range(first, last + 1):
-        begin = t0 % g.across * g.pace if number == first else 0
-        close = (t1 - 1) % g.across * g.pace + g.reach if number == last else g.pitch
-        begin = max(0, begin - g.left - skipped) // VL * VL + skipped
-        line.count = max(0, min(g.width, close - g.left) - begin)
+        j0 = t0 % g.across if number == first else 0
+        j1 = (t1 - 1) % g.across + 1 if number == last else g.across
+        begin = max(0, j0 * g.pace - g.left - skipped) // VL * VL + skipped
+        line.count = max(0, min(g.width, (j1 - 1) * g.pace + g.reach - g.left) - begin)
         line.column = begin + g.left
         line.top = inside * g.pace - g.top
         line.start = n * g.image + line.top * g.width + begin
         line.known = halo(g) if inside > 0 and number > first else 0
-        line.target = n * image_stride + inside * g.m * g.q
-        line.bytes = min(g.m, g.p - inside * g.m) * g.q * <Py_ssize_t> sizeof(real)
+        line.target = n * image_stride + (inside * g.q + j0) * g.m
+        line.rows, line.width = min(g.m, g.p - inside * g.m), min(g.q, j1 * g.m) - j0 * g.m
+        if line.width == g.q:
+            line.rows, line.width = 1, line.rows * g.q
         line += 1
         inside += 1
         if inside == g.lines:
@@ -298,22 +299,22 @@ cdef void store_tiles(
             n += 1
 
 
-cdef void add_residual(Winograd* g, Py_ssize_t image_stride, Py_ssize_t t0, Py_ssize_t t1, real* dst) noexcept nogil:
-    """The residual to the outputs of the tiles t0 .. t1 of one filter, which are in the cache still."""
-    cdef Py_ssize_t t = t0, line = t0 // g.across, j = t0 % g.across, n = line // g.lines, inside = line % g.lines
-    cdef Py_ssize_t count, width, rows, i
+cdef void ask_outputs(Winograd* g, const Line* line, const real* dst) noexcept nogil:
+    """Ask for what is written of one line of tiles of a filter, and for the residual's values there."""
+    cdef Py_ssize_t i, nbytes = line.width * <Py_ssize_t> sizeof(real)
+    for i in range(line.rows):
+        prefetch(dst + line.target + i * g.q, nbytes, True)
+        if g.residual != NULL:
+            prefetch(g.residual + (dst - g.dst) + line.target + i * g.q, nbytes, False)
+
+
+cdef void add_residual(Winograd* g, Py_ssize_t lines, real* dst, Workspace* space) noexcept nogil:
+    """The residual to what a block's lines of tiles wrote of one filter, which is in the cache still."""
+    cdef const Line* line = space.lines
+    cdef Py_ssize_t number, i
     cdef real* out
-    while t < t1:
-        count = min(g.across - j, t1 - t)
-        width, rows = min(g.m * count, g.q - g.m * j), min(g.m, g.p - inside * g.m)
-        if width == g.q:
-            width, rows = width * rows, 1
-        for i in range(rows):
-            out = dst + n * image_stride + (inside * g.m + i) * g.q + g.m * j
-            add_values(out, g.residual + (out - g.dst), width, g.relu_of_sum, out)
-        t += count
-        j = 0
-        inside += 1
-        if inside == g.lines:
-            inside = 0
-            n += 1
+    for number in range(lines):
+        for i in range(line.rows):
+            out = dst + line.target + i * g.q
+            add_values(out, g.residual + (out - g.dst), line.width, g.relu_of_sum, out)
+        line += 1
