@@ -90,7 +90,7 @@ cdef void choose_weight_shards(WinogradWeight* g) noexcept nogil:
     g.shards = 1
     # Two shards as soon as can be: threads that share the tiles of a small problem took longer than one thread alone.
     if values * g.sum_value * <Py_ssize_t> sizeof(real) <= SHARD_SUMS_BYTES and line <= SHARD_TILES_BYTES:
-        g.shards = max(1, min(MOST_SHARDS, max(tiles // SHARD_TILES, min(2, 2 * tiles // SHARD_TILES))))
+        g.shards = max(1, min(MOST_SHARDS, g.total, max(tiles // SHARD_TILES, min(2, 2 * tiles // SHARD_TILES))))
     g.block = (GRADIENT_TILES_BYTES if g.shards == 1 else SHARD_TILES_BYTES) // line
     g.block = max(1, min(g.block, g.total))
 

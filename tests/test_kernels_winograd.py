@@ -92,6 +92,13 @@ def test_table_of_tilings(name, dtype):
     check_winograd(images, channels, filters, size, stride=stride, padding=padding, dtype=dtype)
 
 
+# Lines of more tiles than a shard of the weight gradient and than a block hold, and fewer lines than there could be shards.
+@pytest.mark.parametrize("groups", [1, 2])
+@pytest.mark.parametrize(("images", "size"), [(1, (4, 300)), (1, (5, 700)), (2, (9, 521)), (1, (40, 300))])
+def test_images_of_few_long_lines(images, size, groups):
+    check_winograd(images, 4, 6, size, stride=1, padding=1, groups=groups)
+
+
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("isa", ISAS)
 @pytest.mark.parametrize("padding", [1, 0, 2, ((0, 2), (2, 0)), ((3, 1), (1, 3))], ids=str)
