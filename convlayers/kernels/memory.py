@@ -9,7 +9,7 @@ from ._memory import empty, fill_with, release, scratch, state, usage
 
 __all__ = ["empty", "forget_scratch", "poisoned", "release", "scratch", "usage"]
 
-_JUNK = 0xA5
+_JUNK = 0xFF  # NaN in either type, so that a sum of what nobody wrote shows; a small number would not
 
 
 def forget_scratch() -> None:
