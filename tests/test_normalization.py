@@ -36,6 +36,20 @@ def test_it_starts_as_in_torch():
     np.testing.assert_allclose(layer.forward(x, training=False)[0], x / np.sqrt(1 + 1e-5), rtol=1e-6)
 
 
+def test_arrays_are_found_by_name():
+    model = cl.Sequential([cl.Conv2d(3, 3, bias=False), cl.BatchNorm2d()], input_shape=(2, 6, 6), seed=2)
+    norm, rng, x = model.steps[1].layer, np.random.default_rng(3), images(1, 4, 2, 6, 6)
+    for arrays in (norm.params, norm.buffers):
+        arrays.update({name: rng.uniform(0.5, 2, 3).astype(np.float32) for name in arrays})
+    state, results = model.state_dict(), []
+    for turn in (1, -1):
+        norm.params, norm.buffers = dict([*norm.params.items()][::turn]), dict([*norm.buffers.items()][::turn])
+        model.load_state_dict(state)
+        results.append([model(x), model.forward(x, training=True, step=0)[0], norm.buffers["running_mean"].copy()])
+    for one, other in zip(*results, strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
 def test_running_statistics_move_in_arrays_of_any_kind():
     x = images(1, 4, 3, 5, 2)
     expected, layer = built(), built()

@@ -64,7 +64,7 @@ class _BatchNorm(Layer):
         norm = bound_batch_norm(shape, dtype, self.eps, self.momentum, relu)
 
         def forward(x):
-            arrays = *self.params.values(), *self.buffers.values()
+            arrays = self._arrays()
             if all(fits(array, channels, dtype) for array in arrays):
                 return norm.forward(x, *arrays)
             return self.forward(x, training=True, relu=relu)
@@ -88,8 +88,12 @@ class _BatchNorm(Layer):
         self.grads["bias"] += db
 
     def scale_shift(self):
-        weight, bias, mean, var = *self.params.values(), *self.buffers.values()
-        return functional.batch_norm_affine(weight, bias, mean, var, eps=self.eps)
+        return functional.batch_norm_affine(*self._arrays(), eps=self.eps)
+
+    def _arrays(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        """Weight, bias, running mean and variance, `(C,)` each: by name, since the dictionaries may be exchanged."""
+        params, buffers = self.params, self.buffers
+        return params["weight"], params["bias"], buffers["running_mean"], buffers["running_var"]
 
     def to_onnx(self, graph: OnnxGraph, *inputs: str) -> str:
         # ONNX's momentum is the share of the old value, ours and PyTorch's that of the new one.
