@@ -83,19 +83,19 @@ def _with_residuals(tasks: Sequence[Task], reads: Counter[int], shapes: Sequence
     since there the other is known. Of two such layers, into the one with more weights."""
     makers: dict[int, Task] = {}
     for task in tasks:
-        able = [
-            (source, makers[source])
-            for source in task.sources
-            if reads[source] == 1 and source in makers and makers[source].takes_residual
-        ]
         makers[task.target] = task
-        if type(task.step.layer) is not Add or len({shapes[source] for source in task.sources}) > 1 or len(task.sources) != 2:
-            continue
-        if able:
-            source, maker = max(able, key=lambda pair: sum(p.size for p in pair[1].layer.params.values()))
+        able = [s for s in task.sources if reads[s] == 1 and s in makers and makers[s].takes_residual]
+        if able and _adds_two(task, shapes):
+            source = max(able, key=lambda s: sum(p.size for p in makers[s].step.layer.params.values()))
             other = task.sources[1 - task.sources.index(source)]
-            del makers[source]
+            maker = makers.pop(source)
+            sources = *maker.sources, other
             makers[task.target] = maker._replace(
-                number=task.number, sources=(*maker.sources, other), target=task.target, relu=task.relu, residual=True
+                number=task.number, sources=sources, target=task.target, relu=task.relu, residual=True
             )
     return sorted(makers.values(), key=lambda task: task.number)
+
+
+def _adds_two(task: Task, shapes: Sequence[Shape]) -> bool:
+    """Whether it is the sum of two values, neither of them repeated along an axis."""
+    return type(task.step.layer) is Add and len(task.sources) == 2 and len({shapes[s] for s in task.sources}) == 1
