@@ -68,7 +68,7 @@ cdef void chain_forward(Chain* chain, Py_ssize_t first, Py_ssize_t count, int th
         if chain.begins:
             normalise_by_batch(&before, chain.relu_before, c)
         run_channel(&conv, c, conv.workspace + thread * conv.workspace_bytes)
-    move_planes(&after.x, &chain.after.x, first, count, after.images, after.area)
+    keep_planes(&after.x, &chain.after.x, first, count, after.images, after.area)
     for c in range(first, first + count):
         normalise_by_batch(&after, chain.relu_after, c)
 
@@ -122,7 +122,7 @@ cdef void chain_backward(Chain* chain, Py_ssize_t first, Py_ssize_t count, int t
     for c in range(first, first + count):
         differentiate_channel(&after, True, chain.relu_after, c)
         if chain.db != NULL:
-            chain.db[c] = channel_sum(plane(&after.out, 0, c), after.images, after.out.image, after.area)
+            chain.db[c] += channel_sum(plane(&after.out, 0, c), after.images, after.out.image, after.area)
     if chain.begins:
         before.x = scratch_planes(room(chain, thread, 2), first, chain.group, before.area)
         move_planes(&chain.before.x, &before.x, first, count, before.images, before.area)
@@ -142,13 +142,19 @@ cdef void chain_backward(Chain* chain, Py_ssize_t first, Py_ssize_t count, int t
             differentiate_channel(&before, True, chain.relu_before, c)
 
 
+cdef set_gradients(Norm* g, gradients):
+    """Where to add those of weight and bias; the caller keeps the arrays."""
+    cdef real[::1] dw = gradients[0], db = gradients[1]
+    g.dw, g.db = &dw[0], &db[0]
+
+
 def depthwise_chain_backward(
-    const real[:, :, :, ::1] dy, const real[:, :, :, ::1] x, before, const real[:, :, :, ::1] w, real[:, :, :, ::1] dw,
-    const real[:, :, :, ::1] z, after, real[:, ::1] gradients, real[:, :, :, ::1] dx, tuple geometry, bint biased,
-    bint relu_before, bint relu_after, int threads, /,
+    const real[:, :, :, ::1] dy, const real[:, :, :, ::1] x, before, const real[:, :, :, ::1] w,
+    const real[:, :, :, ::1] z, after, real[:, :, :, ::1] dx, before_gradients, real[:, :, :, ::1] dw, real[::1] db,
+    after_gradients, tuple geometry, bint relu_before, bint relu_after, int threads, /,
 ):
-    """Fill dx, dw and gradients (5, C): of weight and bias of `before`, which may be None, of those of `after`, and of the
-    convolution's bias where it is `biased`. Both norms are what forward left."""
+    """Fill dx, and add to dw, to db unless it is empty, and to the gradients of both norms, of weight and bias each. The norms
+    are what forward left; `before` may be None."""
     cdef Chain g
     cdef Depthwise* weight = &g.weight.g
     cdef Py_ssize_t u, channels = x.shape[1]
@@ -163,8 +169,10 @@ def depthwise_chain_backward(
     set_norms(&g, before, after, x.shape[2] * x.shape[3], z.shape[2] * z.shape[3])
     g.relu_before, g.relu_after = relu_before, relu_after
     g.before.x, g.before.out, g.after.x, g.after.dy = weight.src, g.conv.dst, weight.dst, g.conv.src
-    g.before.dw, g.before.db, g.after.dw, g.after.db = &gradients[0, 0], &gradients[1, 0], &gradients[2, 0], &gradients[3, 0]
-    g.db = &gradients[4, 0] if biased else NULL
+    if g.begins:
+        set_gradients(&g.before, before_gradients)
+    set_gradients(&g.after, after_gradients)
+    g.db = &db[0] if db.shape[0] else NULL
     set_rooms(&g, True, threads)
     g.conv.src.image = weight.dst.image = scratch_image(g.group, g.after.area)
     if g.begins:

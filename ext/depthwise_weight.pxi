@@ -290,15 +290,14 @@ cdef void add_shard(
 
 
 cdef void add_results(DepthwiseWeight* d, real* dw) noexcept nogil:
-    """The shards, in order."""
-    cdef Py_ssize_t filters = d.g.channels * d.g.filters, shard, m, t
-    cdef const real* result = d.results
-    memset(dw, 0, filters * d.taps * sizeof(real))
-    for shard in range(d.shards):
-        for m in range(filters):
-            for t in range(d.taps):
-                dw[m * d.taps + t] += result[t]
-            result += d.taps
+    """Adds the sums of the shards, in order."""
+    cdef Py_ssize_t size = d.g.channels * d.g.filters * d.taps, shard, j
+    cdef real total
+    for j in range(size):
+        total = 0
+        for shard in range(d.shards):
+            total += d.results[shard * size + j]
+        dw[j] += total
 
 
 cdef size_t depthwise_weight_memory(DepthwiseWeight* d, int threads, size_t cursor) noexcept nogil:
@@ -345,4 +344,5 @@ def depthwise_backward_weight(
                 c = u % parts * d.together
                 add_shard(&d, u // parts, c, min(g.channels, c + d.together), g.workspace + threadid() * g.workspace_bytes,
                           <real*> (d.sums + threadid() * d.sums_bytes))
+        memset(&dw[0, 0, 0, 0], 0, g.channels * g.filters * d.taps * sizeof(real))
         add_results(&d, &dw[0, 0, 0, 0])

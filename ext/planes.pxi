@@ -3,6 +3,11 @@
 # In an array they may lie powers of two apart and push each other out of the caches, and planes shorter than a page begin
 # before the processor foresees them: several channels are moved at a time.
 
+cdef extern from "vec.h" nogil:
+    void copy_out "convlayers_copy_out"(void* dst, const void* src, Py_ssize_t nbytes)
+    void fence "convlayers_fence"()
+
+
 cdef enum:
     RUN_VALUES = 1024           # that are moved in one piece, where planes are smaller: a page of float32
 
@@ -37,12 +42,16 @@ cdef inline Py_ssize_t scratch_room(Py_ssize_t images, Py_ssize_t channels, Py_s
     return row_bytes(images * scratch_image(channels, area) + VL)
 
 
+cdef inline Py_ssize_t least_second_level() noexcept nogil:
+    return max(second_level(), 1 << 20)
+
+
 cdef Py_ssize_t channels_together(
     Py_ssize_t images, Py_ssize_t channels, Py_ssize_t area, int rooms, int threads
 ) noexcept nogil:
     """How many channels to take at once, so that each thread gets some and `rooms` rooms for them fit the second-level cache
     where one channel does. No result depends on it."""
-    cdef Py_ssize_t most = max(second_level(), 1 << 20) * 7 // 8 // (rooms * scratch_room(images, 1, area))
+    cdef Py_ssize_t most = least_second_level() * 7 // 8 // (rooms * scratch_room(images, 1, area))
     return max(1, min(min(most, RUN_VALUES // area), channels // (2 * threads)))
 
 
@@ -59,3 +68,16 @@ cdef void move_planes(
         if n + 1 < images:
             prefetch(plane(src, n + 1, first), min(nbytes, 1024), False)
         memcpy(plane(dst, n, first), plane(src, n, first), nbytes)
+
+
+cdef void keep_planes(
+    Planes* src, Planes* dst, Py_ssize_t first, Py_ssize_t channels, Py_ssize_t images, Py_ssize_t area
+) noexcept nogil:
+    """The same, to an array that nobody reads before the backward pass: past the caches where they would not hold it."""
+    cdef Py_ssize_t n, nbytes = channels * area * <Py_ssize_t> sizeof(real)
+    if images * dst.image * <Py_ssize_t> sizeof(real) < least_second_level():
+        move_planes(src, dst, first, channels, images, area)
+        return
+    for n in range(images):
+        copy_out(plane(dst, n, first), plane(src, n, first), nbytes)
+    fence()

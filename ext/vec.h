@@ -116,6 +116,22 @@ static ptrdiff_t convlayers_second_level(void) {
 #endif
 }
 
+/* Copies past all caches, to memory that nobody reads soon: a store that misses reads its line first.
+   Each thread ends its copies with a fence, since these stores wait for no other. */
+#ifdef __SSE2__
+#include <emmintrin.h>
+static void convlayers_copy_out(void *dst, const void *src, ptrdiff_t nbytes) {
+    ptrdiff_t at, whole = (uintptr_t)dst % 16 ? 0 : nbytes / 16 * 16;
+    for (at = 0; at < whole; at += 16)
+        _mm_stream_si128((__m128i *)((char *)dst + at), _mm_loadu_si128((const __m128i *)((const char *)src + at)));
+    memcpy((char *)dst + whole, (const char *)src + whole, nbytes - whole);
+}
+#define convlayers_fence() _mm_sfence()
+#else
+#define convlayers_copy_out(dst, src, nbytes) memcpy(dst, src, nbytes)
+#define convlayers_fence() ((void)0)
+#endif
+
 #include "elementary.h"
 #include "shuffle.h"
 #include "bodies.h"

@@ -96,14 +96,14 @@ def bound_batch_norm(shape: tuple[int, ...], dtype: np.dtype, eps: float, moment
     """For a shape with two values a channel or more."""
     compiled, planes, last = kernels.compiled(dtype), _planes(shape), (True, relu, threads_over(prod(shape)))
     run, differentiate, follow = compiled.batch_norm_forward, compiled.batch_norm_backward, compiled.batch_norm_follow
-    channels, unbiased = shape[1], _unbiased(prod(shape) // shape[1])
+    channels, correction = shape[1], unbiased(prod(shape) // shape[1])
 
     def forward(
         x: np.ndarray, weight: np.ndarray, bias: np.ndarray, mean: np.ndarray, var: np.ndarray
     ) -> tuple[np.ndarray, BatchNormPass]:
         y, moments, affine = memory.empty(shape, dtype), np.empty((2, channels)), np.empty((3, channels), dtype)
         run(x.reshape(planes), (weight, bias), (moments, affine, eps), y.reshape(planes), *last)
-        follow(mean, var, moments, momentum, unbiased)
+        follow(mean, var, moments, momentum, correction)
         return y, BatchNormPass(x, moments, affine, eps, True, relu)
 
     def backward(dy: np.ndarray, done: BatchNormPass, dw: np.ndarray, db: np.ndarray) -> np.ndarray:
@@ -115,7 +115,7 @@ def bound_batch_norm(shape: tuple[int, ...], dtype: np.dtype, eps: float, moment
     return BoundBatchNorm(forward, backward)
 
 
-def _unbiased(values: int) -> float:
+def unbiased(values: int) -> float:
     """A variance divided by `values - 1`, over the one divided by `values`."""
     return values / (values - 1)
 
@@ -131,7 +131,7 @@ def batch_norm_follow(mean: np.ndarray, var: np.ndarray, moments: np.ndarray, mo
     if moments.shape != (2, len(first)) or values < 2:
         expected = f"(2, {len(first)}), of two values a channel at least"
         raise ShapeError(f"batch_norm: moments must have shape {expected}; got {moments.shape}, of {values}")
-    kernels.compiled(arrays[0].dtype).batch_norm_follow(*arrays, moments, momentum, _unbiased(values))
+    kernels.compiled(arrays[0].dtype).batch_norm_follow(*arrays, moments, momentum, unbiased(values))
     for given, moved in zip((mean, var), arrays, strict=True):
         if moved is not given:
             given[...] = moved

@@ -1,21 +1,25 @@
 """A depthwise convolution with the batch normalizations around it as one pass, in training (ext/depthwise_chain.pxi)."""
 
+from collections.abc import Callable
+from math import prod
 from typing import NamedTuple
 
 import numpy as np
 
 from .. import kernels
 from ..kernels import memory, threads_over
-from ._arrays import NO_BIAS, as_array, check_gradient
+from ._arrays import NO_BIAS
 from .algorithms.problem import Problem, geometry
+from .batchnorm import unbiased
+
+Arrays = tuple[np.ndarray, ...]
 
 
 class Norm(NamedTuple):
-    """A batch normalization by the batch's moments, with the ReLU that it takes over; weight and bias `(C,)`."""
+    """How a batch normalization by the batch's moments is told, and whether it takes over a ReLU."""
 
-    weight: np.ndarray
-    bias: np.ndarray
     eps: float
+    momentum: float
     relu: bool
 
 
@@ -34,45 +38,53 @@ class ChainPass(NamedTuple):
     z: np.ndarray
     before: NormPass | None
     after: NormPass
-    relu_before: bool
-    relu_after: bool
 
 
-def _begun(norm: Norm, channels: int, dtype: np.dtype) -> tuple[tuple[np.ndarray, np.ndarray], NormPass]:
-    """The weights as arrays, and a pass to be filled."""
-    weights = as_array(norm.weight, "batch_norm: weight", 1, dtype), as_array(norm.bias, "batch_norm: bias", 1, dtype)
-    return weights, NormPass(np.empty((2, channels)), np.empty((3, channels), dtype), norm.eps)
+class BoundChain(NamedTuple):
+    """`after(conv2d(before(x), w, b))` and its gradient, to the bit what `batch_norm` and `conv2d` give, for one problem.
 
-
-def forward(
-    x: np.ndarray, before: Norm | None, w: np.ndarray, b: np.ndarray | None, after: Norm, problem: Problem
-) -> tuple[np.ndarray, ChainPass]:
-    """`after(conv2d(before(x), w, b))`, with x `(N, C, H, W)` and w `(C, 1, R, S)`, and what `backward` takes.
-
-    The same bits as `batch_norm` and `conv2d` give. `before` may be missing; `problem` is the convolution's.
+    `forward` takes x, the arrays of `before` (weight, bias, and running mean and variance, which it moves; None without one),
+    w, b or None, and the arrays of `after`. `backward` takes dy, what forward left, w, and what it adds gradients to: those of
+    weight and bias of `before`, dw, db or None, and those of `after`.
     """
-    dtype, channels = x.dtype, x.shape[1]
-    w = as_array(w, "conv2d: w", 4, dtype)
-    bias = NO_BIAS[dtype] if b is None else as_array(b, "conv2d: b", 1, dtype)
-    first_weights, first = (None, None) if before is None else _begun(before, channels, dtype)
-    weights, last = _begun(after, channels, dtype)
-    z, y = memory.empty(problem.y, dtype), memory.empty(problem.y, dtype)
-    done = ChainPass(x, z, first, last, before is not None and before.relu, after.relu)
-    relus, threads = (done.relu_before, done.relu_after), threads_over(x.size)
-    kernel = kernels.compiled(dtype).depthwise_chain_forward
-    kernel(x, first_weights, first, w, bias, z, weights, last, y, geometry(problem), *relus, threads)
-    return y, done
+
+    forward: Callable[[np.ndarray, Arrays | None, np.ndarray, np.ndarray | None, Arrays], tuple[np.ndarray, ChainPass]]
+    backward: Callable[..., np.ndarray]
 
 
-def backward(
-    dy: np.ndarray, done: ChainPass, w: np.ndarray, bias: bool, problem: Problem
-) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """`(dx, dw, db)`, with db empty unless `bias`, and the gradients of each normalization's weight and bias, `(2, C)`."""
-    x, dtype = done.x, done.x.dtype
-    dy = check_gradient(dy, problem.y, "batch_norm", dtype)
-    w = as_array(w, "conv2d: w", 4, dtype)
-    dx, dw, gradients = memory.empty(x.shape, dtype), np.empty(w.shape, dtype), np.zeros((5, x.shape[1]), dtype)
-    last = geometry(problem), bias, done.relu_before, done.relu_after, threads_over(x.size)
-    kernel = kernels.compiled(dtype).depthwise_chain_backward
-    kernel(dy, x, done.before, w, dw, done.z, done.after, gradients, dx, *last)
-    return dx, dw, gradients[4] if bias else NO_BIAS[dtype], gradients[:2], gradients[2:4]
+def bound_chain(problem: Problem, before: Norm | None, after: Norm) -> BoundChain:
+    """For x `(N, C, H, W)` and w `(C, 1, R, S)` of the problem's shapes and type; all other arrays are `(C,)`."""
+    dtype, channels, compiled = problem.type, problem.x[1], kernels.compiled(problem.type)
+    run, differentiate, follow = compiled.depthwise_chain_forward, compiled.depthwise_chain_backward, compiled.batch_norm_follow
+    relus = before is not None and before.relu, after.relu
+    last = geometry(problem), *relus, threads_over(prod(problem.x))
+    none, (of_x, of_z) = NO_BIAS[dtype], (unbiased(prod(shape) // channels) for shape in (problem.x, problem.y))
+
+    def begun(norm: Norm) -> NormPass:
+        return NormPass(np.empty((2, channels)), np.empty((3, channels), dtype), norm.eps)
+
+    def forward(
+        x: np.ndarray, first: Arrays | None, w: np.ndarray, b: np.ndarray | None, second: Arrays
+    ) -> tuple[np.ndarray, ChainPass]:
+        z, y = memory.empty(problem.y, dtype), memory.empty(problem.y, dtype)
+        done = ChainPass(x, z, None if before is None else begun(before), begun(after))
+        run(x, first, done.before, w, none if b is None else b, z, second, done.after, y, *last)
+        if before is not None and first is not None and done.before is not None:
+            follow(*first[2:], done.before.moments, before.momentum, of_x)
+        follow(*second[2:], done.after.moments, after.momentum, of_z)
+        return y, done
+
+    def backward(
+        dy: np.ndarray,
+        done: ChainPass,
+        w: np.ndarray,
+        first: Arrays | None,
+        dw: np.ndarray,
+        db: np.ndarray | None,
+        second: Arrays,
+    ) -> np.ndarray:
+        dx = memory.empty(problem.x, dtype)
+        differentiate(dy, done.x, done.before, w, done.z, done.after, dx, first, dw, none if db is None else db, second, *last)
+        return dx
+
+    return BoundChain(forward, backward)

@@ -64,13 +64,13 @@ class _BatchNorm(Layer):
         norm = bound_batch_norm(shape, dtype, self.eps, self.momentum, relu)
 
         def forward(x):
-            arrays = self._arrays()
+            arrays = self.arrays()
             if all(fits(array, channels, dtype) for array in arrays):
                 return norm.forward(x, *arrays)
             return self.forward(x, training=True, relu=relu)
 
         def backward(dy, cache):
-            dw, db = self.grads["weight"], self.grads["bias"]
+            dw, db = self.gradients()
             if cache.training and fits(dw, channels, dtype) and fits(db, channels, dtype):
                 return norm.backward(dy, cache, dw, db)
             return self.backward(dy, cache)
@@ -82,15 +82,19 @@ class _BatchNorm(Layer):
         self.add_gradients(dw, db)
         return dx
 
+    def gradients(self) -> tuple[np.ndarray, np.ndarray]:
+        """Those of weight and bias."""
+        return self.grads["weight"], self.grads["bias"]
+
     def add_gradients(self, dw: np.ndarray, db: np.ndarray) -> None:
         """Add to `grads`."""
         self.grads["weight"] += dw
         self.grads["bias"] += db
 
     def scale_shift(self):
-        return functional.batch_norm_affine(*self._arrays(), eps=self.eps)
+        return functional.batch_norm_affine(*self.arrays(), eps=self.eps)
 
-    def _arrays(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    def arrays(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
         """Weight, bias, running mean and variance, `(C,)` each: by name, since the dictionaries may be exchanged."""
         params, buffers = self.params, self.buffers
         return params["weight"], params["bias"], buffers["running_mean"], buffers["running_var"]

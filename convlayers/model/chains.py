@@ -3,15 +3,18 @@ normalizations around it."""
 
 from collections import Counter
 from collections.abc import Callable, Sequence
-from typing import Any, cast
+from math import prod
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 
 from .. import kernels
-from ..functional import as_array, depthwise_chain
+from ..functional import as_array, fits
+from ..functional._arrays import check_gradient
 from ..functional.algorithms.problem import DIRECTIONS, FORWARD, Problem
+from ..functional.depthwise_chain import BoundChain, ChainPass, Norm, bound_chain
 from ..functional.plan import planned
-from ..layer import Layer
+from ..layer import Bound, Layer, Shape
 from ..layers.conv import Conv2d
 from ..layers.normalization import BatchNorm2d
 from .fusion import Task
@@ -20,11 +23,18 @@ _NO_RELU: dict[str, Any] = {}
 _RELU = {"relu": True}
 
 
+class Fused(NamedTuple):
+    """What a pass as one leaves for its gradient, and the passes that left it."""
+
+    chain: BoundChain
+    done: ChainPass
+
+
 class DepthwiseChain(Layer):
     """Batch normalization or none, depthwise convolution, batch normalization; the ReLUs are the normalizations'.
 
-    The same bits as the layers one by one, which is how it runs in inference and wherever one pass does not fit. The arrays
-    are the layers'.
+    Bound to a shape it runs as one, to the same bits as the layers one by one; that is how it runs in inference and wherever
+    one pass does not fit. The arrays are the layers'.
     """
 
     def __init__(self, before: BatchNorm2d | None, conv: Conv2d, after: BatchNorm2d, relu_before: bool, relu_after: bool):
@@ -33,64 +43,66 @@ class DepthwiseChain(Layer):
         parts = (before, _RELU if relu_before else _NO_RELU), (conv, _NO_RELU), (after, _RELU if relu_after else _NO_RELU)
         self._parts: list[tuple[Layer, dict[str, Any]]] = [(layer, how) for layer, how in parts if layer is not None]
         self.params = {f"{i}.{name}": array for i, (layer, _) in enumerate(self._parts) for name, array in layer.params.items()}
-        self._problems: dict[Any, Problem | None] = {}
 
     def __repr__(self) -> str:
         return f"DepthwiseChain({', '.join(repr(layer) for layer, _ in self._parts)})"
 
     def forward(self, x, *, training):
-        x = as_array(x, "batch_norm: x")
-        problem = self._problem(x) if training else None
-        if problem is None:
-            return self._one_by_one(x, training)
-        before = None if self.before is None else _norm(self.before, self.relu_before)
-        weight, bias, after = self.conv.params["weight"], self.conv.params.get("bias"), _norm(self.after, self.relu_after)
-        y, done = depthwise_chain.forward(x, before, weight, bias, after, problem)
-        if self.before is not None and done.before is not None:
-            self.before.follow(done.before.moments, x.size // x.shape[1])
-        self.after.follow(done.after.moments, y.size // y.shape[1])
-        return y, (problem, done)
-
-    def backward(self, dy, cache):
-        problem, done = cache
-        if problem is None:
-            for (layer, _), left in zip(reversed(self._parts), reversed(done), strict=True):
-                dy = layer.backward(dy, left)
-            return dy
-        dx, dw, db, before, after = depthwise_chain.backward(dy, done, self.conv.params["weight"], self.conv.bias, problem)
-        self.conv.add_gradients(dw, db)
-        self.after.add_gradients(*after)
-        if self.before is not None:
-            self.before.add_gradients(*before)
-        return dx
-
-    def _one_by_one(self, x: np.ndarray, training: bool) -> tuple[np.ndarray, tuple[None, list[Any]]]:
         caches = []
         for layer, how in self._parts:
             x, cache = layer.forward(x, training=training, **how)
             caches.append(cache)
-        return x, (None, caches)
+        return x, caches
 
-    def _problem(self, x: np.ndarray) -> Problem | None:
-        """The convolution of x where it can run as one with the normalizations, with channels enough for the threads."""
-        key = x.shape, x.dtype, kernels.isa()
-        if key not in self._problems:
-            self._problems[key] = self._direct(x)
-        return self._problems[key] if x.shape[1] >= 2 * kernels.threads_over(x.size) else None
-
-    def _direct(self, x: np.ndarray) -> Problem | None:
-        """The convolution of x if it is a direct one each way, of planes of more than one pixel, which have other kernels."""
-        weight = self.conv.params["weight"]
-        if x.ndim != 4 or x.shape[1] != len(weight) or not x.size:
+    def bind(self, shape, dtype, *, training):
+        problem = self._problem(shape, dtype) if training else None
+        if problem is None:
             return None
-        plans = [planned(way, x.shape, weight.shape, x.dtype.name, self.conv.options) for way in DIRECTIONS]
+        before = None if self.before is None else Norm(self.before.eps, self.before.momentum, self.relu_before)
+        chain = bound_chain(problem, before, Norm(self.after.eps, self.after.momentum, self.relu_after))
+        channels = problem.w[:1]
+
+        def forward(x):
+            first = None if self.before is None else self.before.arrays()
+            second, weight, bias = self.after.arrays(), self.conv.params["weight"], self.conv.params.get("bias")
+            others = (*second, *(first or ())) if bias is None else (bias, *second, *(first or ()))
+            if fits(weight, problem.w, dtype) and all(fits(array, channels, dtype) for array in others):
+                y, done = chain.forward(x, first, weight, bias, second)
+                return y, Fused(chain, done)
+            return self.forward(x, training=True)
+
+        return Bound(forward, self.backward, self.backward)
+
+    def backward(self, dy, cache):
+        if isinstance(cache, Fused):
+            return self._backward_as_one(dy, *cache)
+        for (layer, _), left in zip(reversed(self._parts), reversed(cache), strict=True):
+            dy = layer.backward(dy, left)
+        return dy
+
+    def _backward_as_one(self, dy: np.ndarray, chain: BoundChain, done: ChainPass) -> np.ndarray:
+        dtype, conv = done.x.dtype, self.conv
+        before = None if self.before is None else self.before.gradients()
+        given = [conv.grads["weight"], conv.grads.get("bias"), *self.after.gradients(), *(before or ())]
+        dw, db, *norms = taken = [g if g is None or fits(g, g.shape, dtype) else np.zeros(g.shape, dtype) for g in given]
+        weight = as_array(conv.params["weight"], "conv2d: w", 4, dtype)
+        dy = check_gradient(dy, done.z.shape, "batch_norm", dtype)
+        dx = chain.backward(dy, done, weight, norms[2:] or None, dw, db, norms[:2])
+        for gradient, array in zip(given, taken, strict=True):
+            if gradient is not None and gradient is not array:
+                gradient += array
+        return dx
+
+    def _problem(self, shape: Shape, dtype: np.dtype) -> Problem | None:
+        """The convolution where it can run as one with the normalizations: a direct one each way, of planes of more than one
+        pixel, which have other kernels, with channels enough for the threads."""
+        weight = self.conv.params["weight"].shape
+        if len(shape) != 4 or shape[1] != weight[0] or not prod(shape) or shape[1] < 2 * kernels.threads_over(prod(shape)):
+            return None
+        plans = [planned(way, shape, weight, dtype.name, self.conv.options) for way in DIRECTIONS]
         problem = plans[DIRECTIONS.index(FORWARD)].problem
-        planes = x.shape[2] * x.shape[3], problem.y[2] * problem.y[3]
+        planes = prod(shape[2:]), prod(problem.y[2:])
         return problem if all(plan.algorithm == "direct" for plan in plans) and min(planes) > 1 else None
-
-
-def _norm(layer: BatchNorm2d, relu: bool) -> depthwise_chain.Norm:
-    return depthwise_chain.Norm(layer.params["weight"], layer.params["bias"], layer.eps, relu)
 
 
 def chained(tasks: Sequence[Task], outputs: Sequence[int], free: Callable[[Layer], bool]) -> list[Task]:
