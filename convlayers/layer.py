@@ -39,7 +39,8 @@ for once for each batch size:
                              `forward`, `backward` and `accumulate` as functions with all found out beforehand that follows
                              from shapes: the same bits and the same caches, for arrays that have the shape and type told,
                              C-contiguous. Parameters and gradients are looked up at each call, since they may be exchanged.
-                             What `backward` returns is a new array, which the model may write to. Told `affine=True` or
+                             What `backward` returns is a new array, which the model may write to; `backward_onto(dy, cache,
+                             array)`, which may be missing, adds an array to it in one pass. Told `affine=True` or
                              `residual=True`, `forward` takes them by these names at each call
 
 A layer whose inputs must not be negative in training, as behind a ReLU, says `nonnegative = True`: `convlayers.testing` then
@@ -86,6 +87,7 @@ class Bound(NamedTuple):
     forward: Callable[..., tuple[np.ndarray, Any]]
     backward: Callable[[np.ndarray, Any], np.ndarray]
     accumulate: Callable[[np.ndarray, Any], None]
+    backward_onto: Callable[[np.ndarray, Any, np.ndarray], np.ndarray] | None = None
 
 
 class Layer:
@@ -203,10 +205,13 @@ def has_to_onnx(layer: Layer) -> bool:
     return type(layer).to_onnx is not Layer.to_onnx
 
 
+_PASSES = ("forward", "backward", "accumulate")
+
+
 def has_bind(layer: Layer) -> bool:
     """Whether the layer can be bound to a shape: not where a class beneath the one that says how has passes of its own."""
     by = _definer(layer, "bind")
-    return by is not Layer and all(issubclass(by, _definer(layer, name)) for name in Bound._fields)
+    return by is not Layer and all(issubclass(by, _definer(layer, name)) for name in _PASSES)
 
 
 def _definer(layer: Layer, name: str) -> type:

@@ -10,6 +10,7 @@ from helpers import beside
 import convlayers as cl
 from convlayers import kernels
 from convlayers.errors import ConfigError, ShapeError
+from convlayers.functional import conv, conv_options
 from convlayers.layer import Bound
 from convlayers.model import passes
 from convlayers.testing import on_every_machine
@@ -109,8 +110,10 @@ def test_parameters_exchanged_after_a_pass():
         model(x)
 
 
-def test_gradients_exchanged_after_a_pass():
-    model, x = cl.models.digits_cnn(), digits(4)
+@pytest.mark.parametrize("name", MODELS)
+def test_gradients_exchanged_after_a_pass(name):
+    model = getattr(cl.models, name)()
+    x = np.random.default_rng(0).standard_normal((4, *model.input_shape), np.float32)
     y, tape = model.forward(x, step=0)
     model.backward(np.ones_like(y), tape)
     expected = {name: g.copy() for name, g in model.gradients().items()}
@@ -120,6 +123,55 @@ def test_gradients_exchanged_after_a_pass():
     for name, gradient in model.gradients().items():
         assert gradient.dtype == np.float64
         np.testing.assert_array_equal(gradient.astype(np.float32), expected[name], err_msg=name)
+
+
+# Images beside tiles of 4 and 8 outputs, lines longer than a block of tiles, and more images than one block holds.
+@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize("shape", [(2, 3, 1, 1), (3, 5, 7, 9), (2, 33, 4, 4), (40, 16, 8, 8), (1, 2, 3, 700), (2, 4, 37, 31)])
+def test_an_input_gradient_onto_an_array(shape, stride):
+    rng, options = np.random.default_rng(7), conv_options(stride, 1, 1, 1, None, "winograd")
+    w, array = (rng.standard_normal(size).astype(np.float32) for size in ((6, shape[1], 3, 3), shape))
+    dy = rng.standard_normal((shape[0], 6, *(-(-side // stride) for side in shape[2:]))).astype(np.float32)
+    kept = array.copy()
+
+    def compute():
+        sizes = 2, shape, w.shape, w.dtype, options
+        dx = conv.bound_backward_input(*sizes)(dy, w)
+        together = conv.bound_backward_input_onto(*sizes)
+        for weight in (w, np.asfortranarray(w)):  # what fits, and what does not
+            np.testing.assert_array_equal(together(dy, weight, array), dx + array)
+        return [dx]
+
+    on_every_machine(compute)
+    np.testing.assert_array_equal(array, kept)
+
+
+@pytest.mark.parametrize("algorithm", ["direct", "fft", "einsum"])
+def test_algorithms_whose_last_pass_adds_nothing(algorithm):
+    options = conv_options(1, 1, 1, 1, None, algorithm)
+    assert conv.bound_backward_input_onto(2, (2, 3, 8, 8), (4, 3, 3, 3), np.dtype(np.float32), options) is None
+
+
+def test_gradients_that_meet_before_a_convolution(monkeypatch):
+    """The second is added in the last pass of the convolution that gives it, to the bits of a pass of its own."""
+    x = cl.Input((16, 8, 8))
+    stem = cl.Conv2d(16, 3, padding=1)(x)
+    body = cl.Conv2d(16, 3, padding=1, algorithm="winograd")(stem)
+    model = cl.Model(x, cl.Add()(cl.Conv2d(16, 3, padding=1)(body), stem))
+    images = np.random.default_rng(0).standard_normal((5, 16, 8, 8), np.float32)
+
+    def gradients():
+        model.zero_gradients()
+        y, tape = model.forward(images)
+        return [model.backward(y, tape), *(g.copy() for g in model.gradients().values())]
+
+    with monkeypatch.context() as patch:
+        patch.setattr(passes, "_joined", lambda *_: pytest.fail("two gradients were added by a pass of their own"))
+        together = gradients()
+    monkeypatch.setattr(passes, "has_bind", lambda layer: False)
+    model.passes._fitted.clear()
+    for number, (one, other) in enumerate(zip(together, gradients(), strict=True)):
+        np.testing.assert_array_equal(one, other, err_msg=f"result {number}")
 
 
 @pytest.mark.parametrize("duplicate", [copy.deepcopy, lambda model: pickle.loads(pickle.dumps(model))])

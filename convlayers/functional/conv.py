@@ -12,7 +12,7 @@ from ..kernels import memory, threads_over
 from ..shapes import IntOrSequence, Padding
 from . import batchnorm
 from ._arrays import DTYPE_NAMES, NO_BIAS, as_array, check_gradient, fits
-from .algorithms.calls import Backward, Forward, Maybe, WeightAdder
+from .algorithms.calls import Backward, BackwardOnto, Forward, Maybe, WeightAdder
 from .algorithms.problem import FORWARD, INPUT_GRADIENT, WEIGHT_GRADIENT
 from .plan import Options, Plan, planned
 from .pointwise import add_to
@@ -244,6 +244,24 @@ def bound_backward_input(
 
     def bound(dy: np.ndarray, w: np.ndarray) -> np.ndarray:
         return run(dy, w) if fits(w, w_shape, dtype) else backward_input(rank, dy, w, x_shape, options)
+
+    return bound
+
+
+def bound_backward_input_onto(
+    rank: int, x_shape: tuple[int, ...], w_shape: tuple[int, ...], dtype: np.dtype, options: Options
+) -> BackwardOnto | None:
+    """What `bound_backward_input` gives plus an array in the shape of x, in its last pass; None where it has none for that."""
+    plan = planned(INPUT_GRADIENT, x_shape, w_shape, DTYPE_NAMES[dtype], options)
+    onto_of = getattr(plan.run, "backward_input_onto", None)
+    run: BackwardOnto | None = onto_of(plan.problem) if onto_of is not None else None
+    if run is None:
+        return None
+
+    def bound(dy: np.ndarray, w: np.ndarray, array: np.ndarray) -> np.ndarray:
+        if fits(w, w_shape, dtype):
+            return run(dy, w, array)
+        return add_to(backward_input(rank, dy, w, x_shape, options), array)
 
     return bound
 

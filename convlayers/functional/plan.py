@@ -13,6 +13,8 @@ and, where its last passes can do so,
     forward_fused(problem, relu)
                                 a function of x, w, scale, shift and residual, or None for any of those three, that gives
                                 scale y + shift + residual, or its ReLU; or None
+    backward_input_onto(problem)
+                                a function of dy, w and an array that gives dx plus that array; or None
     add_backward_weight(problem)
                                 a function of dy, x and an array that dw is added to; or None
 

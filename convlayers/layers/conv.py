@@ -77,7 +77,10 @@ class _Conv(Layer):
         if not training:
             return Bound(forward, self.backward, self.accumulate)
         add_gradients = conv.bound_add_backward_weight(*sizes, self.options)
-        input_of = conv.bound_backward_input(*sizes, self.options)
+        input_of, onto_of = (
+            conv.bound_backward_input(*sizes, self.options),
+            conv.bound_backward_input_onto(*sizes, self.options),
+        )
 
         def accumulate(dy, cache):
             dy, x = before_relu(dy, cache)
@@ -88,7 +91,15 @@ class _Conv(Layer):
             accumulate(dy, (x, None))
             return input_of(dy, self.params["weight"])
 
-        return Bound(forward, backward, accumulate)
+        if onto_of is None:
+            return Bound(forward, backward, accumulate)
+
+        def backward_onto(dy, cache, array):
+            dy, x = before_relu(dy, cache)
+            accumulate(dy, (x, None))
+            return onto_of(dy, self.params["weight"], array)
+
+        return Bound(forward, backward, accumulate, backward_onto)
 
     def _bound_and_fused(self, shape: Shape, dtype: np.dtype, affine: bool, residual: bool, relu: bool) -> Callable:
         sizes = self.rank, shape, self.params["weight"].shape, dtype

@@ -203,18 +203,23 @@ class Passes:
             dy, flowing[target] = flowing[target], None
             cache, fit = left.pop(), fitted.pop()
             if dy is not None and (input_gradient or call.needed):
-                bound = fit.bound if fit is not None and fits(dy, fit.y, fit.dtype) else None
-                self._back(call, bound, dy, cache, flowing, input_gradient)
+                fit = fit if fit is not None and not call.frozen and fits(dy, fit.y, fit.dtype) else None
+                self._back(call, fit, dy, cache, flowing, input_gradient)
 
     def _back(
-        self, call: Call, bound: Bound | None, dy: np.ndarray, cache: Any, flowing: list[Any], input_gradient: bool
+        self, call: Call, fit: Fitted | None, dy: np.ndarray, cache: Any, flowing: list[Any], input_gradient: bool
     ) -> None:
         layer = call.layer
-        trained: Layer | Bound = sparing(layer, call.frozen) if call.frozen else bound or layer
+        trained: Layer | Bound = sparing(layer, call.frozen) if call.frozen else layer if fit is None else fit.bound
         if not (input_gradient or any(call.wanted)):
             trained.accumulate(dy, cache)
             return
+        if fit is not None and (onto := fit.bound.backward_onto) is not None:
+            source = call.sources[0]
+            if fits(flowing[source], fit.x, fit.dtype):
+                flowing[source] = onto(dy, cache, flowing[source])
+                return
         dx: Any = trained.backward(dy, cache) if call.trains or not call.frozen else layer.backward_input(dy, cache)
         for source, gradient, needed in zip(call.sources, dx if layer.joins else (dx,), call.wanted, strict=True):
             if needed or input_gradient:
-                flowing[source] = gradient if flowing[source] is None else _joined(flowing[source], gradient, trained is bound)
+                flowing[source] = gradient if flowing[source] is None else _joined(flowing[source], gradient, fit is not None)

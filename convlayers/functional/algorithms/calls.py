@@ -17,6 +17,7 @@ Forward = Callable[[np.ndarray, np.ndarray, np.ndarray | None], np.ndarray]
 Maybe = np.ndarray | None
 FusedForward = Callable[[np.ndarray, np.ndarray, Maybe, Maybe, Maybe], np.ndarray]
 Backward = Callable[[np.ndarray, np.ndarray], np.ndarray]
+BackwardOnto = Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]
 WeightAdder = Callable[[np.ndarray, np.ndarray, np.ndarray], None]
 
 
@@ -56,6 +57,19 @@ def input_call(kernel: Callable, problem: Problem, *how: Any) -> Backward:
         dx = memory.empty(shape, dtype)
         if dx.size:
             kernel(dy, w, no_bias, dx, *how)
+        return dx
+
+    return run
+
+
+def onto_call(kernel: Callable, problem: Problem, *how: Any) -> BackwardOnto:
+    """dx of dy and w, plus an array of its shape, by `kernel(dy, w, no bias, dx, *how, no scale, array)`."""
+    shape, dtype, nothing = problem.x, problem.type, NO_BIAS[problem.type]
+
+    def run(dy: np.ndarray, w: np.ndarray, array: np.ndarray) -> np.ndarray:
+        dx = memory.empty(shape, dtype)
+        if dx.size:
+            kernel(dy, w, nothing, dx, *how, nothing, array.reshape(-1))
         return dx
 
     return run

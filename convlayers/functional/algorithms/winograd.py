@@ -12,7 +12,18 @@ from ... import kernels
 from ...kernels import threads_for
 from .._arrays import NO_BIAS
 from . import winograd_blocks
-from .calls import Backward, Forward, FusedForward, WeightAdder, forward_call, fused_call, input_call, weight_call
+from .calls import (
+    Backward,
+    BackwardOnto,
+    Forward,
+    FusedForward,
+    WeightAdder,
+    forward_call,
+    fused_call,
+    input_call,
+    onto_call,
+    weight_call,
+)
 from .problem import INPUT_GRADIENT, MACHINES, WEIGHT_GRADIENT, Machine, Problem, once
 
 # Cycles to transform one vector, by m: of tiles for one channel, going in or coming out, and of filters; and to copy a row of
@@ -112,6 +123,14 @@ def backward_input(problem: Problem) -> Backward:
     kernel = kernels.compiled(problem.type).winograd
     nothing = NO_BIAS[problem.type]
     return input_call(kernel, problem, _arguments(problem), True, False, threads_for(problem.work), nothing, nothing)
+
+
+def backward_input_onto(problem: Problem) -> BackwardOnto | None:
+    """dx and an array of its shape that is added in the last pass; None for larger kernels, which have none of that."""
+    if _large(problem):
+        return None
+    kernel = kernels.compiled(problem.type).winograd
+    return onto_call(kernel, problem, _arguments(problem), True, False, threads_for(problem.work))
 
 
 def backward_weight(problem: Problem) -> Backward:
