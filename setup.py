@@ -4,6 +4,7 @@ import os
 import platform
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from glob import glob
 
 from Cython.Build import cythonize
 from Cython.Compiler import Options
@@ -82,7 +83,7 @@ def extensions():
                 define_macros=macros + ([("CONVLAYERS_DOUBLE", None)] if dtype == "float64" else []),
                 extra_compile_args=COMMON + (SMALLER if dtype in SMALL_TYPES or isa in SMALL_SETS else []) + flags,
                 extra_link_args=LINK,
-                depends=["ext/vec.h", "ext/elementary.h", "ext/activations.h", "ext/shuffle.h", "ext/bodies.h"],
+                depends=sorted(glob("ext/*.h")),
             )
 
 

@@ -262,7 +262,9 @@ def conv2d_backward_weight(
 ):
     """Fill dw with the gradient with respect to the filters."""
     cdef Weight g
-    cdef Py_ssize_t u, area = dy.shape[2] * dy.shape[3]
+    cdef Shares shares
+    cdef Units units
+    cdef Py_ssize_t u, unit, area = dy.shape[2] * dy.shape[3]
     cdef unsigned char[::1] buffer
     g.images, g.groups, g.channels, g.filters = x.shape[0], groups, dw.shape[1], dw.shape[0] // groups
     g.height, g.width, g.p, g.q, g.kh, g.kw = x.shape[2], x.shape[3], dy.shape[2], dy.shape[3], dw.shape[2], dw.shape[3]
@@ -278,12 +280,17 @@ def conv2d_backward_weight(
     g.dy_end = g.dy + g.images * g.groups * g.filters * area
     choose_weight_blocks(&g)
     choose_weight_slices(&g)
+    share_out(&shares, g.shards * g.groups * g.splits, threads)
     buffer = _scratch(weight_memory(&g, threads, 0))
     weight_memory(&g, threads, <size_t> &buffer[0])
     with nogil:
         fill_places(&g)
         with parallel(num_threads=threads):
-            for u in prange(g.shards * g.groups * g.splits, schedule="dynamic"):
-                run_weight_unit(&g, u, g.workspace + threadid() * g.workspace_bytes)
+            units = next_units(&shares, threadid())
+            while units.first < units.end:
+                for unit in range(units.first, units.end):
+                    run_weight_unit(&g, unit, g.workspace + threadid() * g.workspace_bytes)
+                units = next_units(&shares, threadid())
+            wait_for_all()
             for u in prange(g.groups * g.panels * g.slices, schedule="static"):
                 add_shards(&g, u, &dw[0, 0, 0, 0])

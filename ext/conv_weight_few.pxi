@@ -133,7 +133,9 @@ def conv2d_backward_weight_few(
 ):
     """Fill dw with the gradient with respect to the filters; strides are 1."""
     cdef FewTaps g
-    cdef Py_ssize_t u, j, size = dw.shape[0] * dw.shape[1] * dw.shape[2] * dw.shape[3]
+    cdef Shares shares
+    cdef Units units
+    cdef Py_ssize_t u, unit, j, size = dw.shape[0] * dw.shape[1] * dw.shape[2] * dw.shape[3]
     cdef unsigned char[::1] tables, buffer
     cdef real* out = &dw[0, 0, 0, 0]
     cdef real total
@@ -150,9 +152,14 @@ def conv2d_backward_weight_few(
     forward_axis(&g.cols, x.shape[3], g.q, g.kw, 1, dilation_w, left)
     buffer = _scratch(few_memory(&g, threads, 0))
     few_memory(&g, threads, <size_t> &buffer[0])
+    share_out(&shares, g.shards * g.groups, threads)
     with nogil:
-        for u in prange(g.shards * g.groups, schedule="dynamic", num_threads=threads):
-            run_few_unit(&g, u, g.workspace + threadid() * g.workspace_bytes)
+        with parallel(num_threads=threads):
+            units = next_units(&shares, threadid())
+            while units.first < units.end:
+                for unit in range(units.first, units.end):
+                    run_few_unit(&g, unit, g.workspace + threadid() * g.workspace_bytes)
+                units = next_units(&shares, threadid())
         for j in range(size):
             total = g.sums[j]
             for u in range(1, g.shards):

@@ -157,18 +157,24 @@ def depthwise(
     """Fill dst with y, each channel of src convolved with its filters in w, plus the bias unless empty, rectified if `relu`;
     with `backward`, fill dst with dx for src as dy."""
     cdef Depthwise g
-    cdef Py_ssize_t u
+    cdef Shares shares
+    cdef Units units
+    cdef Py_ssize_t unit
     cdef unsigned char[::1] buffer, tables = _scratch(span_memory(&g, w, 0), 1)
     span_memory(&g, w, <size_t> &tables[0])
     set_sides(&g, src, w, dst, backward)
     set_geometry(&g, geometry)
     g.bias, g.relu = &bias[0] if bias.shape[0] else NULL, relu
     share_rows(&g, threads)
+    share_out(&shares, g.sides * g.channels * g.blocks, threads)
     buffer = _scratch(depthwise_memory(&g, threads, 0))
     depthwise_memory(&g, threads, <size_t> &buffer[0])
     with nogil:
         fill_depthwise(&g)
         with parallel(num_threads=threads):
             memset(g.workspace + threadid() * g.workspace_bytes, 0, g.copy_bytes)
-            for u in prange(g.sides * g.channels * g.blocks, schedule="guided"):
-                run_depthwise_unit(&g, u, g.workspace + threadid() * g.workspace_bytes)
+            units = next_units(&shares, threadid())
+            while units.first < units.end:
+                for unit in range(units.first, units.end):
+                    run_depthwise_unit(&g, unit, g.workspace + threadid() * g.workspace_bytes)
+                units = next_units(&shares, threadid())

@@ -80,7 +80,9 @@ def depthwise_chain_forward(
 ):
     """Fill z, y and the moments and affine of both norms; `before` may be None, and bias is empty where there is none."""
     cdef Chain g
-    cdef Py_ssize_t u, channels = x.shape[1]
+    cdef Shares shares
+    cdef Units units
+    cdef Py_ssize_t unit, channels = x.shape[1]
     cdef unsigned char[::1] buffer, tables = _scratch(span_memory(&g.conv, w, 0), 1)
     span_memory(&g.conv, w, <size_t> &tables[0])
     set_sides(&g.conv, x, w, z, False)
@@ -97,14 +99,18 @@ def depthwise_chain_forward(
     g.conv.dst.image = scratch_image(g.group, g.after.area)
     if g.begins:
         g.conv.src.image = scratch_image(g.group, g.before.area)
+    share_out(&shares, (channels + g.group - 1) // g.group, threads)
     buffer = _scratch(chain_memory(&g, False, threads, 0))
     chain_memory(&g, False, threads, <size_t> &buffer[0])
     with nogil:
         fill_depthwise(&g.conv)
         with parallel(num_threads=threads):
             memset(g.conv.workspace + threadid() * g.conv.workspace_bytes, 0, g.conv.copy_bytes)
-            for u in prange((channels + g.group - 1) // g.group, schedule="dynamic"):
-                chain_forward(&g, u * g.group, min(g.group, channels - u * g.group), threadid())
+            units = next_units(&shares, threadid())
+            while units.first < units.end:
+                for unit in range(units.first, units.end):
+                    chain_forward(&g, unit * g.group, min(g.group, channels - unit * g.group), threadid())
+                units = next_units(&shares, threadid())
 
 
 cdef void chain_backward(Chain* chain, Py_ssize_t first, Py_ssize_t count, int thread) noexcept nogil:
@@ -156,8 +162,10 @@ def depthwise_chain_backward(
     """Fill dx, and add to dw, to db unless it is empty, and to the gradients of both norms, of weight and bias each. The norms
     are what forward left; `before` may be None."""
     cdef Chain g
+    cdef Shares shares
+    cdef Units units
     cdef Depthwise* weight = &g.weight.g
-    cdef Py_ssize_t u, channels = x.shape[1]
+    cdef Py_ssize_t unit, channels = x.shape[1]
     cdef unsigned char[::1] buffer, tables = _scratch(span_memory(weight, w, span_memory(&g.conv, w, 0)), 1)
     span_memory(weight, w, span_memory(&g.conv, w, <size_t> &tables[0]))
     set_sides(&g.conv, dy, w, dx, True)
@@ -177,6 +185,7 @@ def depthwise_chain_backward(
     g.conv.src.image = weight.dst.image = scratch_image(g.group, g.after.area)
     if g.begins:
         g.conv.dst.image = weight.src.image = scratch_image(g.group, g.before.area)
+    share_out(&shares, (channels + g.group - 1) // g.group, threads)
     buffer = _scratch(chain_memory(&g, True, threads, 0))
     chain_memory(&g, True, threads, <size_t> &buffer[0])
     with nogil:
@@ -186,6 +195,9 @@ def depthwise_chain_backward(
         with parallel(num_threads=threads):
             memset(g.conv.workspace + threadid() * g.conv.workspace_bytes, 0, g.conv.copy_bytes)
             memset(weight.workspace + threadid() * weight.workspace_bytes, 0, weight.copy_bytes)
-            for u in prange((channels + g.group - 1) // g.group, schedule="dynamic"):
-                chain_backward(&g, u * g.group, min(g.group, channels - u * g.group), threadid())
+            units = next_units(&shares, threadid())
+            while units.first < units.end:
+                for unit in range(units.first, units.end):
+                    chain_backward(&g, unit * g.group, min(g.group, channels - unit * g.group), threadid())
+                units = next_units(&shares, threadid())
         add_results(&g.weight, &dw[0, 0, 0, 0])

@@ -325,14 +325,17 @@ def depthwise_backward_weight(
 ):
     """Fill dw with the gradient with respect to the filters."""
     cdef DepthwiseWeight d
+    cdef Shares shares
+    cdef Units units
     cdef Depthwise* g = &d.g
-    cdef Py_ssize_t u, c, parts
+    cdef Py_ssize_t unit, c, parts
     cdef unsigned char[::1] buffer, tables = _scratch(span_memory(g, dw, 0), 1)
     span_memory(g, dw, <size_t> &tables[0])
     set_sides(g, x, dw, dy, False)
     set_geometry(g, geometry)
     set_shards(&d)
     parts = (g.channels + d.together - 1) // d.together
+    share_out(&shares, d.shards * parts, threads)
     buffer = _scratch(depthwise_weight_memory(&d, threads, 0))
     depthwise_weight_memory(&d, threads, <size_t> &buffer[0])
     with nogil:
@@ -340,9 +343,12 @@ def depthwise_backward_weight(
         fill_keep(g, d.keep)
         with parallel(num_threads=threads):
             memset(g.workspace + threadid() * g.workspace_bytes, 0, g.copy_bytes)
-            for u in prange(d.shards * parts, schedule="dynamic"):
-                c = u % parts * d.together
-                add_shard(&d, u // parts, c, min(g.channels, c + d.together), g.workspace + threadid() * g.workspace_bytes,
-                          <real*> (d.sums + threadid() * d.sums_bytes))
+            units = next_units(&shares, threadid())
+            while units.first < units.end:
+                for unit in range(units.first, units.end):
+                    c = unit % parts * d.together
+                    add_shard(&d, unit // parts, c, min(g.channels, c + d.together),
+                              g.workspace + threadid() * g.workspace_bytes, <real*> (d.sums + threadid() * d.sums_bytes))
+                units = next_units(&shares, threadid())
         memset(&dw[0, 0, 0, 0], 0, g.channels * g.filters * d.taps * sizeof(real))
         add_results(&d, &dw[0, 0, 0, 0])

@@ -42,10 +42,6 @@ cdef inline Py_ssize_t whole_lines(Py_ssize_t values) noexcept nogil:
 
 
 # The gathers of one pass.
-cdef enum:
-    SHARED_WORK = 1 << 20       # multiply-adds
-
-
 cdef struct Grids:
     Gather* grid                # the first has the most outputs
     Py_ssize_t count
@@ -311,32 +307,21 @@ cdef void pack_unit(
     pack_tile(grid, w, end, row_stride, channel_stride, kernel_width, unit // grid.tiles, unit % grid.tiles)
 
 
-cdef Py_ssize_t units_together(Grids* g, Py_ssize_t units, int threads) noexcept nogil:
-    """Units that a thread takes at a time: asking for each took up to a fifth of the time where images are small.
-
-    Of little work one share for each thread, as in the layers before and behind: what another core has written takes a thread
-    longer to read than what it wrote itself. Of more, a thread that begins late does less.
-    """
-    cdef Gather* lead = g.grid
-    if lead.images * lead.groups * lead.filters * lead.rows.outputs * lead.cols.outputs * lead.depth <= SHARED_WORK:
-        return (units + threads - 1) // threads
-    return max(1, units // (16 * threads))
-
-
 cdef gather(
     Grids* g, const real* w, Py_ssize_t row_stride, Py_ssize_t channel_stride, Py_ssize_t kernel_width, int threads
 ):
     """Take scratch memory for gathers whose axes and sizes are set, pack the filters, do every unit of work in any order."""
     cdef unsigned char[::1] buffer
     cdef Gather* lead = g.grid
-    cdef Py_ssize_t u, j, units, chunk, tiles = 0
+    cdef Py_ssize_t u, unit, j, tiles = 0
+    cdef Shares shares
+    cdef Units units
     cdef const real* end = w + lead.groups * max(lead.filters * row_stride, lead.channels * channel_stride)
     g.src_end = g.src + lead.images * lead.groups * lead.channels * lead.rows.size * lead.cols.size
     choose_units(g, threads)
     buffer = _scratch(work_memory(g, threads, 0))
     work_memory(g, threads, <size_t> &buffer[0])
-    units = lead.images * lead.groups * lead.blocks * g.splits
-    chunk = units_together(g, units, threads)
+    share_out(&shares, lead.images * lead.groups * lead.blocks * g.splits, threads)
     with nogil:
         for j in range(g.count):
             fill_tables(g.grid + j)
@@ -344,5 +329,9 @@ cdef gather(
         with parallel(num_threads=threads):
             for u in prange(tiles, schedule="static"):
                 pack_unit(g, w, end, row_stride, channel_stride, kernel_width, u)
-            for u in prange(units, schedule="dynamic", chunksize=chunk):
-                run_unit(g, u, g.workspace + threadid() * g.workspace_bytes)
+            wait_for_all()
+            units = next_units(&shares, threadid())
+            while units.first < units.end:
+                for unit in range(units.first, units.end):
+                    run_unit(g, unit, g.workspace + threadid() * g.workspace_bytes)
+                units = next_units(&shares, threadid())

@@ -175,12 +175,15 @@ def gemm(
     """Fill c with op(a) op(b), plus the bias in every row unless it is empty, rectified if `relu`; or, without a bias, add to c
     with `accumulate`."""
     cdef Gemm g
-    cdef Py_ssize_t u, k
+    cdef Shares shares
+    cdef Units units
+    cdef Py_ssize_t u, unit, k
     cdef unsigned char[::1] buffer
     g.m, g.n, g.k = c.shape[0], c.shape[1], b.shape[1] if transpose_b else b.shape[0]
     g.transpose_b, g.relu, g.accumulate = transpose_b, relu, accumulate
     g.b, g.c, g.bias = &b[0, 0], &c[0, 0], &bias[0] if bias.shape[0] else NULL
     choose_group(&g, threads)
+    share_out(&shares, (g.n + g.group * PANEL - 1) // (g.group * PANEL) * g.splits, threads)
     buffer = _scratch(gemm_memory(&g, threads, 0))
     gemm_memory(&g, threads, <size_t> &buffer[0])
     with nogil:
@@ -190,8 +193,12 @@ def gemm(
         with parallel(num_threads=threads):
             for u in prange(tile_count(g.m) * g.slices, schedule="static"):
                 pack_a(&a[0, 0], &g, u, transpose_a)
-            for u in prange((g.n + g.group * PANEL - 1) // (g.group * PANEL) * g.splits, schedule="dynamic"):
-                run_gemm_unit(&g, u, <real*> (g.workspace + threadid() * g.workspace_bytes))
+            wait_for_all()
+            units = next_units(&shares, threadid())
+            while units.first < units.end:
+                for unit in range(units.first, units.end):
+                    run_gemm_unit(&g, unit, <real*> (g.workspace + threadid() * g.workspace_bytes))
+                units = next_units(&shares, threadid())
 
 
 # A block of gemm_rows: six rows of b stay in the first-level cache while the rows of a pass by, and those in the second
@@ -246,7 +253,9 @@ def gemm_rows(
 ):
     """Fill c with a b^T, plus the bias in every row unless it is empty, rectified if `relu`."""
     cdef RowProducts g
-    cdef Py_ssize_t u, tiles, pointers
+    cdef Shares shares
+    cdef Units units
+    cdef Py_ssize_t unit, tiles, pointers
     cdef unsigned char[::1] buffer
     cdef const real** rows
     g.m, g.n, g.k, g.relu = c.shape[0], c.shape[1], a.shape[1], relu
@@ -258,7 +267,11 @@ def gemm_rows(
     g.splits = max(g.splits, (g.m + UNIT_ROWS - 1) // UNIT_ROWS)
     pointers = g.m + (tiles + g.parts - 1) // g.parts * DOT_COLS
     buffer = _scratch(threads * pointers * sizeof(void*))
+    share_out(&shares, g.parts * g.splits, threads)
     with nogil, parallel(num_threads=threads):
-        for u in prange(g.parts * g.splits, schedule="dynamic"):
-            rows = <const real**> &buffer[0] + threadid() * pointers
-            run_rows_unit(&g, u, rows)
+        rows = <const real**> &buffer[0] + threadid() * pointers
+        units = next_units(&shares, threadid())
+        while units.first < units.end:
+            for unit in range(units.first, units.end):
+                run_rows_unit(&g, unit, rows)
+            units = next_units(&shares, threadid())

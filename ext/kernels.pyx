@@ -12,6 +12,16 @@ from libc.string cimport memcpy, memset
 
 from . import memory as _memory
 
+cdef extern from "shares.h" nogil:
+    ctypedef struct Shares "convlayers_shares":
+        pass
+    void share_out "convlayers_share_out"(Shares*, Py_ssize_t units, int threads)
+    ctypedef struct Units "convlayers_units":
+        Py_ssize_t first
+        Py_ssize_t end
+    Units next_units "convlayers_next_units"(Shares*, int thread)
+    void wait_for_all "convlayers_wait_for_all"()
+
 include "tile.pxi"
 include "row_tiles.pxi"
 include "reduce.pxi"

@@ -317,7 +317,9 @@ cdef run_winograd(
 ):
     """Take scratch memory for a convolution whose sizes are set, and run it."""
     cdef unsigned char[::1] buffer
-    cdef Py_ssize_t u, units, tiles = g.groups * tile_count(g.filters)
+    cdef Py_ssize_t u, unit, tiles = g.groups * tile_count(g.filters)
+    cdef Shares shares
+    cdef Units units
     cdef const real* taps = &w[0, 0, 0, 0]
     cdef const real* end = taps + w.shape[0] * w.shape[1] * 9
     g.image = g.groups * g.channels * g.height * g.width
@@ -325,7 +327,7 @@ cdef run_winograd(
     choose_winograd_blocks(g, threads)
     buffer = _scratch(winograd_memory(g, threads, 0))
     winograd_memory(g, threads, <size_t> &buffer[0])
-    units = g.groups * g.blocks * g.splits
+    share_out(&shares, g.groups * g.blocks * g.splits, threads)
     with nogil:
         for u in range(g.channels):
             g.step[u] = u * PANEL
@@ -337,8 +339,12 @@ cdef run_winograd(
             else:
                 for u in prange(tiles, schedule="static"):
                     transform_filters(g, taps, end, row_stride, channel_stride, flipped, u, 0)
-            for u in prange(units, schedule="dynamic"):
-                run_winograd_unit(g, u, threadid())
+                wait_for_all()
+            units = next_units(&shares, threadid())
+            while units.first < units.end:
+                for unit in range(units.first, units.end):
+                    run_winograd_unit(g, unit, threadid())
+                units = next_units(&shares, threadid())
 
 
 cdef void open_tiles(Winograd* g, int m, int size, int reach, int pace, int filters) noexcept nogil:

@@ -371,7 +371,9 @@ def winograd_blocks_forward(
     R - 1 - top and S - 1 - left.
     """
     cdef BlockConv g
-    cdef Py_ssize_t u, units, taps = w.shape[2] * w.shape[3], row_stride
+    cdef Shares shares
+    cdef Units units
+    cdef Py_ssize_t u, unit, taps = w.shape[2] * w.shape[3], row_stride
     cdef Py_ssize_t group_stride = w.shape[0] // groups * w.shape[1] * taps
     cdef const real* weights = &w[0, 0, 0, 0]
     cdef unsigned char[::1] buffer
@@ -389,7 +391,7 @@ def winograd_blocks_forward(
     choose_line_blocks(&g, threads)
     buffer = _scratch(block_memory(&g, threads, 0))
     block_memory(&g, threads, <size_t> &buffer[0])
-    units = g.images * g.groups * g.blocks
+    share_out(&shares, g.images * g.groups * g.blocks, threads)
     with nogil:
         place_steps(&g)
         with parallel(num_threads=threads):
@@ -398,5 +400,9 @@ def winograd_blocks_forward(
                               g.spread + u * VALUES * g.taps.count)
             for u in prange(g.groups * VALUES * tile_count(g.filters), schedule="static"):
                 pack_blocks(&g, u)
-            for u in prange(units, schedule="dynamic"):
-                run_block_unit(&g, u, g.workspace + threadid() * g.workspace_bytes)
+            wait_for_all()
+            units = next_units(&shares, threadid())
+            while units.first < units.end:
+                for unit in range(units.first, units.end):
+                    run_block_unit(&g, unit, g.workspace + threadid() * g.workspace_bytes)
+                units = next_units(&shares, threadid())

@@ -296,14 +296,25 @@ cdef void transform_unit(WinogradWeight* g, Py_ssize_t first, Py_ssize_t unit, r
 
 cdef void sum_shared(WinogradWeight* g, int threads) noexcept nogil:
     """All lines of one group, block after block, each by all threads."""
-    cdef Py_ssize_t first = 0, u, lines
+    cdef Py_ssize_t first = 0, unit, lines
+    cdef Shares transforms, products
+    cdef Units units
     while first < g.total:
         lines = min(g.block, g.total - first)
+        share_out(&transforms, lines * line_parts(g), threads)
+        share_out(&products, g.size * g.size, threads)
         with parallel(num_threads=threads):
-            for u in prange(lines * line_parts(g), schedule="dynamic"):
-                transform_unit(g, first, u, <real*> (g.workspace + threadid() * g.workspace_bytes))
-            for u in prange(g.size * g.size, schedule="dynamic"):
-                add_products(g, u, lines * g.across, first > 0, <real*> (g.workspace + threadid() * g.workspace_bytes))
+            units = next_units(&transforms, threadid())
+            while units.first < units.end:
+                for unit in range(units.first, units.end):
+                    transform_unit(g, first, unit, <real*> (g.workspace + threadid() * g.workspace_bytes))
+                units = next_units(&transforms, threadid())
+            wait_for_all()
+            units = next_units(&products, threadid())
+            while units.first < units.end:
+                for unit in range(units.first, units.end):
+                    add_products(g, unit, lines * g.across, first > 0, <real*> (g.workspace + threadid() * g.workspace_bytes))
+                units = next_units(&products, threadid())
         first += g.block
 
 
@@ -333,15 +344,22 @@ cdef void add_sums(WinogradWeight* g, Py_ssize_t value) noexcept nogil:
 
 cdef void run_winograd_weight(WinogradWeight* g, int threads) noexcept nogil:
     """One group, up to the sums."""
-    cdef Py_ssize_t u
+    cdef Py_ssize_t u, unit
+    cdef Shares shares
+    cdef Units units
     for u in range(g.block * g.across):
         g.step[u] = u * g.x.pitch
     if g.shards == 1:
         sum_shared(g, threads)
     else:
+        share_out(&shares, g.shards, threads)
         with parallel(num_threads=threads):
-            for u in prange(g.shards, schedule="dynamic"):
-                sum_shard(g, u, g.workspace + threadid() * g.workspace_bytes)
+            units = next_units(&shares, threadid())
+            while units.first < units.end:
+                for unit in range(units.first, units.end):
+                    sum_shard(g, unit, g.workspace + threadid() * g.workspace_bytes)
+                units = next_units(&shares, threadid())
+            wait_for_all()
             for u in prange(g.size * g.size, schedule="static"):
                 add_sums(g, u)
 

@@ -228,6 +228,31 @@ def test_training_gives_the_same_bits_for_any_thread_count(threads):
         assert actual[name].tobytes() == value.tobytes(), name
 
 
+STEP_OF_MODELS = """
+import hashlib
+import numpy as np
+import convlayers as cl
+seen = hashlib.sha256()
+for name in ("lenet5", "mnist_cnn", "resnet20", "mobilenet_small"):
+    model = getattr(cl.models, name)()
+    y, tape = model.forward(np.random.default_rng(0).standard_normal((6, *model.input_shape), np.float32))
+    for array in (y, model.backward(np.ones_like(y), tape), *model.gradients().values()):
+        seen.update(np.ascontiguousarray(array))
+print(seen.hexdigest())
+"""
+
+
+@pytest.mark.parametrize(("threads", "limit"), [("2", "1"), ("5", "2"), ("40", ""), ("70", "3")])
+def test_no_unit_of_work_is_lost(threads, limit):
+    """Where there are fewer threads than were asked for, and more than have shares of their own."""
+    limits = {"OMP_THREAD_LIMIT": limit} if limit else {}
+    one, other = (
+        in_a_fresh_process(STEP_OF_MODELS, CONVLAYERS_NUM_THREADS=n, **given) for n, given in (("1", {}), (threads, limits))
+    )
+    assert one.stdout, one.stderr
+    assert one.stdout == other.stdout, other.stderr
+
+
 def test_a_draw_depends_on_what_it_is_for():
     def draw(*what):
         return generator(*what).integers(0, 2**62)
