@@ -19,10 +19,10 @@ cdef void rest_axis(Axis* axis) noexcept nogil:
 
 def conv2d(
     const real[:, :, :, ::1] src, const real[:, :, :, ::1] w, const real[::1] bias, real[:, :, :, ::1] dst, tuple geometry,
-    int groups, bint backward, bint relu, int threads, /,
+    int groups, bint backward, bint relu, int threads, const real[::1] scale, /,
 ):
-    """Fill dst with y, the convolution of src and w, plus the bias unless it is empty, rectified if `relu`; with `backward`,
-    fill dst with dx for src as dy: a gather for each sub-grid of dx."""
+    """Fill dst with y, the convolution of src and w, times the scale, plus the bias, unless they are empty, rectified if `relu`;
+    with `backward`, fill dst with dx for src as dy: a gather for each sub-grid of dx."""
     cdef Grids g
     cdef Gather* grid
     cdef Py_ssize_t stride_h, stride_w, top, left, dilation_h, dilation_w, j, row = w.shape[1] * w.shape[2] * w.shape[3]
@@ -39,6 +39,7 @@ def conv2d(
     if g.plain:
         height, width, p, q = 1, height * width, 1, p * q
     g.src, g.dst, g.height, g.width = &src[0, 0, 0, 0], &dst[0, 0, 0, 0], p, q
+    g.scale = &scale[0] if scale.shape[0] else NULL
     for j in range(g.count):
         grid = g.grid + j
         grid.channels, grid.filters = w.shape[1], w.shape[0] // groups

@@ -152,17 +152,21 @@ cdef void set_sides(
 
 def depthwise(
     const real[:, :, :, ::1] src, const real[:, :, :, ::1] w, const real[::1] bias, real[:, :, :, ::1] dst, tuple geometry,
-    bint backward, bint relu, int threads, /,
+    bint backward, bint relu, int threads, const real[::1] scale, /,
 ):
-    """Fill dst with y, each channel of src convolved with its filters in w, plus the bias unless empty, rectified if `relu`;
-    with `backward`, fill dst with dx for src as dy."""
+    """Fill dst with y, each channel of src convolved with its filters in w, times the scale, plus the bias, unless empty,
+    rectified if `relu`; with `backward`, fill dst with dx for src as dy."""
     cdef Depthwise g
     cdef Shares shares
     cdef Units units
-    cdef Py_ssize_t unit
-    cdef unsigned char[::1] buffer, tables = _scratch(span_memory(&g, w, 0), 1)
-    span_memory(&g, w, <size_t> &tables[0])
+    cdef Py_ssize_t unit, u, taps = w.shape[2] * w.shape[3], scales = scale.shape[0]
+    cdef unsigned char[::1] buffer, tables = _scratch(span_memory(&g, w, 0) + scales * taps * sizeof(real), 1)
+    cdef real* scaled = <real*> span_memory(&g, w, <size_t> &tables[0])
     set_sides(&g, src, w, dst, backward)
+    for u in range(scales):
+        scale_row(g.w + u * taps, scale[u], taps, scaled + u * taps)
+    if scales:
+        g.w = scaled
     set_geometry(&g, geometry)
     g.bias, g.relu = &bias[0] if bias.shape[0] else NULL, relu
     share_rows(&g, threads)

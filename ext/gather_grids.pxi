@@ -63,6 +63,8 @@ cdef struct Grids:
     Py_ssize_t sums_bytes       # of one sub-grid
     Py_ssize_t workspace_bytes  # of one thread
     char* workspace             # of all threads
+    const real* scale           # what filters are multiplied by, one value each, or NULL
+    real* scaled                # those filters
 
 
 cdef size_t grids_memory(Grids* g, Py_ssize_t kernel_height, Py_ssize_t kernel_width, size_t cursor) noexcept nogil:
@@ -307,6 +309,12 @@ cdef void pack_unit(
     pack_tile(grid, w, end, row_stride, channel_stride, kernel_width, unit // grid.tiles, unit % grid.tiles)
 
 
+cdef void scale_row(const real* src, real scale, Py_ssize_t count, real* dst) noexcept nogil:
+    cdef Py_ssize_t k
+    for k in range(count):
+        dst[k] = src[k] * scale
+
+
 cdef gather(
     Grids* g, const real* w, Py_ssize_t row_stride, Py_ssize_t channel_stride, Py_ssize_t kernel_width, int threads
 ):
@@ -316,19 +324,25 @@ cdef gather(
     cdef Py_ssize_t u, unit, j, tiles = 0
     cdef Shares shares
     cdef Units units
-    cdef const real* end = w + lead.groups * max(lead.filters * row_stride, lead.channels * channel_stride)
+    cdef Py_ssize_t size = lead.groups * max(lead.filters * row_stride, lead.channels * channel_stride)
+    cdef Py_ssize_t scales = lead.groups * lead.filters if g.scale != NULL else 0
+    cdef const real* filters = w
     g.src_end = g.src + lead.images * lead.groups * lead.channels * lead.rows.size * lead.cols.size
     choose_units(g, threads)
-    buffer = _scratch(work_memory(g, threads, 0))
-    work_memory(g, threads, <size_t> &buffer[0])
+    buffer = _scratch(work_memory(g, threads, 0) + (size if scales else 0) * sizeof(real))
+    g.scaled = <real*> work_memory(g, threads, <size_t> &buffer[0])
+    if scales:
+        filters = g.scaled
     share_out(&shares, lead.images * lead.groups * lead.blocks * g.splits, threads)
     with nogil:
         for j in range(g.count):
             fill_tables(g.grid + j)
             tiles += lead.groups * g.grid[j].tiles
         with parallel(num_threads=threads):
+            for u in prange(scales, schedule="static"):
+                scale_row(w + u * row_stride, g.scale[u], row_stride, g.scaled + u * row_stride)
             for u in prange(tiles, schedule="static"):
-                pack_unit(g, w, end, row_stride, channel_stride, kernel_width, u)
+                pack_unit(g, filters, filters + size, row_stride, channel_stride, kernel_width, u)
             wait_for_all()
             units = next_units(&shares, threadid())
             while units.first < units.end:

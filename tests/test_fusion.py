@@ -9,6 +9,7 @@ from convlayers.errors import ShapeError
 from convlayers.kernels import memory
 from convlayers.model.fusion import plan
 from convlayers.testing import assert_close, assert_gradient
+from convlayers.testing.machine import threads_at_every_size
 
 
 def conv_norm_relu(x, filters=4, **how):
@@ -228,6 +229,41 @@ def test_a_residual_beside_the_edges_of_tiles(shape, stride, isa):
             with kernels.using(threads=threads):
                 y, _ = layer.forward(x, training=False, residual=residual, relu=True)
             np.testing.assert_array_equal(y, np.maximum(plain + residual, 0), err_msg=f"{threads} threads")
+
+
+# 1 x 1 in place, rows, a stride, groups, filters for lanes, slices of the channels, depthwise in each layout, and large kernels.
+@pytest.mark.parametrize("isa", kernels.available())
+@pytest.mark.parametrize(
+    ("shape", "filters", "kernel", "how"),
+    [
+        ((3, 33, 9, 9), 17, 1, {}),
+        ((2, 5, 12, 31), 20, 3, {"padding": 1}),
+        ((3, 16, 15, 15), 34, 3, {"stride": 2, "padding": 1}),
+        ((2, 6, 8, 8), 9, 3, {"groups": 3}),
+        ((3, 7, 5, 5), 16, 3, {"padding": 1}),
+        ((80, 300, 6, 6), 5, 3, {"padding": 1}),
+        ((2, 3, 20, 20), 4, 9, {"padding": 4}),
+        ((9, 8, 4, 4), 8, 3, {"groups": 8, "padding": 1}),
+        ((2, 8, 9, 70), 16, 5, {"groups": 8, "padding": 2}),
+        ((2, 8, 9, 40), 8, 3, {"groups": 8, "padding": 1, "stride": 2}),
+    ],
+)
+def test_a_scale_goes_into_direct_filters(shape, filters, kernel, how, isa):
+    """To the bits of filters that are scaled beforehand, for any number of threads."""
+    rng = np.random.default_rng(8)
+    layer = cl.Conv2d(filters, kernel, algorithm="direct", **how)
+    layer.build(shape[1:], rng)
+    x, (scale, shift) = rng.standard_normal(shape, np.float32), rng.uniform(-2, 2, (2, filters)).astype(np.float32)
+    twin = cl.Conv2d(filters, kernel, algorithm="direct", **how)
+    twin.build(shape[1:], rng)
+    wide = scale.reshape(-1, 1, 1, 1)
+    twin.params.update(weight=layer.params["weight"] * wide, bias=layer.params["bias"] * scale + shift)
+    with kernels.using(isa=isa), memory.poisoned(), threads_at_every_size():
+        expected, _ = twin.forward(x, training=False, relu=True)
+        for threads in (1, 2, 5):
+            with kernels.using(threads=threads):
+                y, _ = layer.forward(x, training=False, affine=(scale, shift), relu=True)
+            np.testing.assert_array_equal(y, expected, err_msg=f"{threads} threads")
 
 
 def test_a_residual_of_another_shape_is_refused():

@@ -134,12 +134,12 @@ def fused_forward(
 def _fused(plan: Plan, affine: bool, residual: bool, relu: bool) -> Fused:
     """In the algorithm's last pass, if it can do so, else one by one; `affine` and `residual` say what there will be."""
     fused_of = getattr(plan.run, "forward_fused", None)
-    if fused_of is not None and (fused := fused_of(plan.problem, relu)) is not None:
+    if fused_of is not None and (fused := fused_of(plan.problem, relu, residual)) is not None:
         return lambda x, w, b, affine, residual: fused(x, w, *_joint(b, affine), residual)
-    run = _scaled(plan, relu and not residual) if affine else _plain(plan, relu and not residual)
-    if not residual:
-        return run
-    return lambda x, w, b, affine, residual: add_to(run(x, w, b, affine, residual), residual, relu=relu)
+    if residual:
+        run = _fused(plan, affine, False, False)
+        return lambda x, w, b, affine, residual: add_to(run(x, w, b, affine, None), residual, relu=relu)
+    return _scaled(plan, relu) if affine else _plain(plan, relu)
 
 
 def _joint(b: Maybe, affine: Affine | None) -> tuple[Maybe, Maybe]:

@@ -49,6 +49,19 @@ def fused_call(kernel: Callable, problem: Problem, *how: Any) -> FusedForward:
     return run
 
 
+def scaled_call(kernel: Callable, problem: Problem, *how: Any) -> FusedForward:
+    """The same without a residual, which is None, by `kernel(x, w, shift, y, *how, scale)`."""
+    shape, dtype, nothing = problem.y, problem.type, NO_BIAS[problem.type]
+
+    def run(x: np.ndarray, w: np.ndarray, scale: Maybe, shift: Maybe, residual: Maybe) -> np.ndarray:
+        y = memory.empty(shape, dtype)
+        if y.size:
+            kernel(x, w, nothing if shift is None else shift, y, *how, nothing if scale is None else scale)
+        return y
+
+    return run
+
+
 def input_call(kernel: Callable, problem: Problem, *how: Any) -> Backward:
     """dx of dy and w, by `kernel(dy, w, no bias, dx, *how)`."""
     shape, dtype, no_bias = problem.x, problem.type, NO_BIAS[problem.type]

@@ -6,8 +6,9 @@ import numpy as np
 
 from ... import kernels
 from ...kernels import threads_for
+from .._arrays import NO_BIAS
 from . import depthwise
-from .calls import Backward, Forward, forward_call, input_call, weight_call
+from .calls import Backward, Forward, FusedForward, forward_call, input_call, scaled_call, weight_call
 from .problem import FORWARD, INPUT_GRADIENT, Machine, Problem, geometry, once
 
 # The gradient of so few filters over so many channels is computed with pixels for lanes, 1.3 to 2.8 times as fast (Zen 3); with
@@ -59,7 +60,18 @@ def forward(problem: Problem, relu: bool) -> Forward:
     if problem.depthwise:
         return depthwise.forward(problem, relu)
     kernel = kernels.compiled(problem.type).conv2d
-    return forward_call(kernel, problem, geometry(problem), problem.groups, False, relu, threads_for(problem.work))
+    how = geometry(problem), problem.groups, False, relu, threads_for(problem.work)
+    return forward_call(kernel, problem, *how, NO_BIAS[problem.type])
+
+
+def forward_fused(problem: Problem, relu: bool, residual: bool) -> FusedForward | None:
+    """y times a scale, which goes into the filters, plus a shift; None where a filter has more values than its outputs."""
+    if residual or problem.y[0] * prod(problem.y[2:]) < prod(problem.w[1:]):
+        return None
+    if problem.depthwise:
+        return depthwise.forward_fused(problem, relu)
+    kernel = kernels.compiled(problem.type).conv2d
+    return scaled_call(kernel, problem, geometry(problem), problem.groups, False, relu, threads_for(problem.work))
 
 
 def backward_input(problem: Problem) -> Backward:
@@ -67,7 +79,8 @@ def backward_input(problem: Problem) -> Backward:
     if problem.depthwise:
         return depthwise.backward_input(problem)
     kernel = kernels.compiled(problem.type).conv2d
-    return input_call(kernel, problem, geometry(problem), problem.groups, True, False, threads_for(problem.work))
+    how = geometry(problem), problem.groups, True, False, threads_for(problem.work)
+    return input_call(kernel, problem, *how, NO_BIAS[problem.type])
 
 
 def backward_weight(problem: Problem) -> Backward:

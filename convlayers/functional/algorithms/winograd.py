@@ -108,7 +108,7 @@ def forward(problem: Problem, relu: bool) -> Forward:
     return forward_call(kernel, problem, _arguments(problem), False, relu, threads_for(problem.work), nothing, nothing)
 
 
-def forward_fused(problem: Problem, relu: bool) -> FusedForward | None:
+def forward_fused(problem: Problem, relu: bool, residual: bool) -> FusedForward | None:
     """y times a scale, plus a shift and a residual, in the last pass; None for larger kernels, which have none of that."""
     if _large(problem):
         return None
