@@ -231,7 +231,7 @@ def test_a_residual_beside_the_edges_of_tiles(shape, stride, isa):
             np.testing.assert_array_equal(y, np.maximum(plain + residual, 0), err_msg=f"{threads} threads")
 
 
-# 1 x 1 in place, rows, a stride, groups, filters for lanes, slices of the channels, depthwise in each layout, and large kernels.
+# 1 x 1 in place, rows, a stride, groups, filters for lanes, slices of the channels, depthwise in each layout, large kernels.
 @pytest.mark.parametrize("isa", kernels.available())
 @pytest.mark.parametrize(
     ("shape", "filters", "kernel", "how"),
