@@ -27,6 +27,8 @@ in between; a layer that does not offer it sees nothing of this.
                              `(scale, shift)`, one value a channel each, and the output is `scale y + shift`
     absorbs_residual = True  `forward(x, *, training, residual=None)`: then, `residual` is an array that is added to the output,
                              behind the affine and in front of the ReLU, in place of an `Add` behind the layer
+    absorbs_residual_in_training = True
+                             the same in training: then `backward` returns two gradients, that of x and the residual's
     scale_shift()            what a layer passes to such a one before it: its own inference as `y = scale x + shift`
     affine_params(scale, shift)
                              `weight` and `bias` of the layer that gives `scale y + shift`, in the type of the two; an export
@@ -102,6 +104,7 @@ class Layer:
     commutes_with_relu: ClassVar[bool] = False
     absorbs_affine: ClassVar[bool] = False
     absorbs_residual: ClassVar[bool] = False
+    absorbs_residual_in_training: ClassVar[bool] = False
     nonnegative: ClassVar[bool] = False
     examples: ClassVar[Sequence[tuple[dict[str, Any], Any]]] = ()
 

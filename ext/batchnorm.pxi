@@ -10,6 +10,9 @@
 # rest, so that a mean far larger than the deviation costs no digits. The gradient computes z again: the same expression
 # gives the same bits, and y need not be kept, nor read.
 #
+# An array may be added in the last pass, as a residual block does: y = max(z + r, 0), whose gradient dr = dy where y > 0 takes
+# the place of dy above. Block by block, while a block is in the first-level cache.
+#
 # A channel is cut into blocks that fit the first-level cache. The deviations of a block are taken from its own mean, in a
 # second pass over the cached block, and blocks are merged in double and in order (Chan, Golub and LeVeque 1983): the
 # variance keeps its digits for any mean, and the bits do not depend on the thread. One thread takes a whole channel through
@@ -53,6 +56,10 @@ cdef struct Norm "convlayers_norm":
     real* dw
     real* db
     double* partial             # two values for each block of each channel
+    const real* residual        # added to y and laid out like it, or NULL
+    bint relu_of_sum
+    const real* sum             # the sum's y, or NULL: dy, as it comes, is then rectified to g.dy first
+    const real* dsum
 
 
 cdef struct Stretch:
@@ -64,6 +71,7 @@ cdef struct Stretch:
 
 cdef void cut_norm(Norm* g, Py_ssize_t images, Py_ssize_t channels, Py_ssize_t area) noexcept nogil:
     g.dy = planes(NULL, 0, 0)
+    g.residual = g.sum = NULL
     g.images, g.channels, g.area = images, channels, area
     g.together = BLOCK_ROWS if area == 1 else max(1, NORM_BLOCK // area)
     g.pieces = (area + NORM_BLOCK - 1) // NORM_BLOCK
@@ -266,11 +274,23 @@ cdef void fill_affine(Norm* g, Py_ssize_t c, double weight, double bias) noexcep
     g.shift[c] = <real> (bias - (g.mean[c] - g.center[c]) * scale)
 
 
+cdef void add_block(Norm* g, Py_ssize_t c, Py_ssize_t block) noexcept nogil:
+    """The residual's values to a block of y."""
+    cdef Stretch s = stretch(g, block)
+    cdef real* y
+    cdef Py_ssize_t n
+    for n in range(s.first, s.last):
+        y = plane(&g.out, n, c) + s.start
+        add_values(y, g.residual + (y - g.out.start), s.count, g.relu_of_sum, y)
+
+
 cdef void normalise_block(Norm* g, bint relu, Py_ssize_t c, Py_ssize_t block) noexcept nogil:
     if relu:
         write_block(NORMALISED, True, g, c, block)
     else:
         write_block(NORMALISED, False, g, c, block)
+    if g.residual != NULL:
+        add_block(g, c, block)
 
 
 cdef void normalise_channel(Norm* g, bint relu, Py_ssize_t c) noexcept nogil:
@@ -311,9 +331,11 @@ def batch_norm_follow(
 
 
 def batch_norm_forward(
-    const real[:, :, ::1] x, weights, norm, real[:, :, ::1] y, bint training, bint relu, int threads, /
+    const real[:, :, ::1] x, weights, norm, real[:, :, ::1] y, bint training, bint relu, int threads,
+    const real[::1] residual, /,
 ):
-    """Fill y and norm's affine, from the moments given or, in training, from those of x, which are filled in."""
+    """Fill y and norm's affine, from the moments given or, in training, from those of x, which are filled in. The residual is
+    laid out like y, of planes of more than one pixel, unless it is empty; `relu` is then that of the sum."""
     cdef Norm g
     cdef Py_ssize_t c, u, channels = x.shape[1]
     cdef unsigned char[::1] buffer
@@ -321,6 +343,8 @@ def batch_norm_forward(
     set_norm(&g, norm)
     set_weights(&g, weights)
     g.x, g.out = planes(&x[0, 0, 0], channels, g.area), planes(&y[0, 0, 0], channels, g.area)
+    if residual.shape[0]:
+        g.residual, g.relu_of_sum, relu = &residual[0], relu, False
     buffer = _scratch(norm_memory(&g, 0))
     norm_memory(&g, <size_t> &buffer[0])
     with nogil, parallel(num_threads=threads):
@@ -343,7 +367,20 @@ def batch_norm_forward(
                 normalise_block(&g, relu, u % channels, u // channels)
 
 
+cdef void rectify_block(Norm* g, Py_ssize_t c, Py_ssize_t block) noexcept nogil:
+    """The gradient of what a sum's ReLU took, for a block."""
+    cdef Stretch s = stretch(g, block)
+    cdef real* gradient
+    cdef Py_ssize_t n, at
+    for n in range(s.first, s.last):
+        gradient = plane(&g.dy, n, c) + s.start
+        at = gradient - g.dy.start
+        relu_gradients(g.dsum + at, g.sum + at, gradient, s.count)
+
+
 cdef void block_gradients(Norm* g, bint relu, Py_ssize_t c, Py_ssize_t block) noexcept nogil:
+    if g.sum != NULL:
+        rectify_block(g, c, block)
     if relu:
         sum_block(GRADIENTS, True, g, c, block, g.center[c], block_sums(g, c, block))
     else:
@@ -395,9 +432,10 @@ cdef void differentiate_channel(Norm* g, bint training, bint relu, Py_ssize_t c)
 
 def batch_norm_backward(
     const real[:, :, ::1] dy, const real[:, :, ::1] x, norm, real[:, :, ::1] dx, real[::1] dw, real[::1] db,
-    bint training, bint relu, int threads, /,
+    bint training, bint relu, int threads, const real[::1] sum, real[::1] dr, /,
 ):
-    """Fill dx, and add to dw and db; norm is what the forward pass left."""
+    """Fill dx, and add to dw and db; norm is what the forward pass left. With the sum's y, if that was rectified, fill dr, the
+    residual's gradient, too; else both are empty."""
     cdef Norm g
     cdef Py_ssize_t c, u, channels = x.shape[1]
     cdef unsigned char[::1] buffer
@@ -405,6 +443,8 @@ def batch_norm_backward(
     set_norm(&g, norm)
     g.x, g.dy = planes(&x[0, 0, 0], channels, g.area), planes(&dy[0, 0, 0], channels, g.area)
     g.out, g.dw, g.db = planes(&dx[0, 0, 0], channels, g.area), &dw[0], &db[0]
+    if sum.shape[0]:
+        g.sum, g.dsum, g.dy = &sum[0], g.dy.start, planes(&dr[0], channels, g.area)
     buffer = _scratch(norm_memory(&g, 0))
     norm_memory(&g, <size_t> &buffer[0])
     with nogil, parallel(num_threads=threads):

@@ -8,7 +8,7 @@ from convlayers import functional, kernels
 from convlayers.errors import ShapeError
 from convlayers.kernels import memory
 from convlayers.model.fusion import plan
-from convlayers.testing import assert_close, assert_gradient
+from convlayers.testing import assert_close, assert_gradient, on_every_machine
 from convlayers.testing.machine import threads_at_every_size
 
 
@@ -294,6 +294,83 @@ def test_additions_that_a_convolution_takes_over():
     # One sum may be the residual of the next.
     more = cl.Conv2d(4, 3, padding=1)(cl.Add()(norm, stem, name="first"), name="more")
     assert residuals(cl.Model(x, cl.Add()(more, stem))) == {"conv": "stem", "more": "stem"}
+
+
+def block(shape, relu, dtype, apart=False):
+    """A residual block; `apart`, the same with nothing to take over, since every value is put out."""
+    x = cl.Input(shape)
+    stem = cl.Conv2d(shape[0], 1)(x, name="stem")
+    norm = cl.BatchNorm2d(eps=1e-3)(cl.Conv2d(shape[0], 1)(stem), name="norm")
+    add = cl.Add()(stem, norm)
+    end = cl.ReLU()(add) if relu else add
+    model, rng = cl.Model(x, [end, norm, add] if apart else end, seed=3), np.random.default_rng(4)
+    for array in model.parameters().values():
+        array += rng.uniform(-0.5, 0.5, array.shape).astype(np.float32)
+    for _, layer in model.layers():
+        for arrays in (layer.params, layer.grads, layer.buffers):
+            arrays.update({key: value.astype(dtype) for key, value in arrays.items()})
+    return model
+
+
+# Planes of a few vectors and beside one, of more than a block of values, of one pixel; fewer channels than threads.
+@pytest.mark.parametrize("relu", [True, False])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize(
+    ("n", "shape"), [(3, (9, 3, 5)), (5, (7, 4, 4)), (2, (5, 31, 33)), (2, (1, 70, 70)), (9, (6, 1, 1)), (33, (8, 1, 17))]
+)
+def test_a_sum_that_a_normalization_takes_over_in_training(n, shape, dtype, relu):
+    together, apart = block(shape, relu, dtype), block(shape, relu, dtype, apart=True)
+    assert [task.step.name for task in together.passes.tasks if task.residual] == ["norm"]
+    assert not any(task.residual for task in apart.passes.tasks)
+    images, state = np.random.default_rng(1).normal(0.3, 1, (n, *shape)).astype(dtype), together.state_dict()
+
+    def results(model):
+        model.load_state_dict(state)
+        model.zero_gradients()
+        y, tape = model.forward(images, step=0)
+        first = y[0] if isinstance(y, list) else y
+        dy = np.random.default_rng(2).standard_normal(first.shape).astype(dtype)
+        dx = model.backward([dy, *map(np.zeros_like, y[1:])] if isinstance(y, list) else dy, tape)
+        # An output that nobody reads adds a gradient of zeros, which turns -0 into 0.
+        return [np.asarray(a, dtype) + 0 for a in (first, dx, *model.gradients().values(), *model.buffers().values())]
+
+    def compute():
+        found = results(together)
+        for number, (one, other) in enumerate(zip(found, results(apart), strict=True)):
+            np.testing.assert_array_equal(one, other, err_msg=f"result {number}")
+        return found
+
+    on_every_machine(compute)
+
+
+def test_sums_in_training_that_stay():
+    x = cl.Input((3, 6, 6))
+    stem = cl.Conv2d(3, 1)(x)
+    shared = cl.BatchNorm2d()
+    one, two = shared(stem), shared(cl.Conv2d(3, 1)(stem))
+    for model in (
+        cl.Model(x, cl.Add()(one, two)),  # which of the two passes comes first matters to the running statistics
+        cl.Model(x, cl.Add()(cl.ReLU()(cl.BatchNorm2d()(stem)), stem)),
+        cl.Model(x, cl.Add()(cl.BatchNorm2d()(stem), cl.GlobalAvgPool2d()(stem))),
+        cl.Model(x, cl.Add()(cl.BatchNorm2d()(stem), stem, x)),
+        cl.Model(x, cl.Add()(cl.Conv2d(3, 1)(stem), stem)),
+    ):
+        assert not any(task.residual for task in model.passes.tasks)
+
+
+def test_a_sum_with_frozen_parameters():
+    """Frozen weights get no gradient, frozen statistics are those that are used; the rest flows as it did."""
+    for frozen in ("norm.weight", "norm", "norm.running_mean", "[!n]*"):
+        together, apart = block((5, 4, 4), True, "float32"), block((5, 4, 4), True, "float32", apart=True)
+        images = np.random.default_rng(1).standard_normal((3, 5, 4, 4), np.float32)
+        found = []
+        for model in (together, apart):
+            model.freeze(frozen)
+            y, tape = model.forward(images, step=0)
+            dy = [np.ones_like(y[0]), *map(np.zeros_like, y[1:])] if isinstance(y, list) else np.ones_like(y)
+            found.append([model.backward(dy, tape) + 0, *model.gradients().values(), *model.buffers().values()])
+        for one, other in zip(*found, strict=True):
+            np.testing.assert_array_equal(one, other, err_msg=frozen)
 
 
 def test_additions_that_stay():

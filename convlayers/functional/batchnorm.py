@@ -9,7 +9,7 @@ import numpy as np
 from .. import kernels
 from ..errors import ShapeError
 from ..kernels import memory, threads_over
-from ._arrays import as_array, check_gradient, fits
+from ._arrays import NO_BIAS, as_array, check_gradient, fits
 
 
 class BatchNormPass(NamedTuple):
@@ -66,7 +66,7 @@ def batch_norm(
     if x.size:
         kernel, planes = kernels.compiled(x.dtype).batch_norm_forward, _planes(x.shape)
         last = training, relu, threads_over(x.size)
-        kernel(x.reshape(planes), (weight, bias), (moments, affine, eps), y.reshape(planes), *last)
+        kernel(x.reshape(planes), (weight, bias), (moments, affine, eps), y.reshape(planes), *last, NO_BIAS[x.dtype])
     return y, BatchNormPass(x, moments, affine, eps, training, relu)
 
 
@@ -77,7 +77,8 @@ def batch_norm_backward(dy: np.ndarray, done: BatchNormPass) -> tuple[np.ndarray
     dx, (dw, db) = memory.empty(x.shape, x.dtype), np.zeros((2, x.shape[1]), x.dtype)
     if x.size:
         kernel, planes = kernels.compiled(x.dtype).batch_norm_backward, _planes(x.shape)
-        norm, last = (done.moments, done.affine, done.eps), (done.training, done.relu, threads_over(x.size))
+        norm, none = (done.moments, done.affine, done.eps), NO_BIAS[x.dtype]
+        last = done.training, done.relu, threads_over(x.size), none, none
         kernel(dy.reshape(planes), x.reshape(planes), norm, dx.reshape(planes), dw, db, *last)
     return dx, dw, db
 
@@ -86,33 +87,51 @@ class BoundBatchNorm(NamedTuple):
     """`batch_norm` in training and its gradient, for one shape and type of x; all else is `(C,)` of that type.
 
     `forward` takes x, weight, bias, and mean and variance that it moves; `backward` takes dy, and dw and db that it adds to.
+    For planes of more than one pixel, `forward` takes a residual too, which is added, and then the ReLU is that of the sum;
+    `backward_of_sum` takes dy, what forward left, such a sum after its ReLU, dw and db, and gives the gradients of x and of
+    the residual.
     """
 
     forward: Callable[..., tuple[np.ndarray, BatchNormPass]]
     backward: Callable[[np.ndarray, BatchNormPass, np.ndarray, np.ndarray], np.ndarray]
+    backward_of_sum: Callable[[np.ndarray, BatchNormPass, np.ndarray, np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]
 
 
 def bound_batch_norm(shape: tuple[int, ...], dtype: np.dtype, eps: float, momentum: float, relu: bool) -> BoundBatchNorm:
     """For a shape with two values a channel or more."""
-    compiled, planes, last = kernels.compiled(dtype), _planes(shape), (True, relu, threads_over(prod(shape)))
+    compiled, planes, threads, none = kernels.compiled(dtype), _planes(shape), threads_over(prod(shape)), NO_BIAS[dtype]
     run, differentiate, follow = compiled.batch_norm_forward, compiled.batch_norm_backward, compiled.batch_norm_follow
     channels, correction = shape[1], unbiased(prod(shape) // shape[1])
 
     def forward(
-        x: np.ndarray, weight: np.ndarray, bias: np.ndarray, mean: np.ndarray, var: np.ndarray
+        x: np.ndarray,
+        weight: np.ndarray,
+        bias: np.ndarray,
+        mean: np.ndarray,
+        var: np.ndarray,
+        residual: np.ndarray | None = None,
     ) -> tuple[np.ndarray, BatchNormPass]:
         y, moments, affine = memory.empty(shape, dtype), np.empty((2, channels)), np.empty((3, channels), dtype)
+        last = True, relu, threads, none if residual is None else residual.reshape(-1)
         run(x.reshape(planes), (weight, bias), (moments, affine, eps), y.reshape(planes), *last)
         follow(mean, var, moments, momentum, correction)
-        return y, BatchNormPass(x, moments, affine, eps, True, relu)
+        return y, BatchNormPass(x, moments, affine, eps, True, relu and residual is None)
 
     def backward(dy: np.ndarray, done: BatchNormPass, dw: np.ndarray, db: np.ndarray) -> np.ndarray:
         dx = memory.empty(shape, dtype)
-        norm = done.moments, done.affine, done.eps
+        norm, last = (done.moments, done.affine, done.eps), (True, done.relu, threads, none, none)
         differentiate(dy.reshape(planes), done.x.reshape(planes), norm, dx.reshape(planes), dw, db, *last)
         return dx
 
-    return BoundBatchNorm(forward, backward)
+    def backward_of_sum(
+        dy: np.ndarray, done: BatchNormPass, y: np.ndarray, dw: np.ndarray, db: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
+        dx, dr = memory.empty(shape, dtype), memory.empty(shape, dtype)
+        norm, last = (done.moments, done.affine, done.eps), (True, False, threads, y.reshape(-1), dr.reshape(-1))
+        differentiate(dy.reshape(planes), done.x.reshape(planes), norm, dx.reshape(planes), dw, db, *last)
+        return dx, dr
+
+    return BoundBatchNorm(forward, backward, backward_of_sum)
 
 
 def unbiased(values: int) -> float:
@@ -165,7 +184,7 @@ def bound_scale_shift(
     def bound(x: np.ndarray, scale: np.ndarray, shift: np.ndarray, y: np.ndarray) -> np.ndarray:
         if x.size:
             norm = moments, np.empty((3, planes[1]), dtype), 0.0
-            kernel(x.reshape(planes), (scale, shift), norm, y.reshape(planes), False, relu, threads)
+            kernel(x.reshape(planes), (scale, shift), norm, y.reshape(planes), False, relu, threads, NO_BIAS[dtype])
         return y
 
     return bound

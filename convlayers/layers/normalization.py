@@ -1,15 +1,22 @@
 """Normalization: activations brought to one mean and deviation."""
 
 import math
-from typing import ClassVar
+from typing import ClassVar, NamedTuple
 
 import numpy as np
 
 from .. import functional
 from ..functional import fits
-from ..functional.batchnorm import bound_batch_norm
+from ..functional.batchnorm import BatchNormPass, BoundBatchNorm, bound_batch_norm
 from ..layer import Bound, Layer, OnnxGraph, Shape
 from ._checks import number, sample_of_rank
+
+
+class Sum(NamedTuple):
+    """What a normalization that took over an addition leaves: its own cache, and y where the sum was rectified."""
+
+    cache: BatchNormPass
+    y: np.ndarray | None
 
 
 class _BatchNorm(Layer):
@@ -31,6 +38,7 @@ class _BatchNorm(Layer):
 
     ranks: ClassVar[tuple[int, ...]]  # of the samples: numbers of spatial axes
     fuses_relu = True
+    absorbs_residual_in_training = True
 
     def __init__(self, *, eps: float = 1e-5, momentum: float = 0.1) -> None:
         self.eps = number(eps, "eps", "greater than 0 and finite", lambda v: 0 < v < math.inf)
@@ -42,7 +50,11 @@ class _BatchNorm(Layer):
         self.buffers = {"running_mean": np.zeros(channels, np.float32), "running_var": np.ones(channels, np.float32)}
         return input_shape
 
-    def forward(self, x, *, training, relu=False):
+    def forward(self, x, *, training, residual=None, relu=False):
+        if residual is not None:
+            y, cache = self.forward(x, training=training)
+            y = functional.add([y, residual], relu=relu)
+            return y, Sum(cache, y if relu else None)
         weight, bias = self.params["weight"], self.params["bias"]
         if not training:
             running = self.buffers["running_mean"], self.buffers["running_var"]
@@ -57,11 +69,13 @@ class _BatchNorm(Layer):
         running = self.buffers["running_mean"], self.buffers["running_var"]
         functional.batch_norm_follow(*running, moments, self.momentum, values)
 
-    def bind(self, shape, dtype, *, training, relu=False):
-        channels = shape[1:2]
-        if not training or math.prod(shape) < 2 * shape[1]:
+    def bind(self, shape, dtype, *, training, residual=False, relu=False):
+        channels, pixels = shape[1:2], math.prod(shape[2:])
+        if not training or shape[0] * pixels < 2:
             return None
         norm = bound_batch_norm(shape, dtype, self.eps, self.momentum, relu)
+        if residual:
+            return None if pixels == 1 else self._bound_to_sums(norm, shape, dtype, relu)
 
         def forward(x):
             arrays = self.arrays()
@@ -77,7 +91,29 @@ class _BatchNorm(Layer):
 
         return Bound(forward, backward, backward)
 
+    def _bound_to_sums(self, norm: BoundBatchNorm, shape: Shape, dtype: np.dtype, relu: bool) -> Bound:
+        """With the addition behind the layer taken over."""
+        channels = shape[1:2]
+
+        def forward(x, residual):
+            arrays = self.arrays()
+            if fits(residual, shape, dtype) and all(fits(array, channels, dtype) for array in arrays):
+                y, cache = norm.forward(x, *arrays, residual)
+                return y, Sum(cache, y if relu else None)
+            return self.forward(x, training=True, residual=residual, relu=relu)
+
+        def backward(dy, cache):
+            dw, db = self.gradients()
+            if cache.y is None or not (fits(dw, channels, dtype) and fits(db, channels, dtype)):
+                return self.backward(dy, cache)
+            return norm.backward_of_sum(dy, cache.cache, cache.y, dw, db)
+
+        return Bound(forward, backward, backward)
+
     def backward(self, dy, cache):
+        if isinstance(cache, Sum):
+            dy = dy if cache.y is None else functional.relu_backward(dy, cache.y)
+            return self.backward(dy, cache.cache), dy
         dx, dw, db = functional.batch_norm_backward(dy, cache)
         self.add_gradients(dw, db)
         return dx

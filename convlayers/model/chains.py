@@ -113,7 +113,8 @@ def chained(tasks: Sequence[Task], outputs: Sequence[int], free: Callable[[Layer
     reader = {source: task for task in tasks for source in task.sources if reads[source] == 1}
 
     def norm(task: Task | None) -> Task | None:
-        return task if task and type(task.layer) is BatchNorm2d and free(task.layer) and task.target not in taken else None
+        able = task is not None and type(task.layer) is BatchNorm2d and not task.residual and free(task.layer)
+        return task if task and able and task.target not in taken else None
 
     taken: set[int] = set()
     joined: dict[int, Task] = {}  # by the number of the first task that goes into it

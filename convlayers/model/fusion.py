@@ -34,10 +34,11 @@ class Task(NamedTuple):
         """What runs."""
         return self.chain or self.step.layer
 
-    @property
-    def takes_residual(self) -> bool:
+    def takes_residual(self, training: bool) -> bool:
         """Whether an addition behind it can go into the layer."""
-        return self.step.layer.absorbs_residual and not (self.relu or self.residual)
+        layer = self.step.layer
+        able = layer.absorbs_residual_in_training if training else layer.absorbs_residual
+        return able and not (self.relu or self.residual)
 
     def options(self) -> dict[str, Any]:
         """What `forward` is told beside its input, the scale and shift of `affine`, and the residual."""
@@ -49,7 +50,7 @@ def plan(steps: Sequence[Step], outputs: Sequence[int], *, affine: bool, shapes:
 
     `affine` lets batch normalization go into the layer before it, which is right in inference and where no gradient is asked.
     Where one is, a ReLU goes into the maximum behind it: the gradient is cut off on what a window keeps, not on the whole.
-    With `affine` and the `shapes` of all values, an addition goes into a layer before it.
+    Told the `shapes` of all values, an addition goes into a layer before it.
     """
     reads = Counter(source for step in steps for source in step.sources)
     reads.update(outputs)
@@ -75,16 +76,19 @@ def plan(steps: Sequence[Step], outputs: Sequence[int], *, affine: bool, shapes:
             last, relu = behind, True
             taken.add(last.target)
         tasks.append(Task(number, step, sources, last.target, scaled, relu))
-    return tasks if shapes is None or not affine else _with_residuals(tasks, reads, shapes)
+    return tasks if shapes is None else _with_residuals(tasks, reads, shapes, training=not affine)
 
 
-def _with_residuals(tasks: Sequence[Task], reads: Counter[int], shapes: Sequence[Shape]) -> list[Task]:
+def _with_residuals(tasks: Sequence[Task], reads: Counter[int], shapes: Sequence[Shape], training: bool) -> list[Task]:
     """Additions of two values of one shape into the layer that computes one of them for nobody else: in place of the addition,
-    since there the other is known. Of two such layers, into the one with more weights."""
+    since there the other is known. Of two such layers, into the one with more weights. In training, a layer that stands at
+    several places stays where it is, since the order of its passes may matter."""
     makers: dict[int, Task] = {}
+    places = Counter(id(task.step.layer) for task in tasks) if training else Counter()
     for task in tasks:
         makers[task.target] = task
-        able = [s for s in task.sources if reads[s] == 1 and s in makers and makers[s].takes_residual]
+        able = [s for s in task.sources if reads[s] == 1 and s in makers and makers[s].takes_residual(training)]
+        able = [s for s in able if places[id(makers[s].step.layer)] < 2]
         if able and _adds_two(task, shapes):
             source = max(able, key=lambda s: sum(p.size for p in makers[s].step.layer.params.values()))
             other = task.sources[1 - task.sources.index(source)]

@@ -88,7 +88,8 @@ class Passes:
     ) -> None:
         self.steps, self._shapes, self._frozen = steps, shapes, frozen
         self._fitted: dict[Any, list[Fitted | None]] = {}
-        self.tasks = chained(plan(steps, outputs, affine=False), outputs, lambda layer: not self._frozen_of(layer))
+        tasks = plan(steps, outputs, affine=False, shapes=shapes)
+        self.tasks = chained(tasks, outputs, lambda layer: not self._frozen_of(layer))
         self.tasks_of_inference = plan(steps, outputs, affine=True, shapes=shapes)
         # Which values lie behind a parameter that is trained: the others' gradients are nobody's business in training.
         needed = [False] * len(shapes)
@@ -220,6 +221,8 @@ class Passes:
                 flowing[source] = onto(dy, cache, flowing[source])
                 return
         dx: Any = trained.backward(dy, cache) if call.trains or not call.frozen else layer.backward_input(dy, cache)
-        for source, gradient, needed in zip(call.sources, dx if layer.joins else (dx,), call.wanted, strict=True):
+        gradients = dx if layer.joins or call.task.residual else (dx,)
+        for source, gradient, needed in zip(call.sources, gradients, call.wanted, strict=True):
             if needed or input_gradient:
-                flowing[source] = gradient if flowing[source] is None else _joined(flowing[source], gradient, fit is not None)
+                ours = fit is not None and gradient is not dy
+                flowing[source] = gradient if flowing[source] is None else _joined(flowing[source], gradient, ours)
