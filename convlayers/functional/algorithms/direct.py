@@ -44,7 +44,7 @@ def cost(problem: Problem, machine: Machine) -> float:
         rows, stores, moved = filters, 8 / (channels * taps), 0.15 * (x + y)
     elif problem.direction == INPUT_GRADIENT:
         rows, products = channels, x * filters * taps // thinned
-        stores, moved = 8 * thinned / (filters * taps), (0.15 if thinned == 1 else 0.5) * x + 0.3 * y
+        stores, moved = 8 * thinned / (filters * taps), 0.15 * (x + y)
         packed = 2 if thinned == 1 else 5
     else:
         rows, vector, moved = channels * taps, machine.lanes(problem.dtype), 0.15 * x + 0.3 * y

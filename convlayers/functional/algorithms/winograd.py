@@ -32,7 +32,7 @@ from .problem import INPUT_GRADIENT, MACHINES, WEIGHT_GRADIENT, Machine, Problem
 _TILE_CYCLES = {4: 280, 2: 200}
 _GRADIENT_TILE_CYCLES = {4: 480, 2: 270}  # for the weight gradient, copies included
 _FILTER_CYCLES = {4: 500, 2: 250}
-_STRIDED_CYCLES = 450  # at stride 2, of tiles, in or out; measured on Zen 3
+_STRIDED_CYCLES = 750  # at stride 2, of tiles, in or out; measured on Emerald Rapids, AVX-512 and AVX2
 _CACHED_BYTES = 16e6
 _ROW_CYCLES = 8
 _CALL_CYCLES = 16_000
