@@ -358,10 +358,12 @@ def batch_norm_forward(
             if training:
                 for u in prange(channels * g.blocks, schedule="static"):
                     block_moments(&g, u // g.blocks, u % g.blocks)
+                wait_for_all()
             for c in prange(channels, schedule="static"):
                 if training:
                     merge_moments(&g, c)
                 fill_affine(&g, c, g.weight[c], g.bias[c])
+            wait_for_all()
             # Neighbouring channels one after the other, as they lie in memory.
             for u in prange(channels * g.blocks, schedule="static"):
                 normalise_block(&g, relu, u % channels, u // channels)
@@ -457,7 +459,9 @@ def batch_norm_backward(
         else:
             for u in prange(channels * g.blocks, schedule="static"):
                 block_gradients(&g, relu, u // g.blocks, u % g.blocks)
+            wait_for_all()
             for c in prange(channels, schedule="static"):
                 merge_gradients(&g, c)
+            wait_for_all()
             for u in prange(channels * g.blocks, schedule="static"):
                 spread_block(&g, training, relu, u // g.blocks, u % g.blocks)

@@ -160,8 +160,13 @@ def depthwise(
     cdef Shares shares
     cdef Units units
     cdef Py_ssize_t unit, u, taps = w.shape[2] * w.shape[3], scales = scale.shape[0]
-    cdef unsigned char[::1] buffer, tables = _scratch(span_memory(&g, w, 0) + scales * taps * sizeof(real), 1)
-    cdef real* scaled = <real*> span_memory(&g, w, <size_t> &tables[0])
+    cdef size_t cursor = span_memory(&g, w, 0)
+    cdef real* scaled
+    cdef unsigned char[::1] buffer, tables
+    take(&cursor, scales * taps * sizeof(real))
+    tables = _scratch(cursor, 1)
+    cursor = span_memory(&g, w, <size_t> &tables[0])
+    scaled = <real*> take(&cursor, scales * taps * sizeof(real))
     set_sides(&g, src, w, dst, backward)
     for u in range(scales):
         scale_row(g.w + u * taps, scale[u], taps, scaled + u * taps)

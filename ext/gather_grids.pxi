@@ -64,7 +64,8 @@ cdef struct Grids:
     Py_ssize_t workspace_bytes  # of one thread
     char* workspace             # of all threads
     const real* scale           # what filters are multiplied by, one value each, or NULL
-    real* scaled                # those filters
+    Py_ssize_t scaled_values    # of those filters, 0 without a scale
+    real* scaled
 
 
 cdef size_t grids_memory(Grids* g, Py_ssize_t kernel_height, Py_ssize_t kernel_width, size_t cursor) noexcept nogil:
@@ -172,6 +173,7 @@ cdef size_t work_memory(Grids* g, int threads, size_t cursor) noexcept nogil:
     for j in range(g.count):
         cursor = gather_memory(g.grid + j, cursor)
     g.workspace = <char*> take(&cursor, threads * g.workspace_bytes)
+    g.scaled = <real*> take(&cursor, g.scaled_values * sizeof(real))
     return cursor
 
 
@@ -329,8 +331,9 @@ cdef gather(
     cdef const real* filters = w
     g.src_end = g.src + lead.images * lead.groups * lead.channels * lead.rows.size * lead.cols.size
     choose_units(g, threads)
-    buffer = _scratch(work_memory(g, threads, 0) + (size if scales else 0) * sizeof(real))
-    g.scaled = <real*> work_memory(g, threads, <size_t> &buffer[0])
+    g.scaled_values = size if scales else 0
+    buffer = _scratch(work_memory(g, threads, 0))
+    work_memory(g, threads, <size_t> &buffer[0])
     if scales:
         filters = g.scaled
     share_out(&shares, lead.images * lead.groups * lead.blocks * g.splits, threads)
@@ -339,8 +342,10 @@ cdef gather(
             fill_tables(g.grid + j)
             tiles += lead.groups * g.grid[j].tiles
         with parallel(num_threads=threads):
-            for u in prange(scales, schedule="static"):
-                scale_row(w + u * row_stride, g.scale[u], row_stride, g.scaled + u * row_stride)
+            if scales:
+                for u in prange(scales, schedule="static"):
+                    scale_row(w + u * row_stride, g.scale[u], row_stride, g.scaled + u * row_stride)
+                wait_for_all()
             for u in prange(tiles, schedule="static"):
                 pack_unit(g, filters, filters + size, row_stride, channel_stride, kernel_width, u)
             wait_for_all()

@@ -222,5 +222,6 @@ def group_norm_backward(
         for r in prange(rows, schedule="static"):
             group_backward(&g, r)
         if area == 1:
+            wait_for_all()
             for u in prange(g.groups * strips, schedule="static"):
                 weight_strip(&g, u // strips, u % strips * STRIP)

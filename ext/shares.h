@@ -66,7 +66,7 @@ static convlayers_units convlayers_next_units(convlayers_shares *s, int thread) 
     return units;
 }
 
-/* Until all threads are here; Cython leaves out what waits behind the last loop of a parallel block. */
+/* Until all threads are here: Cython's loops do not wait for each other (`omp for nowait`), but where GCC happens to. */
 static void convlayers_wait_for_all(void) {
 #ifdef _OPENMP
 #pragma omp barrier

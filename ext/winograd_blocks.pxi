@@ -398,6 +398,7 @@ def winograd_blocks_forward(
             for u in prange(g.groups * g.filters, schedule="static"):
                 spread_filter(&g.taps, weights + u // g.filters * group_stride + u % g.filters * row_stride, flipped,
                               g.spread + u * VALUES * g.taps.count)
+            wait_for_all()
             for u in prange(g.groups * VALUES * tile_count(g.filters), schedule="static"):
                 pack_blocks(&g, u)
             wait_for_all()

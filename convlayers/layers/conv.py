@@ -77,10 +77,8 @@ class _Conv(Layer):
         if not training:
             return Bound(forward, self.backward, self.accumulate)
         add_gradients = conv.bound_add_backward_weight(*sizes, self.options)
-        input_of, onto_of = (
-            conv.bound_backward_input(*sizes, self.options),
-            conv.bound_backward_input_onto(*sizes, self.options),
-        )
+        input_of = conv.bound_backward_input(*sizes, self.options)
+        onto_of = conv.bound_backward_input_onto(*sizes, self.options)
 
         def accumulate(dy, cache):
             dy, x = before_relu(dy, cache)
