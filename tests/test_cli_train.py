@@ -275,6 +275,15 @@ def test_a_run_in_two_parts_gives_the_same_file(train, run, toy_npz):
     assert run("train", toy_npz, *settings, "--epochs", "4", "--checkpoint", "c.st")[2] == ""
 
 
+@pytest.fixture
+def interruptible():
+    """A shell lets its background jobs ignore Ctrl-C, and so would what they start."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("interruptible")
 def test_ctrl_c_leaves_a_whole_checkpoint(tmp_path, toy_npz, run):
     settings = ["train", str(toy_npz), "--batch-size", "4"]
     endless = [*settings, "--epochs", "100000", "--checkpoint", str(tmp_path / "c.st")]
