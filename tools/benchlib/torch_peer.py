@@ -63,8 +63,13 @@ class _Sum(nn.Module):
         return functools.reduce(torch.add, values)
 
 
+class _Joined(nn.Module):
+    def forward(self, *values: torch.Tensor) -> torch.Tensor:
+        return torch.cat(values, 1)
+
+
 def _module(layer: Layer, shape: Shape) -> nn.Module:
-    """The layer for an input of `shape`, as far as the reference models use it."""
+    """The layer for an input of `shape`, as far as the classifiers of `convlayers.models` use it, but for `tcn`."""
     if isinstance(layer, cl.Conv2d):
         how = {"stride": layer.stride, "padding": layer.padding, "groups": layer.groups, "bias": layer.bias}
         return nn.Conv2d(shape[0], layer.out_channels, layer.kernel_size, **how)
@@ -73,8 +78,12 @@ def _module(layer: Layer, shape: Shape) -> nn.Module:
     if isinstance(layer, cl.BatchNorm2d):
         return nn.BatchNorm2d(shape[0], layer.eps, layer.momentum)
     if isinstance(layer, cl.MaxPool2d):
-        return nn.MaxPool2d(layer.kernel_size)
-    plain = {cl.Add: _Sum, cl.Flatten: nn.Flatten, cl.GlobalAvgPool2d: functools.partial(nn.AdaptiveAvgPool2d, 1)}
+        return nn.MaxPool2d(layer.kernel_size, layer.stride, layer.padding)
+    if isinstance(layer, cl.Dropout):
+        return nn.Dropout(layer.p)
+    if isinstance(layer, cl.GlobalAvgPool2d):
+        return nn.AdaptiveAvgPool2d(1)
+    plain = {cl.Add: _Sum, cl.Concat: _Joined, cl.Flatten: nn.Flatten}
     # In place, as torchvision's models have it: nobody else reads what these networks put into a ReLU.
     return nn.ReLU(inplace=True) if isinstance(layer, cl.ReLU) else plain[type(layer)]()
 
