@@ -5,9 +5,10 @@ Fresh memory costs a page fault every 4 KiB: writing four fresh arrays took 1.7 
 ones. A block belongs to the arrays that are views of it; when the last of them dies it joins the idle blocks, and the next
 array of about its size gets it. What is in use is freed as early as reference counts allow, as without the cache.
 
-Blocks in use and idle ones together are at most twice what was in use at once lately; beyond that, the block that was idle
-longest is given back. Inference has little in use while it goes from layer to layer, so a bound by what is in use gave
-blocks back that the next call took anew: on the page faults `mobilenet_small` spent a sixteenth of its time.
+Blocks in use and idle ones together are at most twice what was asked for at once lately; beyond that, an idle block serves
+that is larger than it need be, or else the one that was idle longest is given back. Inference has little in use while it goes
+from layer to layer, so a bound by what is in use gave blocks back that the next call took anew: on the page faults
+`mobilenet_small` spent a sixteenth of its time, and a network with layers of many sizes a tenth without the larger blocks.
 
 Large blocks ask for huge pages (Linux): channels lie pages apart, and a kernel that reads one value of each waited for the
 translation of addresses longer than it computed.
@@ -73,16 +74,21 @@ cdef Idle[MOST_IDLE] idle
 cdef int idle_count = 0
 cdef size_t idle_bytes = 0
 cdef size_t used_bytes = 0
-cdef size_t most_used = 0       # at once in this stretch
+cdef size_t asked_bytes = 0     # of those, less what blocks have too much
+cdef size_t most_asked = 0      # at once in this stretch
 cdef size_t most_before = 0     # and in the one before
 cdef Py_ssize_t requests = 0
 
 
-cdef void* find_idle(size_t* size) noexcept:
-    """The idle block that fits best and is not larger than 5/4 of what is wanted; NULL if there is none."""
+cdef void* find_idle(size_t* size, bint lasting) noexcept:
+    """The idle block that fits best and is not larger than 5/4 of what is wanted; or four times that where a new one would be
+    more than may be kept, unless it is wanted for long; NULL if there is none."""
     cdef int i, best = -1
+    cdef size_t most = size[0] + size[0] // 4
+    if not lasting and used_bytes + idle_bytes + size[0] > most_kept(size[0]):
+        most = 4 * size[0]
     for i in range(idle_count):
-        if size[0] <= idle[i].size <= size[0] + size[0] // 4 and (best < 0 or idle[i].size < idle[best].size):
+        if size[0] <= idle[i].size <= most and (best < 0 or idle[i].size < idle[best].size):
             best = i
     if best < 0:
         return NULL
@@ -110,12 +116,17 @@ cdef void release_beyond(size_t limit) noexcept:
         free(take_idle(oldest))
 
 
+cdef inline size_t most_kept(size_t wanted) noexcept:
+    """Bytes of blocks, in use and idle, while as many more are wanted."""
+    return 2 * max(most_before, most_asked, asked_bytes + wanted)
+
+
 cdef void count_request() noexcept:
-    global requests, most_used, most_before
+    global requests, most_asked, most_before
     requests += 1
     if requests % STRETCH == 0:
-        most_before, most_used = most_used, used_bytes
-        release_beyond(2 * max(most_before, most_used))
+        most_before, most_asked = most_asked, asked_bytes
+        release_beyond(most_kept(0))
 
 
 cdef class Block:
@@ -125,14 +136,14 @@ cdef class Block:
     cdef size_t size
     cdef Py_ssize_t nbytes
 
-    def __cinit__(self, Py_ssize_t nbytes):
-        global used_bytes, most_used
+    def __cinit__(self, Py_ssize_t nbytes, bint lasting=False):
+        global used_bytes, asked_bytes, most_asked
         self.nbytes = nbytes
         self.size = <size_t> nbytes + ALIGNMENT
         count_request()
-        self.raw = find_idle(&self.size)
+        self.raw = find_idle(&self.size, lasting)
         if self.raw == NULL:
-            release_beyond(2 * max(most_before, most_used, used_bytes + self.size) - self.size)
+            release_beyond(most_kept(self.size) - self.size)
             self.raw = allocate(self.size)
             if self.raw == NULL:
                 release_beyond(0)
@@ -140,7 +151,8 @@ cdef class Block:
         if self.raw == NULL:
             raise MemoryError(f"no memory for an array of {nbytes} bytes")
         used_bytes += self.size
-        most_used = max(most_used, used_bytes)
+        asked_bytes += <size_t> nbytes + ALIGNMENT
+        most_asked = max(most_asked, asked_bytes)
         forbid(self.raw, self.size)
         allow(self.aligned(), self.nbytes)
 
@@ -148,10 +160,11 @@ cdef class Block:
         return <void*> ((<uintptr_t> self.raw + ALIGNMENT - 1) // ALIGNMENT * ALIGNMENT)
 
     def __dealloc__(self):
-        global idle_count, idle_bytes, used_bytes
+        global idle_count, idle_bytes, used_bytes, asked_bytes
         if self.raw == NULL:
             return
         used_bytes -= self.size
+        asked_bytes -= <size_t> self.nbytes + ALIGNMENT
         forbid(self.raw, self.size)
         if idle_count == MOST_IDLE:
             free(self.raw)
@@ -174,6 +187,14 @@ def usage():
 def release():
     """Give the idle blocks back to the operating system."""
     release_beyond(0)
+
+
+def lasting(Py_ssize_t nbytes, /):
+    """So many bytes, aligned, for what outlives a step; junk under `poisoned()`."""
+    array = ndarray(nbytes, uint8, Block(nbytes, True))
+    if junk is not None:
+        junk(array)
+    return array
 
 
 state = threading.local()       # scratch memory of the thread, by slot
@@ -207,7 +228,7 @@ def scratch(Py_ssize_t nbytes, slot=0, /):
     cdef dict buffers = state.__dict__
     buffer = buffers.get(slot)
     if buffer is None or len(buffer) < nbytes or junk is not None:
-        buffer = buffers[slot] = ndarray(max(nbytes, 1), uint8, Block(max(nbytes, 1)))
+        buffer = buffers[slot] = ndarray(max(nbytes, 1), uint8, Block(max(nbytes, 1), True))
     if junk is not None:
         junk(buffer)
     return buffer

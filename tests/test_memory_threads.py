@@ -184,6 +184,28 @@ def test_what_inference_needs_is_not_given_back():
     memory.release()
 
 
+def test_a_larger_idle_block_serves_before_one_is_given_back():
+    """Layers of so many sizes that one block of each is more than may be kept take no new memory either."""
+    sizes = [1_900_000, 250_000, 1_400_000, 330_000, 1_050_000, 450_000, 800_000, 600_000]
+
+    def infer():
+        x, addresses = memory.empty((sizes[-1],), np.dtype(np.float32)), set()
+        for size in sizes:
+            x = memory.empty((size,), np.dtype(np.float32))
+            addresses.add(x.ctypes.data)
+        return addresses
+
+    memory.release()
+    blocks = infer()
+    for _ in range(3):
+        blocks |= infer()
+    total = sum(memory.usage())
+    for _ in range(8):
+        assert infer() <= blocks
+        assert sum(memory.usage()) == total
+    memory.release()
+
+
 def test_memory_that_was_needed_long_ago_is_given_back():
     memory.release()
     in_use, _ = memory.usage()
