@@ -63,6 +63,8 @@ struct convlayers_column;
 struct convlayers_copy;
 struct convlayers_put;
 struct convlayers_spectra;
+struct convlayers_depthwise;
+struct convlayers_grid;
 ALWAYS_INLINE void convlayers_tile(int, int, struct convlayers_tile_args *);
 ALWAYS_INLINE void convlayers_tile_rows(int, int, struct convlayers_tile_args *);
 ALWAYS_INLINE void convlayers_row_tiles(int, int, struct convlayers_rows *);
@@ -85,6 +87,8 @@ ALWAYS_INLINE void convlayers_strip_column(int, int, int, const real *, const re
 ALWAYS_INLINE void convlayers_strip_body(int, int, int, struct convlayers_strip *);
 ALWAYS_INLINE void convlayers_strip_rows(int, int, int, struct convlayers_strip *);
 ALWAYS_INLINE void convlayers_strip_vecs(int, int, int, struct convlayers_strip *);
+ALWAYS_INLINE void convlayers_mixed_sums(int, struct convlayers_depthwise *, struct convlayers_grid *, const real *, const real *,
+                                         real *);
 ALWAYS_INLINE void convlayers_copy_lines(ptrdiff_t, ptrdiff_t, struct convlayers_copy *);
 ALWAYS_INLINE void convlayers_copy_vectors(ptrdiff_t, struct convlayers_copy *);
 ALWAYS_INLINE void convlayers_put_lines(int, ptrdiff_t, struct convlayers_put *);

@@ -5,7 +5,8 @@
 #
 # x (N,C,H,W), w (M,1,R,S), b (M,) or empty, y (N,M,P,Q). A unit of work is one block of rows of one channel, of one image or a
 # few: their planes are copied (depthwise_copy.pxi) in the layout of depthwise_plan.pxi and summed in strips
-# (depthwise_strip.pxi). Each output is one sum in one order, whatever the layout, the block or the thread: the same bits.
+# (depthwise_strip.pxi); or small planes of several channels (depthwise_mixed.pxi). Each output is one sum in one order,
+# whatever the layout, the block or the thread: the same bits.
 
 cdef Py_ssize_t vectors_in_line(Depthwise* g, Py_ssize_t images) noexcept nogil:
     """How many vectors of outputs a line of so many images has."""
@@ -114,11 +115,13 @@ cdef void run_depthwise_unit(Depthwise* g, Py_ssize_t unit, char* workspace) noe
             put_across(out, g.out_at, images, g.dst.image, area, dst)
 
 
-cdef set_geometry(Depthwise* g, tuple geometry):
-    """Strides, padding before and dilations, of rows and of columns: with the sizes, all that the layout follows from."""
+cdef set_geometry(Depthwise* g, tuple geometry, bint mixed):
+    """Strides, padding before and dilations, of rows and of columns: with the sizes, all that the layout follows from. With
+    `mixed`, lanes may be planes of any channels (depthwise_mixed.pxi)."""
     g.rows.stride, g.cols.stride, g.rows.before, g.cols.before, g.rows.dilation, g.cols.dilation = geometry
     measure_span(&g.rows)
     measure_span(&g.cols)
+    g.mixed = mixed
     choose_cells(g)
 
 
@@ -150,6 +153,12 @@ cdef void set_sides(
     g.rows.backward = g.cols.backward = backward
 
 
+cdef void scale_row(const real* src, real scale, Py_ssize_t count, real* dst) noexcept nogil:
+    cdef Py_ssize_t k
+    for k in range(count):
+        dst[k] = src[k] * scale
+
+
 def depthwise(
     const real[:, :, :, ::1] src, const real[:, :, :, ::1] w, const real[::1] bias, real[:, :, :, ::1] dst, tuple geometry,
     bint backward, bint relu, int threads, const real[::1] scale, /,
@@ -172,10 +181,10 @@ def depthwise(
         scale_row(g.w + u * taps, scale[u], taps, scaled + u * taps)
     if scales:
         g.w = scaled
-    set_geometry(&g, geometry)
+    set_geometry(&g, geometry, True)
     g.bias, g.relu = &bias[0] if bias.shape[0] else NULL, relu
     share_rows(&g, threads)
-    share_out(&shares, g.sides * g.channels * g.blocks, threads)
+    share_out(&shares, mixed_units(&g) if g.mixed else g.sides * g.channels * g.blocks, threads)
     buffer = _scratch(depthwise_memory(&g, threads, 0))
     depthwise_memory(&g, threads, <size_t> &buffer[0])
     with nogil:
@@ -185,5 +194,8 @@ def depthwise(
             units = next_units(&shares, threadid())
             while units.first < units.end:
                 for unit in range(units.first, units.end):
-                    run_depthwise_unit(&g, unit, g.workspace + threadid() * g.workspace_bytes)
+                    if g.mixed:
+                        run_mixed_unit(&g, unit, g.workspace + threadid() * g.workspace_bytes)
+                    else:
+                        run_depthwise_unit(&g, unit, g.workspace + threadid() * g.workspace_bytes)
                 units = next_units(&shares, threadid())

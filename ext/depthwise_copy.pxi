@@ -211,25 +211,25 @@ cdef void put_rows(Depthwise* g, const real* out, Py_ssize_t images, Py_ssize_t 
         dst += g.dst.image
 
 
-# With ACROSS, lane i of every vector belongs to image i, and a plane becomes a vector for each of its pixels.
+# With ACROSS, lane i of every vector belongs to plane i, and a plane becomes a vector for each of its pixels.
 
 cdef void copy_across(
-    const real* src, Py_ssize_t stride, Py_ssize_t images, Py_ssize_t pixels, const Py_ssize_t* at, real* dst
+    const real* src, Py_ssize_t stride, Py_ssize_t planes, Py_ssize_t pixels, const Py_ssize_t* at, real* dst
 ) noexcept nogil:
-    """Planes of VL images, `stride` apart, to a vector for each pixel; lanes without an image are zero."""
+    """Up to VL planes, `stride` apart, to a vector for each pixel; lanes without a plane are zero."""
     cdef vf v[VL]
     cdef Py_ssize_t block, j
     cdef int i
     for block in range(vectors_over(pixels)):
         # The last block moves back, over pixels that the one before it has copied as well.
         j = min(block * VL, pixels - VL)
-        if images == VL:
+        if planes == VL:
             for i in range(VL):
                 v[i] = load(src + i * stride + j)
         else:
             for i in range(VL):
                 v[i] = splat(0)
-                if i < images:
+                if i < planes:
                     v[i] = load(src + i * stride + j)
         transpose_square(v)
         for i in range(VL):
@@ -237,7 +237,7 @@ cdef void copy_across(
 
 
 cdef void put_across(
-    const real* src, const Py_ssize_t* at, Py_ssize_t images, Py_ssize_t stride, Py_ssize_t pixels, real* dst
+    const real* src, const Py_ssize_t* at, Py_ssize_t planes, Py_ssize_t stride, Py_ssize_t pixels, real* dst
 ) noexcept nogil:
     """The way back."""
     cdef vf v[VL]
@@ -249,5 +249,5 @@ cdef void put_across(
             v[i] = load(src + at[j + i])
         transpose_square(v)
         for i in range(VL):
-            if i < images:
+            if i < planes:
                 store(dst + i * stride + j, v[i])

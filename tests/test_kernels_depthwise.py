@@ -89,6 +89,33 @@ def test_images_beside_the_edges_of_a_line(dtype):
         check_depthwise(images, 2, (5, 6), (3, 3), padding=1, stride=2, dtype=dtype)
 
 
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("isa", kernels.available())
+@pytest.mark.parametrize(
+    "options", [{}, {"stride": 2}, {"kernel": (5, 5), "padding": 2}, {"kernel": (9, 2), "padding": (4, 1)}, {"dilation": 2}]
+)
+def test_small_planes_of_any_channels(isa, dtype, options):
+    """Lanes are planes in the order of memory: the last vector of them is partly empty, and channels begin again within one."""
+    lanes, _ = edges(isa, dtype)
+    with kernels.using(isa=isa):
+        for planes in beside(lanes):
+            for images, multiplier in ((1, 1), (2, 1), (1, 3)):
+                channels = max(1, planes // images)
+                how = {"kernel": (3, 3), "padding": 1, "multiplier": multiplier, "dtype": dtype, **options}
+                check_depthwise(images, channels + 1, (7, 6), how.pop("kernel"), **how)
+        check_depthwise(5, 3 * lanes + 1, (4, 5), (3, 3), padding=1, dtype=dtype)
+
+
+@pytest.mark.parametrize(("size", "stride"), [((7, 7), 1), ((14, 14), 1), ((14, 13), 2)])
+def test_an_image_has_the_same_bits_alone_and_in_a_batch(size, stride):
+    rng = np.random.default_rng(0)
+    x, w = rng.standard_normal((33, 37, *size), dtype=np.float32), rng.standard_normal((37, 1, 3, 3), dtype=np.float32)
+    options = {"padding": 1, "groups": 37, "stride": stride}
+    whole = functional.conv2d(x, w, **options)
+    for images in (1, 2, 5, 16):
+        assert same_bits(functional.conv2d(x[:images], w, **options), whole[:images])
+
+
 # Images, channels, size, kernel, options.
 TABLE = {
     "one pixel": (1, 2, (1, 1), (1, 1), {}),
