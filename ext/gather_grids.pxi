@@ -63,9 +63,7 @@ cdef struct Grids:
     Py_ssize_t sums_bytes       # of one sub-grid
     Py_ssize_t workspace_bytes  # of one thread
     char* workspace             # of all threads
-    const real* scale           # what filters are multiplied by, one value each, or NULL
-    Py_ssize_t scaled_values    # of those filters, 0 without a scale
-    real* scaled
+    const real* scale           # what filters are multiplied by, one value each, or NULL; forward alone
 
 
 cdef size_t grids_memory(Grids* g, Py_ssize_t kernel_height, Py_ssize_t kernel_width, size_t cursor) noexcept nogil:
@@ -173,7 +171,6 @@ cdef size_t work_memory(Grids* g, int threads, size_t cursor) noexcept nogil:
     for j in range(g.count):
         cursor = gather_memory(g.grid + j, cursor)
     g.workspace = <char*> take(&cursor, threads * g.workspace_bytes)
-    g.scaled = <real*> take(&cursor, g.scaled_values * sizeof(real))
     return cursor
 
 
@@ -308,13 +305,7 @@ cdef void pack_unit(
     while unit >= grid.groups * grid.tiles:
         unit -= grid.groups * grid.tiles
         grid += 1
-    pack_tile(grid, w, end, row_stride, channel_stride, kernel_width, unit // grid.tiles, unit % grid.tiles)
-
-
-cdef void scale_row(const real* src, real scale, Py_ssize_t count, real* dst) noexcept nogil:
-    cdef Py_ssize_t k
-    for k in range(count):
-        dst[k] = src[k] * scale
+    pack_tile(grid, w, end, row_stride, channel_stride, kernel_width, g.scale, unit // grid.tiles, unit % grid.tiles)
 
 
 cdef gather(
@@ -327,27 +318,18 @@ cdef gather(
     cdef Shares shares
     cdef Units units
     cdef Py_ssize_t size = lead.groups * max(lead.filters * row_stride, lead.channels * channel_stride)
-    cdef Py_ssize_t scales = lead.groups * lead.filters if g.scale != NULL else 0
-    cdef const real* filters = w
     g.src_end = g.src + lead.images * lead.groups * lead.channels * lead.rows.size * lead.cols.size
     choose_units(g, threads)
-    g.scaled_values = size if scales else 0
     buffer = _scratch(work_memory(g, threads, 0))
     work_memory(g, threads, <size_t> &buffer[0])
-    if scales:
-        filters = g.scaled
     share_out(&shares, lead.images * lead.groups * lead.blocks * g.splits, threads)
     with nogil:
         for j in range(g.count):
             fill_tables(g.grid + j)
             tiles += lead.groups * g.grid[j].tiles
         with parallel(num_threads=threads):
-            if scales:
-                for u in prange(scales, schedule="static"):
-                    scale_row(w + u * row_stride, g.scale[u], row_stride, g.scaled + u * row_stride)
-                wait_for_all()
             for u in prange(tiles, schedule="static"):
-                pack_unit(g, filters, filters + size, row_stride, channel_stride, kernel_width, u)
+                pack_unit(g, w, w + size, row_stride, channel_stride, kernel_width, u)
             wait_for_all()
             units = next_units(&shares, threadid())
             while units.first < units.end:

@@ -1,6 +1,6 @@
 # Transposition a vector at a time.
 #
-#     dst[k * pitch + i] = src[i * stride + k]        i < rows,  k < count
+#     dst[k * pitch + i] = scale[i] src[i * stride + k]        i < rows,  k < count;  scale 1 where there is none
 #
 # VL rows of VL values are exchanged in log2(VL) rounds of shuffles: about 5 cycles a vector where element by element takes
 # 16 (Zen 5, AVX-512).
@@ -12,21 +12,25 @@ cdef extern from "vec.h" nogil:
 
 
 cdef inline void transpose_vectors(
-    const real* src, Py_ssize_t stride, Py_ssize_t rows, Py_ssize_t count, real* dst, Py_ssize_t pitch
+    const real* src, Py_ssize_t stride, Py_ssize_t rows, Py_ssize_t count, const real* scale, real* dst, Py_ssize_t pitch
 ) noexcept nogil:
     """VL values of each of up to VL rows, the first `count` of them kept; lanes behind `rows` repeat the last one."""
     cdef vf v[VL]
     cdef int i
     for i in range(VL):
         v[i] = load(src + min(i, rows - 1) * stride)
+    if scale != NULL:
+        for i in range(VL):
+            v[i] = v[i] * splat(scale[min(i, rows - 1)])
     transpose_square(v)
     for i in range(VL):
         if i < count:
             store(dst + i * pitch, v[i])
 
 
-cdef void transpose_run(
-    const real* src, const real* end, Py_ssize_t stride, Py_ssize_t rows, Py_ssize_t count, real* dst, Py_ssize_t pitch
+cdef void transpose_scaled(
+    const real* src, const real* end, Py_ssize_t stride, Py_ssize_t rows, Py_ssize_t count, const real* scale, real* dst,
+    Py_ssize_t pitch
 ) noexcept nogil:
     """For pitch >= rows. Reads nothing at or behind `end`; writes whole vectors, up to VL - 1 values behind the last row.
 
@@ -36,10 +40,17 @@ cdef void transpose_run(
     while k < count and k + VL <= left:
         i0 = (rows - 1) // VL * VL
         while i0 >= 0:
-            transpose_vectors(src + i0 * stride + k, stride, min(VL, rows - i0), count - k, dst + k * pitch + i0, pitch)
+            transpose_vectors(src + i0 * stride + k, stride, min(VL, rows - i0), count - k,
+                              scale + i0 if scale != NULL else NULL, dst + k * pitch + i0, pitch)
             i0 -= VL
         k += VL
     while k < count:
         for i in range(rows):
-            dst[k * pitch + i] = src[i * stride + k]
+            dst[k * pitch + i] = src[i * stride + k] * (scale[i] if scale != NULL else 1)
         k += 1
+
+
+cdef inline void transpose_run(
+    const real* src, const real* end, Py_ssize_t stride, Py_ssize_t rows, Py_ssize_t count, real* dst, Py_ssize_t pitch
+) noexcept nogil:
+    transpose_scaled(src, end, stride, rows, count, NULL, dst, pitch)

@@ -231,7 +231,8 @@ def test_a_residual_beside_the_edges_of_tiles(shape, stride, isa):
             np.testing.assert_array_equal(y, np.maximum(plain + residual, 0), err_msg=f"{threads} threads")
 
 
-# 1 x 1 in place, rows, a stride, groups, filters for lanes, slices of the channels, depthwise in each layout, large kernels.
+# 1 x 1 in place, rows, a stride, groups, filters for lanes, slices of the channels, fewer outputs than taps, depthwise in each
+# layout, large kernels.
 @pytest.mark.parametrize("isa", kernels.available())
 @pytest.mark.parametrize(
     ("shape", "filters", "kernel", "how"),
@@ -242,6 +243,8 @@ def test_a_residual_beside_the_edges_of_tiles(shape, stride, isa):
         ((2, 6, 8, 8), 9, 3, {"groups": 3}),
         ((3, 7, 5, 5), 16, 3, {"padding": 1}),
         ((80, 300, 6, 6), 5, 3, {"padding": 1}),
+        ((1, 300, 3, 3), 18, 1, {}),
+        ((1, 70, 2, 3), 37, 3, {"padding": 1, "groups": 1}),
         ((2, 3, 20, 20), 4, 9, {"padding": 4}),
         ((9, 8, 4, 4), 8, 3, {"groups": 8, "padding": 1}),
         ((2, 8, 9, 70), 16, 5, {"groups": 8, "padding": 2}),

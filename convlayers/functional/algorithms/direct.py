@@ -8,7 +8,7 @@ from ... import kernels
 from ...kernels import threads_for
 from .._arrays import NO_BIAS
 from . import depthwise
-from .calls import Backward, Forward, FusedForward, forward_call, input_call, scaled_call, weight_call
+from .calls import Backward, Forward, FusedForward, Kept, forward_call, input_call, scaled_call, weight_call
 from .problem import FORWARD, INPUT_GRADIENT, Machine, Problem, geometry, once
 
 # The gradient of so few filters over so many channels is computed with pixels for lanes, 1.3 to 2.8 times as fast (Zen 3); with
@@ -64,9 +64,9 @@ def forward(problem: Problem, relu: bool) -> Forward:
     return forward_call(kernel, problem, *how, NO_BIAS[problem.type])
 
 
-def forward_fused(problem: Problem, relu: bool, residual: bool) -> FusedForward | None:
-    """y times a scale, which goes into the filters, plus a shift; None where a filter has more values than its outputs."""
-    if residual or problem.y[0] * prod(problem.y[2:]) < prod(problem.w[1:]):
+def forward_fused(problem: Problem, relu: bool, residual: bool, kept: Kept | None) -> FusedForward | None:
+    """y times a scale, which goes into the filters as they are packed, plus a shift; None with a residual."""
+    if residual:
         return None
     if problem.depthwise:
         return depthwise.forward_fused(problem, relu)
