@@ -8,7 +8,7 @@ written whole; scratch memory comes from `convlayers.kernels.memory`; results do
 
 from cython.parallel cimport parallel, prange, threadid
 from libc.math cimport INFINITY, log, sqrt
-from libc.string cimport memcpy, memset
+from libc.string cimport memcmp, memcpy, memset
 
 from . import memory as _memory
 
@@ -23,6 +23,7 @@ cdef extern from "shares.h" nogil:
     void wait_for_all "convlayers_wait_for_all"()
 
 include "tile.pxi"
+include "kept.pxi"
 include "row_tiles.pxi"
 include "reduce.pxi"
 include "gather.pxi"

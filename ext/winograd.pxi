@@ -69,7 +69,7 @@ cdef struct Winograd:
     Py_ssize_t* step            # k * PANEL
     Py_ssize_t* staged          # 4 t: where the tiles of a vector lie in rows of their own
     real* filters_in            # transformed: [copy][group][value][tile of rows][channel][row]
-    int copies                  # one for all threads, or one for each
+    int copies                  # one for all threads, or one for each; none where they are kept
     Py_ssize_t filter_values    # from one value to the next
     char* workspace
     Py_ssize_t image            # values from one image of src to the next
@@ -110,6 +110,11 @@ cdef struct Workspace:
 cdef inline int halo(Winograd* g) noexcept nogil:
     """Inputs that a tile shares with the next."""
     return g.reach - g.pace
+
+
+cdef inline Py_ssize_t transformed_bytes(Winograd* g) noexcept nogil:
+    """Of all filters."""
+    return g.groups * g.sets * g.filter_values * <Py_ssize_t> sizeof(real)
 
 
 cdef size_t place_workspace(Winograd* g, Workspace* space, size_t cursor) noexcept nogil:
@@ -157,7 +162,7 @@ cdef void choose_winograd_blocks(Winograd* g, int threads) noexcept nogil:
     g.pitch = vectors_over(max(g.across * g.pace + halo(g), g.left + g.span)) * VL
     g.filter_values = g.filters * g.channels + tile_count(g.filters) * VL
     g.copies = 1
-    if threads <= OWN_THREADS and g.groups * g.sets * g.filter_values * <Py_ssize_t> sizeof(real) <= OWN_FILTERS:
+    if threads <= OWN_THREADS and transformed_bytes(g) <= OWN_FILTERS:
         g.copies = threads
 
 
@@ -165,7 +170,7 @@ cdef size_t winograd_memory(Winograd* g, int threads, size_t cursor) noexcept no
     cdef Workspace space
     g.step = <Py_ssize_t*> take(&cursor, g.channels * sizeof(Py_ssize_t))
     g.staged = <Py_ssize_t*> take(&cursor, VL * sizeof(Py_ssize_t))
-    g.filters_in = <real*> take(&cursor, g.copies * g.groups * g.sets * g.filter_values * sizeof(real))
+    g.filters_in = <real*> take(&cursor, g.copies * transformed_bytes(g))
     g.workspace_bytes = <Py_ssize_t> place_workspace(g, &space, 0)
     g.workspace = <char*> take(&cursor, threads * g.workspace_bytes)
     return cursor
@@ -313,20 +318,32 @@ cdef void run_winograd_unit(Winograd* g, Py_ssize_t unit, int thread) noexcept n
 
 
 cdef run_winograd(
-    Winograd* g, const real[:, :, :, ::1] w, Py_ssize_t row_stride, Py_ssize_t channel_stride, bint flipped, int threads
+    Winograd* g, const real[:, :, :, ::1] w, Py_ssize_t row_stride, Py_ssize_t channel_stride, bint flipped, tuple kept,
+    int threads
 ):
-    """Take scratch memory for a convolution whose sizes are set, and run it."""
-    cdef unsigned char[::1] buffer
-    cdef Py_ssize_t u, unit, tiles = g.groups * tile_count(g.filters)
+    """Take scratch memory for a convolution whose sizes are set, and run it, with filters that were kept if there are any."""
+    cdef unsigned char[::1] buffer, array
+    cdef Py_ssize_t u, unit, tiles = g.groups * tile_count(g.filters), count = w.shape[0] * w.shape[1] * 9
     cdef Shares shares
     cdef Units units
     cdef const real* taps = &w[0, 0, 0, 0]
-    cdef const real* end = taps + w.shape[0] * w.shape[1] * 9
+    cdef const real* end
+    cdef bint found = False
     g.image = g.groups * g.channels * g.height * g.width
     g.src_end = g.src + g.images * g.image
     choose_winograd_blocks(g, threads)
+    if kept is not None:
+        filters = find_kept(kept, taps, count, threads)
+        found = filters is not None
+        if not found:
+            filters = new_kept(taps, count, transformed_bytes(g))
+        array = filters
+        taps, g.copies = <const real*> &array[0], 0
+    end = taps + count
     buffer = _scratch(winograd_memory(g, threads, 0))
     winograd_memory(g, threads, <size_t> &buffer[0])
+    if kept is not None:
+        g.filters_in = <real*> (&array[0] + copied_bytes(count))
     share_out(&shares, g.groups * g.blocks * g.splits, threads)
     with nogil:
         for u in range(g.channels):
@@ -336,7 +353,7 @@ cdef run_winograd(
         with parallel(num_threads=threads):
             if g.copies > 1:
                 transform_all(g, taps, end, row_stride, channel_stride, flipped, threadid())
-            else:
+            elif not found:
                 for u in prange(tiles, schedule="static"):
                     transform_filters(g, taps, end, row_stride, channel_stride, flipped, u, 0)
                 wait_for_all()
@@ -345,6 +362,8 @@ cdef run_winograd(
                 for unit in range(units.first, units.end):
                     run_winograd_unit(g, unit, threadid())
                 units = next_units(&shares, threadid())
+    if kept is not None and not found:
+        keep(kept, filters)
 
 
 cdef void open_tiles(Winograd* g, int m, int size, int reach, int pace, int filters) noexcept nogil:
@@ -354,11 +373,12 @@ cdef void open_tiles(Winograd* g, int m, int size, int reach, int pace, int filt
 
 def winograd(
     const real[:, :, :, ::1] src, const real[:, :, :, ::1] w, const real[::1] bias, real[:, :, :, ::1] dst, tuple tiles,
-    bint backward, bint relu, int threads, const real[::1] scale, const real[::1] residual, /,
+    bint backward, bint relu, int threads, tuple kept, const real[::1] scale, const real[::1] residual, /,
 ):
     """Fill dst with y, the convolution of src and w, times the scale, plus the bias and plus the residual, laid out as dst,
     unless they are empty, rectified if `relu`; with `backward`, fill dst with dx for src as dy, convolved with the flipped
-    filters and padded by 2 - pad. `tiles` are m, stride, top, left and groups."""
+    filters and padded by 2 - pad. `tiles` are m, stride, top, left and groups; `kept` is None, or where transformed filters
+    stay for the next call (kept.pxi)."""
     cdef Winograd g
     cdef Py_ssize_t stride, top, left
     cdef int m
@@ -375,11 +395,11 @@ def winograd(
     elif not backward:
         open_tiles(&g, 4, STRIDED, 9, 8, STRIDED_FILTERS)
     if not backward:
-        run_winograd(&g, w, g.channels * 9, 9, False, threads)
+        run_winograd(&g, w, g.channels * 9, 9, False, kept, threads)
         return
     g.channels, g.filters, g.top, g.left = g.filters, g.channels, 2 - top, 2 - left
     if stride == 2:
         # The first tile begins with input 0, which has place `pad` among the padded ones.
         open_tiles(&g, 8, STRIDED, 5, 4, STRIDED_FILTERS)
         g.top, g.left, g.odd[0], g.odd[1] = 1 - (top + 1) // 2, 1 - (left + 1) // 2, top % 2, left % 2
-    run_winograd(&g, w, 9, g.filters * 9, True, threads)
+    run_winograd(&g, w, 9, g.filters * 9, True, kept, threads)

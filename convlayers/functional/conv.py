@@ -12,7 +12,7 @@ from ..kernels import memory, threads_over
 from ..shapes import IntOrSequence, Padding
 from . import batchnorm
 from ._arrays import DTYPE_NAMES, NO_BIAS, as_array, check_gradient, fits
-from .algorithms.calls import Backward, BackwardOnto, Forward, Maybe, WeightAdder
+from .algorithms.calls import Backward, BackwardOnto, Forward, Kept, Maybe, WeightAdder
 from .algorithms.problem import FORWARD, INPUT_GRADIENT, WEIGHT_GRADIENT
 from .plan import Options, Plan, planned
 from .pointwise import add_to
@@ -128,24 +128,24 @@ def fused_forward(
         residual = as_array(residual, f"{names.function}: residual", rank + 2, x.dtype)
         if residual.shape != plan.problem.y:
             raise ShapeError(f"{names.function}: residual must have the output's shape {plan.problem.y}; got {residual.shape}")
-    return _fused(plan, affine is not None, residual is not None, relu)(x, w, b, affine, residual)
+    return _fused(plan, affine is not None, residual is not None, relu, None)(x, w, b, affine, residual)
 
 
-def _fused(plan: Plan, affine: bool, residual: bool, relu: bool) -> Fused:
+def _fused(plan: Plan, affine: bool, residual: bool, relu: bool, kept: Kept | None) -> Fused:
     """In the algorithm's last pass, if it can do so, else one by one; `affine` and `residual` say what there will be."""
     fused_of = getattr(plan.run, "forward_fused", None)
-    if fused_of is not None and (fused := fused_of(plan.problem, relu, residual)) is not None:
+    if fused_of is not None and (fused := fused_of(plan.problem, relu, residual, kept)) is not None:
+        if not affine:
+            return lambda x, w, b, affine, residual: fused(x, w, None, b, residual)
         return lambda x, w, b, affine, residual: fused(x, w, *_joint(b, affine), residual)
     if residual:
-        run = _fused(plan, affine, False, False)
+        run = _fused(plan, affine, False, False, kept)
         return lambda x, w, b, affine, residual: add_to(run(x, w, b, affine, None), residual, relu=relu)
     return _scaled(plan, relu) if affine else _plain(plan, relu)
 
 
-def _joint(b: Maybe, affine: Affine | None) -> tuple[Maybe, Maybe]:
+def _joint(b: Maybe, affine: Affine) -> tuple[np.ndarray, np.ndarray]:
     """The scale, and the shift with the bias in it."""
-    if affine is None:
-        return None, b
     scale, shift = affine
     return scale, shift if b is None else b * scale + shift
 
@@ -221,10 +221,12 @@ def bound_fused_forward(
     residual: bool,
     relu: bool,
     options: Options,
+    kept: Kept,
 ) -> Fused:
-    """What `fused_forward` gives, of x, w, b, affine and residual; of the last two as said, and None else."""
+    """What `fused_forward` gives, of x, w, b, affine and residual; of the last two as said, and None else. What is made of w
+    stays in `kept` for the next call, which asks whether w is what it was."""
     plan = planned(FORWARD, x_shape, w_shape, DTYPE_NAMES[dtype], options)
-    run, shape, y = _fused(plan, affine, residual, relu), w_shape[:1], plan.problem.y
+    run, shape, y = _fused(plan, affine, residual, relu, kept), w_shape[:1], plan.problem.y
 
     def bound(x: np.ndarray, w: np.ndarray, b: Maybe, affine: Affine | None, residual: Maybe) -> np.ndarray:
         fit = fits(w, w_shape, dtype) and (residual is None or fits(residual, y, dtype))

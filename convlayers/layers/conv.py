@@ -44,6 +44,7 @@ class _Conv(Layer):
         self.algorithm = functional.check_algorithm(algorithm)
         self.options = functional.conv_options(stride, padding, dilation, groups, None, algorithm)
         self.init = check_initializer(init)
+        self.kept = conv.Kept()  # in inference
         # Any window checks the arguments themselves; the input is not known yet.
         window((1 << 30,) * self.rank, kernel_size, stride=stride, dilation=dilation, padding=padding)
 
@@ -65,8 +66,8 @@ class _Conv(Layer):
         return y, (x, y if relu else None)
 
     def bind(self, shape, dtype, *, training, affine=False, residual=False, relu=False):
-        if affine or residual:
-            return Bound(self._bound_and_fused(shape, dtype, affine, residual, relu), self.backward, self.accumulate)
+        if affine or residual or not training:
+            return Bound(self._bound_for_inference(shape, dtype, affine, residual, relu), self.backward, self.accumulate)
         sizes = self.rank, shape, self.params["weight"].shape, dtype
         forward_of = conv.bound_forward(*sizes, relu, self.options)
 
@@ -74,8 +75,6 @@ class _Conv(Layer):
             y = forward_of(x, self.params["weight"], self.params.get("bias"))
             return y, (x, y if relu else None)
 
-        if not training:
-            return Bound(forward, self.backward, self.accumulate)
         add_gradients = conv.bound_add_backward_weight(*sizes, self.options)
         input_of = conv.bound_backward_input(*sizes, self.options)
         onto_of = conv.bound_backward_input_onto(*sizes, self.options)
@@ -99,12 +98,13 @@ class _Conv(Layer):
 
         return Bound(forward, backward, accumulate, backward_onto)
 
-    def _bound_and_fused(self, shape: Shape, dtype: np.dtype, affine: bool, residual: bool, relu: bool) -> Callable:
+    def _bound_for_inference(self, shape: Shape, dtype: np.dtype, affine: bool, residual: bool, relu: bool) -> Callable:
         sizes = self.rank, shape, self.params["weight"].shape, dtype
-        run = conv.bound_fused_forward(*sizes, affine, residual, relu, self.options)
+        run, fused = conv.bound_fused_forward(*sizes, affine, residual, relu, self.options, self.kept), affine or residual
 
         def forward(x, affine=None, residual=None):
-            return run(x, self.params["weight"], self.params.get("bias"), affine, residual), None
+            y = run(x, self.params["weight"], self.params.get("bias"), affine, residual)
+            return y, None if fused else (x, y if relu else None)
 
         return forward
 

@@ -21,6 +21,13 @@ BackwardOnto = Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]
 WeightAdder = Callable[[np.ndarray, np.ndarray, np.ndarray], None]
 
 
+class Kept(dict[Any, np.ndarray]):
+    """What kernels made of a layer's filters, for the next call of inference; a copy of the layer begins anew."""
+
+    def __reduce__(self) -> tuple[type, tuple]:
+        return Kept, ()
+
+
 def forward_call(kernel: Callable, problem: Problem, *how: Any) -> Forward:
     """y of x, w and the bias or None, by `kernel(x, w, bias, y, *how)`."""
     shape, dtype, no_bias = problem.y, problem.type, NO_BIAS[problem.type]

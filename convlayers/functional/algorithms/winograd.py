@@ -6,6 +6,7 @@ in place of 144. The rounding is of the order of the definition's own (docs/nume
 is cheaper.
 """
 
+from math import prod
 from typing import Any
 
 from ... import kernels
@@ -17,6 +18,7 @@ from .calls import (
     BackwardOnto,
     Forward,
     FusedForward,
+    Kept,
     WeightAdder,
     forward_call,
     fused_call,
@@ -36,6 +38,8 @@ _STRIDED_CYCLES = {FORWARD: 600, INPUT_GRADIENT: 750}  # at stride 2, of tiles, 
 _CACHED_BYTES = 16e6
 _ROW_CYCLES = 8
 _CALL_CYCLES = 16_000
+# Bytes of filters beyond which those transformed are not kept: a copy and what is made of it are up to five times as many.
+_MOST_KEPT = 5 << 19
 
 
 def refuses(problem: Problem) -> str | None:
@@ -105,15 +109,18 @@ def forward(problem: Problem, relu: bool) -> Forward:
     if _large(problem) and problem.work:
         return winograd_blocks.forward(problem, relu)
     kernel, nothing = kernels.compiled(problem.type).winograd, NO_BIAS[problem.type]
-    return forward_call(kernel, problem, _arguments(problem), False, relu, threads_for(problem.work), nothing, nothing)
+    return forward_call(kernel, problem, _arguments(problem), False, relu, threads_for(problem.work), None, nothing, nothing)
 
 
-def forward_fused(problem: Problem, relu: bool, residual: bool) -> FusedForward | None:
+def forward_fused(problem: Problem, relu: bool, residual: bool, kept: Kept | None) -> FusedForward | None:
     """y times a scale, plus a shift and a residual, in the last pass; None for larger kernels, which have none of that."""
     if _large(problem):
         return None
-    kernel = kernels.compiled(problem.type).winograd
-    return fused_call(kernel, problem, _arguments(problem), False, relu, threads_for(problem.work))
+    kernel, tiles = kernels.compiled(problem.type).winograd, _arguments(problem)
+    place = None
+    if kept is not None and prod(problem.w) * problem.type.itemsize <= _MOST_KEPT:
+        place = kept, (problem.isa, problem.dtype, *tiles)
+    return fused_call(kernel, problem, tiles, False, relu, threads_for(problem.work), place)
 
 
 def backward_input(problem: Problem) -> Backward:
@@ -122,7 +129,7 @@ def backward_input(problem: Problem) -> Backward:
         return winograd_blocks.backward_input(problem)
     kernel = kernels.compiled(problem.type).winograd
     nothing = NO_BIAS[problem.type]
-    return input_call(kernel, problem, _arguments(problem), True, False, threads_for(problem.work), nothing, nothing)
+    return input_call(kernel, problem, _arguments(problem), True, False, threads_for(problem.work), None, nothing, nothing)
 
 
 def backward_input_onto(problem: Problem) -> BackwardOnto | None:
@@ -130,7 +137,7 @@ def backward_input_onto(problem: Problem) -> BackwardOnto | None:
     if _large(problem):
         return None
     kernel = kernels.compiled(problem.type).winograd
-    return onto_call(kernel, problem, _arguments(problem), True, False, threads_for(problem.work))
+    return onto_call(kernel, problem, _arguments(problem), True, False, threads_for(problem.work), None)
 
 
 def backward_weight(problem: Problem) -> Backward:
