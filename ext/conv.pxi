@@ -19,9 +19,10 @@ cdef void rest_axis(Axis* axis) noexcept nogil:
 
 def conv2d(
     const real[:, :, :, ::1] src, const real[:, :, :, ::1] w, const real[::1] bias, real[:, :, :, ::1] dst, tuple geometry,
-    int groups, bint backward, bint relu, int threads, const real[::1] scale, /,
+    int groups, bint backward, real ceiling, int threads, const real[::1] scale, /,
 ):
-    """Fill dst with y, the convolution of src and w, times the scale, plus the bias, unless empty, rectified if `relu`; with
+    """Fill dst with y, the convolution of src and w, times the scale, plus the bias, unless empty, held between 0 and
+    `ceiling` if that is over 0; with
     `backward`, fill dst with dx for src as dy: a gather for each sub-grid of dx."""
     cdef Grids g
     cdef Gather* grid
@@ -51,7 +52,7 @@ def conv2d(
             forward_axis(&grid.rows, height, p, kh, stride_h, dilation_h, top)
             forward_axis(&grid.cols, width, q, kw, stride_w, dilation_w, left)
         grid.images, grid.groups, grid.mode = src.shape[0], groups, PLAIN if g.plain else ROWS
-        grid.bias, grid.relu = &bias[0] if bias.shape[0] else NULL, relu
+        grid.bias, grid.ceiling = &bias[0] if bias.shape[0] else NULL, ceiling
         if g.parted:
             rest_axis(&grid.rows)
             rest_axis(&grid.cols)

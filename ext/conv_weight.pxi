@@ -195,7 +195,7 @@ cdef void add_taps(
     cdef Py_ssize_t panel
     cdef int vecs, rows
     cdef Rows t
-    t.src, t.row, t.step, t.depth, t.ldb, t.init, t.relu = src, g.tap, g.pixel, depth, PANEL, init, False
+    t.src, t.row, t.step, t.depth, t.ldb, t.init, t.ceiling = src, g.tap, g.pixel, depth, PANEL, init, 0
     for panel in range(first, last):
         vecs = 2 if g.filters - panel * PANEL > VL else 1
         rows = rows_of_tile(taps, vecs)

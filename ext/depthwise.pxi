@@ -37,7 +37,7 @@ cdef void run_bundles(Depthwise* g, Grid* grid, int rows, int vecs, Py_ssize_t p
     for i in range(grid.bundles):
         bundle = g.bundles + grid.first + i
         s.columns, s.count, s.less, s.accumulate = g.columns + bundle.first, bundle.count, bundle.less, i > 0
-        s.relu = g.relu and i == grid.bundles - 1
+        s.ceiling = g.ceiling if i == grid.bundles - 1 else 0
         run_strip(rows, vecs, bundle.taps, s)
 
 
@@ -161,10 +161,10 @@ cdef void scale_row(const real* src, real scale, Py_ssize_t count, real* dst) no
 
 def depthwise(
     const real[:, :, :, ::1] src, const real[:, :, :, ::1] w, const real[::1] bias, real[:, :, :, ::1] dst, tuple geometry,
-    bint backward, bint relu, int threads, const real[::1] scale, /,
+    bint backward, real ceiling, int threads, const real[::1] scale, /,
 ):
     """Fill dst with y, each channel of src convolved with its filters in w, times the scale, plus the bias, unless empty,
-    rectified if `relu`; with `backward`, fill dst with dx for src as dy."""
+    held between 0 and `ceiling` if that is over 0; with `backward`, fill dst with dx for src as dy."""
     cdef Depthwise g
     cdef Shares shares
     cdef Units units
@@ -182,7 +182,7 @@ def depthwise(
     if scales:
         g.w = scaled
     set_geometry(&g, geometry, True)
-    g.bias, g.relu = &bias[0] if bias.shape[0] else NULL, relu
+    g.bias, g.ceiling = &bias[0] if bias.shape[0] else NULL, ceiling
     share_rows(&g, threads)
     share_out(&shares, mixed_units(&g) if g.mixed else g.sides * g.channels * g.blocks, threads)
     buffer = _scratch(depthwise_memory(&g, threads, 0))

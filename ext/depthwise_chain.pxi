@@ -87,7 +87,7 @@ def depthwise_chain_forward(
     span_memory(&g.conv, w, <size_t> &tables[0])
     set_sides(&g.conv, x, w, z, False)
     set_geometry(&g.conv, geometry, False)
-    g.conv.bias, g.conv.relu = &bias[0] if bias.shape[0] else NULL, False
+    g.conv.bias, g.conv.ceiling = &bias[0] if bias.shape[0] else NULL, 0
     set_norms(&g, before, after, x.shape[2] * x.shape[3], y.shape[2] * y.shape[3])
     g.relu_before, g.relu_after = relu_before, relu_after
     if g.begins:
@@ -173,7 +173,7 @@ def depthwise_chain_backward(
     set_sides(weight, x, w, z, False)
     set_geometry(weight, geometry, False)
     set_shards(&g.weight)
-    g.conv.bias, g.conv.relu = NULL, False
+    g.conv.bias, g.conv.ceiling = NULL, 0
     set_norms(&g, before, after, x.shape[2] * x.shape[3], z.shape[2] * z.shape[3])
     g.relu_before, g.relu_after = relu_before, relu_after
     g.before.x, g.before.out, g.after.x, g.after.dy = weight.src, g.conv.dst, weight.dst, g.conv.src

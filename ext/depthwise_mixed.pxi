@@ -51,7 +51,7 @@ cdef inline void mixed_sums "convlayers_mixed_sums"(
                     acc[b] = acc[b] + w * load(x + b * VL)
                 x += row
     for b in range(count):
-        store(dst + b * VL, vrelu(acc[b]) if g.relu else acc[b])
+        store(dst + b * VL, vsmaller(splat(g.ceiling), vrelu(acc[b])) if g.ceiling > 0 else acc[b])
 
 
 cdef void run_mixed_grid(Depthwise* g, Grid* grid, const real* copy, const real* taps, real* dst) noexcept nogil:

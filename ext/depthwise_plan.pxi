@@ -67,7 +67,7 @@ cdef struct Depthwise "convlayers_depthwise":
     const real* src_end
     const real* w
     const real* bias
-    bint relu
+    real ceiling                # see tile.pxi
     Planes dst                  # and all of its filters
     Layout layout
     bint mixed                  # with ACROSS: lanes are planes in the order of memory, of any channels; else images of one

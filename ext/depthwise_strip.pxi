@@ -46,7 +46,7 @@ cdef struct Strip "convlayers_strip":
     Py_ssize_t line
     real init
     bint accumulate
-    bint relu
+    real ceiling                # see tile.pxi
 
 
 cdef inline void feed "convlayers_feed"(
@@ -140,9 +140,12 @@ cdef inline void strip_body "convlayers_strip_body"(int rows, int vecs, int taps
                     column = s.columns + k
                     strip_column(rows, vecs, taps - 1, x0 + column.place, x1 + column.place, row, s.w + column.weight, apart,
                                  acc)
-            if s.relu:
+            if s.ceiling > 0:
                 for b in range(2 * rows):
                     acc[b] = vrelu(acc[b])
+            if 0 < s.ceiling < INFINITY:
+                for b in range(2 * rows):
+                    acc[b] = vsmaller(splat(s.ceiling), acc[b])
             for b in range(rows):
                 store(y0 + b * line, acc[2 * b])
             if vecs == 2:

@@ -34,7 +34,7 @@ cdef void run_pixels(
     cdef Py_ssize_t area = g.height * g.width, panel, m, i, px, count, columns
     cdef int vecs, rows
     cdef Rows t
-    t.src, t.step, t.depth, t.init, t.out, t.relu = src, g.place, g.depth, init, out, g.relu
+    t.src, t.step, t.depth, t.init, t.out, t.ceiling = src, g.place, g.depth, init, out, g.ceiling
     for panel in range(first, last):
         m = filter_start(g, panel)
         columns = filter_start(g, panel + 1) - m

@@ -26,7 +26,7 @@ cdef struct Gather:
     Py_ssize_t width            # of the destination
     Py_ssize_t height
     const real* bias
-    bint relu
+    real ceiling                # see tile.pxi
     Mode mode
     Py_ssize_t panels           # how many are packed together for all taps before the tiles read them, 0 for none
     Py_ssize_t panel            # values from one to the next
@@ -265,7 +265,7 @@ cdef void run_tiles(
     cdef real* out
     cdef int rows
     cdef Tile t
-    t.depth, t.step, t.accumulate, t.relu = g.depth, g.packed if g.panels > 0 else g.place, False, g.relu
+    t.depth, t.step, t.accumulate, t.ceiling = g.depth, g.packed if g.panels > 0 else g.place, False, g.ceiling
     for index in range(first, last):
         m = filter_start(g, index)
         rows = <int> (filter_start(g, index + 1) - m)
@@ -298,7 +298,7 @@ cdef void add_slice(
     cdef int rows
     cdef Tile t
     t.depth, t.step, t.accumulate = min(g.slice, g.channels - channel) * taps, g.packed, channel > 0
-    t.relu = g.relu and channel + g.slice >= g.channels
+    t.ceiling = g.ceiling if channel + g.slice >= g.channels else 0
     t.ldc0, t.ldc1, t.next_b = g.sum_row, g.sum_row, g.panel
     while v < end:
         stop = min(end, v + 2 * g.panels)

@@ -119,7 +119,8 @@ cdef void run_slice(
     cdef real* c
     cdef int rows
     cdef Tile args
-    args.depth, args.accumulate, args.init, args.relu = depth, bias != NULL or not begin, NULL, g.relu and k0 + depth == g.k
+    args.depth, args.accumulate, args.init = depth, bias != NULL or not begin, NULL
+    args.ceiling = INFINITY if g.relu and k0 + depth == g.k else 0
     if whole * PANEL == columns and last - first == 1 and not g.transpose_b:
         panels = g.b + k0 * g.n + j
         args.step, args.next_b = g.place, PANEL

@@ -26,7 +26,7 @@ cdef struct Rows "convlayers_rows":
     Py_ssize_t ldb
     const real* init
     real* out
-    bint relu
+    real ceiling                # see tile.pxi
 
 
 cdef inline int rows_of_tile(Py_ssize_t count, int vecs) noexcept nogil:
@@ -46,7 +46,7 @@ cdef inline void row_tiles "convlayers_row_tiles"(int rows, int vecs, Rows* t) n
     cdef const Py_ssize_t* step = t.step
     cdef real* out = t.out
     cdef Py_ssize_t tile, k, depth = t.depth, ldb = t.ldb, tiles = t.tiles
-    cdef bint relu = t.relu
+    cdef real ceiling = t.ceiling
     cdef vf x, y0, y1
     cdef int i
     for tile in range(tiles):
@@ -66,10 +66,15 @@ cdef inline void row_tiles "convlayers_row_tiles"(int rows, int vecs, Rows* t) n
                 if vecs == 2:
                     acc[i][1] = acc[i][1] + x * y1
             b += ldb
+        if 0 < ceiling < INFINITY:
+            for i in range(rows):
+                acc[i][0] = vsmaller(splat(ceiling), acc[i][0])
+                if vecs == 2:
+                    acc[i][1] = vsmaller(splat(ceiling), acc[i][1])
         for i in range(rows):
-            store(out + i * PANEL, vrelu(acc[i][0]) if relu else acc[i][0])
+            store(out + i * PANEL, vrelu(acc[i][0]) if ceiling > 0 else acc[i][0])
             if vecs == 2:
-                store(out + i * PANEL + VL, vrelu(acc[i][1]) if relu else acc[i][1])
+                store(out + i * PANEL + VL, vrelu(acc[i][1]) if ceiling > 0 else acc[i][1])
         row += rows
         out += rows * PANEL
 

@@ -88,8 +88,30 @@ static vf vreal(vmask bits) {
 #define vprecedes(v, i, best, at) \
     (vbeats(v, best) | ((((v) == (best)) | (((v) != (v)) & ((best) != (best)))) & ((i) < (at))))
 
+/* The larger and the smaller, b where either is NaN: one instruction of x86, where a selection takes three. */
+#if defined(__AVX512F__) && CONVLAYERS_VEC_BYTES == 64
+#define X86_OF(operation) _mm512_##operation
+#elif defined(__AVX__) && CONVLAYERS_VEC_BYTES == 32
+#define X86_OF(operation) _mm256_##operation
+#elif defined(__SSE2__) && CONVLAYERS_VEC_BYTES == 16
+#define X86_OF(operation) _mm_##operation
+#endif
+#ifndef X86_OF
+#define vlarger(a, b) vselect((a) > (b), a, b)
+#define vsmaller(a, b) vselect((a) < (b), a, b)
+#else
+#include <immintrin.h>
+#ifdef CONVLAYERS_DOUBLE
+#define vlarger(a, b) ((vf)X86_OF(max_pd)(a, b))
+#define vsmaller(a, b) ((vf)X86_OF(min_pd)(a, b))
+#else
+#define vlarger(a, b) ((vf)X86_OF(max_ps)(a, b))
+#define vsmaller(a, b) ((vf)X86_OF(min_ps)(a, b))
+#endif
+#endif
+
 /* max(v, 0), and dy where v is over 0: NaN stays in the first and counts as not over 0 in the second. */
-ALWAYS_INLINE vf vrelu(vf v) { return vselect(v < splat(0), splat(0), v); }
+ALWAYS_INLINE vf vrelu(vf v) { return vlarger(splat(0), v); }
 ALWAYS_INLINE vf vrelu_gradient(vf v, vf dy) { return vselect(v > splat(0), dy, splat(0)); }
 
 /* Asks for a line of the cache that is needed soon; nothing happens where the address is not ours. The empty statement behind

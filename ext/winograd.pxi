@@ -55,7 +55,7 @@ cdef struct Winograd:
     const real* bias
     const real* scale
     const real* residual        # added last, as dst is laid out; NULL for none
-    bint relu
+    real ceiling                # see tile.pxi
     bint relu_of_sum            # the ReLU where there is a residual
     Py_ssize_t lines            # lines of tiles in an image
     Py_ssize_t across           # tiles in a line
@@ -245,7 +245,7 @@ cdef void multiply_block(
     """For each value the product of tiles and the filters of the tiles of rows first .. last - 1: [value][filter][tile]."""
     cdef Py_ssize_t value, t, m, start = tile_start(first, g.filters)
     cdef Tile args
-    args.depth, args.step, args.init, args.accumulate, args.relu = g.channels, g.step, NULL, False, False
+    args.depth, args.step, args.init, args.accumulate, args.ceiling = g.channels, g.step, NULL, False, 0
     args.ldc0 = args.ldc1 = g.block
     args.next_b = g.channels * PANEL
     for value in range(g.size * g.size):
@@ -280,7 +280,7 @@ cdef void finish_filter(
         if g.size != STRIDED:
             output_tiles(g, products, scale, bias, out, row, place, joined)
         elif g.m == 4:
-            strided_output_tiles(products, g.values_out, scale, bias, g.relu, out, row, place, not whole)
+            strided_output_tiles(products, g.values_out, scale, bias, g.ceiling, out, row, place, not whole)
         else:
             spread_output_tiles(products, g.values_out, g.odd, out, row, place)
         products += VL
@@ -373,10 +373,10 @@ cdef void open_tiles(Winograd* g, int m, int size, int reach, int pace, int filt
 
 def winograd(
     const real[:, :, :, ::1] src, const real[:, :, :, ::1] w, const real[::1] bias, real[:, :, :, ::1] dst, tuple tiles,
-    bint backward, bint relu, int threads, tuple kept, const real[::1] scale, const real[::1] residual, /,
+    bint backward, real ceiling, int threads, tuple kept, const real[::1] scale, const real[::1] residual, /,
 ):
     """Fill dst with y, the convolution of src and w, times the scale, plus the bias and plus the residual, laid out as dst,
-    unless they are empty, rectified if `relu`; with `backward`, fill dst with dx for src as dy, convolved with the flipped
+    unless they are empty, held between 0 and `ceiling` if that is over 0, which is infinity with a residual; with `backward`, fill dst with dx for src as dy, convolved with the flipped
     filters and padded by 2 - pad. `tiles` are m, stride, top, left and groups; `kept` is None, or where transformed filters
     stay for the next call (kept.pxi)."""
     cdef Winograd g
@@ -385,11 +385,11 @@ def winograd(
     m, stride, top, left, g.groups = tiles
     g.images, g.channels, g.filters = src.shape[0], w.shape[1], w.shape[0] // g.groups
     g.height, g.width, g.p, g.q, g.top, g.left = src.shape[2], src.shape[3], dst.shape[2], dst.shape[3], top, left
-    g.src, g.dst, g.relu = &src[0, 0, 0, 0], &dst[0, 0, 0, 0], relu
+    g.src, g.dst, g.ceiling = &src[0, 0, 0, 0], &dst[0, 0, 0, 0], ceiling
     g.bias, g.scale = &bias[0] if bias.shape[0] else NULL, &scale[0] if scale.shape[0] else NULL
     g.residual = NULL
     if residual.shape[0]:
-        g.residual, g.relu, g.relu_of_sum = &residual[0], False, relu
+        g.residual, g.ceiling, g.relu_of_sum = &residual[0], 0, ceiling > 0
     if stride == 1:
         open_tiles(&g, m, m + 2, m + 2, m, m + 2)
     elif not backward:

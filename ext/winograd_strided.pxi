@@ -77,7 +77,7 @@ cdef void strided_filter_values(const vf* g, real* dst, Py_ssize_t ldv) noexcept
 
 
 cdef void strided_output_tiles(
-    const real* products, Py_ssize_t ldv, vf scale, vf bias, bint relu, real* dst, Py_ssize_t row, const Py_ssize_t* place,
+    const real* products, Py_ssize_t ldv, vf scale, vf bias, real ceiling, real* dst, Py_ssize_t row, const Py_ssize_t* place,
     bint joined
 ) noexcept nogil:
     """4 x 4 outputs of VL tiles, scaled and shifted, rows `row` values apart."""
@@ -92,7 +92,8 @@ cdef void strided_output_tiles(
         strided_output(half + 9 * i, 1, y, 1)
         for j in range(4):
             y[j] = y[j] * scale + bias
-            y[j] = vrelu(y[j]) if relu else y[j]
+            y[j] = vrelu(y[j]) if ceiling > 0 else y[j]
+            y[j] = vsmaller(splat(ceiling), y[j]) if 0 < ceiling < INFINITY else y[j]
         store_fours(dst + i * row, place, joined, y)
 
 

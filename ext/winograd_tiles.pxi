@@ -238,7 +238,8 @@ cdef void output_tiles(
             winograd_output(6, 4, half + 6 * i, 1, y, 1)
             for j in range(4):
                 y[j] = y[j] * scale + bias
-                y[j] = vrelu(y[j]) if g.relu else y[j]
+                y[j] = vrelu(y[j]) if g.ceiling > 0 else y[j]
+                y[j] = vsmaller(splat(g.ceiling), y[j]) if 0 < g.ceiling < INFINITY else y[j]
             store_fours(dst + i * row, place, joined, y)
     else:
         for j in range(4):
@@ -249,7 +250,8 @@ cdef void output_tiles(
             winograd_output(4, 2, half + 4 * i, 1, y + 2 * i, 1)
         for j in range(4):
             y[j] = y[j] * scale + bias
-            y[j] = vrelu(y[j]) if g.relu else y[j]
+            y[j] = vrelu(y[j]) if g.ceiling > 0 else y[j]
+            y[j] = vsmaller(splat(g.ceiling), y[j]) if 0 < g.ceiling < INFINITY else y[j]
         store_fours(dst, place, joined, y)
 
 

@@ -1,5 +1,7 @@
 """What runs together in a model: found where it is allowed, and the same results as apart."""
 
+import copy
+
 import numpy as np
 import pytest
 
@@ -267,6 +269,59 @@ def test_a_scale_goes_into_direct_filters(shape, filters, kernel, how, isa):
             with kernels.using(threads=threads):
                 y, _ = layer.forward(x, training=False, affine=(scale, shift), relu=True)
             np.testing.assert_array_equal(y, expected, err_msg=f"{threads} threads")
+
+
+# Winograd at both strides, blocks of it, direct in every mode, depthwise in each layout, FFT, one axis and three.
+@pytest.mark.parametrize("isa", kernels.available())
+@pytest.mark.parametrize(
+    ("layer", "shape"),
+    [
+        (cl.Conv2d(17, 3, padding=1), (20, 9, 10)),
+        (cl.Conv2d(40, 3, padding=1, stride=2), (40, 14, 14)),
+        (cl.Conv2d(16, 5, padding=2), (16, 12, 12)),
+        (cl.Conv2d(33, 1), (35, 8, 8)),
+        (cl.Conv2d(300, 1), (1200, 3, 3)),
+        (cl.Conv2d(6, 3, padding=1), (1, 8, 8)),
+        (cl.Conv2d(40, 3, stride=2), (3, 15, 40)),
+        (cl.Conv2d(34, 3, padding=1, groups=34), (34, 7, 7)),
+        (cl.Conv2d(8, 3, padding=1, groups=8), (8, 9, 40)),
+        (cl.Conv2d(4, 3, padding=1, groups=4, stride=2), (4, 9, 8)),
+        (cl.Conv2d(3, 9, padding=4, algorithm="fft"), (2, 20, 20)),
+        (cl.Conv2d(3, 3, algorithm="einsum"), (2, 6, 6)),
+        (cl.Conv1d(5, 3), (3, 30)),
+        (cl.Conv3d(5, 3, padding=1), (3, 4, 5, 6)),
+    ],
+)
+def test_a_clip_from_0_on_goes_into_the_convolution(layer, shape, isa):
+    """To the bits of the clip behind it, with and without batch normalization between; NaN and infinity as there."""
+    for norm in (False, True):
+        norms = [cl.BatchNorm1d() if len(shape) == 2 else cl.BatchNorm2d() if len(shape) == 3 else cl.BatchNorm3d()] * norm
+        model = cl.Sequential([copy.deepcopy(layer), *norms, cl.Clip(0, 0.5)], input_shape=shape)
+        assert len(model.passes.calls_of_inference) == 1
+        plain = cl.Sequential([layer for _, layer in model.layers()][:-1], input_shape=shape)
+        x = np.random.default_rng(0).standard_normal((3, *shape), np.float32)
+        x[1, 0] = np.nan
+        x[2].reshape(-1)[:3] = np.inf, -np.inf, -0.0
+        with kernels.using(isa=isa), memory.poisoned(), np.errstate(invalid="ignore"):
+            for n in (3, 1):
+                expected = functional.activation("clip", plain(x[:n]), 0.0, 0.5)
+                np.testing.assert_array_equal(model(x[:n]), expected)
+
+
+@pytest.mark.parametrize("clip", [cl.Clip(-1, 6), cl.Clip(0), cl.Clip(max=6), cl.Clip(-0.0, 6), cl.Clip(0.5, 6)])
+def test_clips_that_stay(clip):
+    model = cl.Sequential([cl.Conv2d(3, 3), clip], input_shape=(2, 5, 5))
+    assert len(model.passes.calls_of_inference) == 2
+
+
+def test_a_clip_stays_in_training_and_where_a_gradient_is_asked():
+    model = cl.Sequential([cl.Conv2d(3, 3), cl.Clip(0, 0.25)], input_shape=(2, 5, 5))
+    assert len(model.passes.calls) == 2
+    x = batch()[:, :2, :5, :5]
+    for training in (True, False):
+        y, tape = model.forward(x, training=training)
+        np.testing.assert_array_equal(y, model(x))
+        assert model.backward(np.ones_like(y), tape).any()
 
 
 def test_a_residual_of_another_shape_is_refused():

@@ -109,10 +109,10 @@ def fused_forward(
     b: Maybe,
     affine: Affine | None,
     residual: Maybe,
-    relu: bool,
+    relu: bool | float,
     options: Options,
 ) -> np.ndarray:
-    """`scale y + shift + residual` for the y that `forward` gives, at least 0 with `relu`.
+    """`scale y + shift + residual` for the y that `forward` gives, at least 0 with `relu`, and at most that if it is a number.
 
     `affine` is scale and shift, `(M,)` each, and `residual` has the shape of y; either may be None.
     """
@@ -131,17 +131,29 @@ def fused_forward(
     return _fused(plan, affine is not None, residual is not None, relu, None)(x, w, b, affine, residual)
 
 
-def _fused(plan: Plan, affine: bool, residual: bool, relu: bool, kept: Kept | None) -> Fused:
+def _fused(plan: Plan, affine: bool, residual: bool, relu: bool | float, kept: Kept | None) -> Fused:
     """In the algorithm's last pass, if it can do so, else one by one; `affine` and `residual` say what there will be."""
     fused_of = getattr(plan.run, "forward_fused", None)
     if fused_of is not None and (fused := fused_of(plan.problem, relu, residual, kept)) is not None:
         if not affine:
             return lambda x, w, b, affine, residual: fused(x, w, None, b, residual)
         return lambda x, w, b, affine, residual: fused(x, w, *_joint(b, affine), residual)
+    if type(relu) is not bool:
+        return _bounded(_fused(plan, affine, residual, True, kept), plan.problem.type.type(relu))
     if residual:
         run = _fused(plan, affine, False, False, kept)
         return lambda x, w, b, affine, residual: add_to(run(x, w, b, affine, None), residual, relu=relu)
     return _scaled(plan, relu) if affine else _plain(plan, relu)
+
+
+def _bounded(run: Fused, most: np.floating) -> Fused:
+    """What `run` gives, at most that."""
+
+    def bounded(x: np.ndarray, w: np.ndarray, b: Maybe, affine: Affine | None, residual: Maybe) -> np.ndarray:
+        y = run(x, w, b, affine, residual)
+        return np.minimum(y, most, out=y)
+
+    return bounded
 
 
 def _joint(b: Maybe, affine: Affine) -> tuple[np.ndarray, np.ndarray]:
@@ -219,7 +231,7 @@ def bound_fused_forward(
     dtype: np.dtype,
     affine: bool,
     residual: bool,
-    relu: bool,
+    relu: bool | float,
     options: Options,
     kept: Kept,
 ) -> Fused:

@@ -128,7 +128,7 @@ def chained(tasks: Sequence[Task], outputs: Sequence[int], free: Callable[[Layer
         first = before or task
         taken |= {t.target for t in (before, task, after) if t is not None}
         layers = cast(BatchNorm2d, before.layer) if before else None, cast(Conv2d, task.layer), cast(BatchNorm2d, after.layer)
-        chain = DepthwiseChain(*layers, before is not None and before.relu, after.relu)
+        chain = DepthwiseChain(*layers, before is not None and bool(before.relu), bool(after.relu))
         joined[first.number] = first._replace(target=after.target, relu=False, chain=chain)
     return [joined.get(task.number, task) for task in tasks if task.number in joined or task.target not in taken]
 

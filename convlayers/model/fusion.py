@@ -2,20 +2,21 @@
 
 from collections import Counter
 from collections.abc import Sequence
+from math import copysign
 from typing import Any, NamedTuple
 
 from ..layer import Layer, Shape, has_scale_shift
-from ..layers.activations import ReLU
+from ..layers.activations import Clip, ReLU
 from ..layers.arithmetic import Add
 from .graph import Step
 
 _NONE: dict[str, Any] = {}
-_RELU = {"relu": True}
 
 
 class Task(NamedTuple):
     """A step, the values it reads, and what its layer takes over; `target` is the value of the last step taken over.
 
+    `relu` is a number for a ReLU with that upper bound.
     A `chain` runs in place of the layers of this step and of those behind it (chains.py). With a `residual`, the layer takes
     over an addition: the second source is what it adds.
     """
@@ -25,7 +26,7 @@ class Task(NamedTuple):
     sources: tuple[int, ...]
     target: int
     affine: Layer | None
-    relu: bool
+    relu: bool | float
     chain: Layer | None = None
     residual: bool = False
 
@@ -42,7 +43,17 @@ class Task(NamedTuple):
 
     def options(self) -> dict[str, Any]:
         """What `forward` is told beside its input, the scale and shift of `affine`, and the residual."""
-        return _RELU if self.relu else _NONE
+        return {"relu": self.relu} if self.relu else _NONE
+
+
+def _relu_of(layer: Layer, behind: Layer, *, inference: bool) -> bool | float:
+    """True for a ReLU that a layer takes over, the upper bound of a Clip from 0 on, or False."""
+    if layer.fuses_relu and type(behind) is ReLU:
+        return True
+    if inference and layer.fuses_clip and type(behind) is Clip and behind.max is not None:
+        low, high = behind.constants()
+        return high if low == 0 and copysign(1, low) > 0 else False
+    return False
 
 
 def plan(steps: Sequence[Step], outputs: Sequence[int], *, affine: bool, shapes: Sequence[Shape] | None = None) -> list[Task]:
@@ -66,14 +77,14 @@ def plan(steps: Sequence[Step], outputs: Sequence[int], *, affine: bool, shapes:
             continue
         last, scaled = step, None
         sources = tuple(postponed.get(source, source) for source in step.sources)
-        relu = sources != step.sources
+        relu: bool | float = sources != step.sources
         behind = sole_reader.get(last.target)
         if affine and behind and step.layer.absorbs_affine and has_scale_shift(behind.layer):
             last, scaled = behind, behind.layer
             behind = sole_reader.get(last.target)
             taken.add(last.target)
-        if behind and step.layer.fuses_relu and type(behind.layer) is ReLU and behind.target not in postponed:
-            last, relu = behind, True
+        if behind and behind.target not in postponed and (rectified := _relu_of(step.layer, behind.layer, inference=affine)):
+            last, relu = behind, rectified
             taken.add(last.target)
         tasks.append(Task(number, step, sources, last.target, scaled, relu))
     return tasks if shapes is None else _with_residuals(tasks, reads, shapes, training=not affine)

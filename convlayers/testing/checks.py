@@ -211,6 +211,13 @@ def takes_over_relu(case: Case) -> None:
             dx += as_list(layer.backward_input(dy if fused else functional.relu_backward(dy, y), cache))
             results.append([y, *dx, *gradients, *layer.grads.values(), *layer.buffers.values()])
         assert_same(results[1], results[0], f"with the ReLU inside, training={training}")
+    if case.cls.fuses_clip:
+        built, _ = case.built()
+        outer: Any = built  # its forward may take more than that of `Layer`
+        x = case.inputs(_BATCH)
+        y, _ = outer.forward(x, training=False, relu=True)
+        bounded, _ = outer.forward(x, training=False, relu=0.25)
+        assert_same([bounded], [np.minimum(y, np.float32(0.25))], "with a ReLU of an upper bound inside")
 
 
 def bound_to_a_shape(case: Case) -> None:
@@ -234,8 +241,8 @@ def bound_to_a_shape(case: Case) -> None:
                 y, cache = bound.forward(x, **fused)
                 expected, apart = outer.forward(x, training=training, **options)
             assert_same([y], [expected], f"forward bound to a shape, {what}")
-            if fused and not training:
-                continue
+            if not training and (fused or type(options.get("relu", False)) is not bool):
+                continue  # of which no gradient is asked
             wanted = _back(layer, layer, case.gradient(y), apart)
             dy = case.gradient(y)
             if np.shares_memory(as_list(bound.backward(dy, cache))[0], dy):
@@ -250,6 +257,8 @@ def _taken_over(case: Case, output: Shape, training: bool) -> list[dict[str, Any
     options: list[dict[str, Any]] = [{}]
     if case.cls.fuses_relu:
         options.append({"relu": True})
+    if case.cls.fuses_clip and not training:
+        options.append({"relu": 0.25})
     if case.cls.absorbs_affine and not training:
         options.append({"affine": case.rng("affine").uniform(-2, 2, (2, output[0])).astype(np.float32)})
     if case.cls.absorbs_residual_in_training if training else case.cls.absorbs_residual:

@@ -5,6 +5,7 @@ follows from the sizes is found out once, thread count included, and a call is a
 """
 
 from collections.abc import Callable
+from math import inf
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,11 @@ FusedForward = Callable[[np.ndarray, np.ndarray, Maybe, Maybe, Maybe], np.ndarra
 Backward = Callable[[np.ndarray, np.ndarray], np.ndarray]
 BackwardOnto = Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]
 WeightAdder = Callable[[np.ndarray, np.ndarray, np.ndarray], None]
+
+
+def ceiling(relu: bool | float) -> float:
+    """What kernels hold outputs under, from 0 on: infinity for a ReLU, the number for one that has an upper bound; 0 for none."""
+    return inf if relu is True else float(relu)
 
 
 class Kept(dict[Any, np.ndarray]):

@@ -3,26 +3,26 @@
 from ... import kernels
 from ...kernels import threads_for
 from .._arrays import NO_BIAS
-from .calls import Backward, Forward, FusedForward, forward_call, input_call, scaled_call, weight_call
+from .calls import Backward, Forward, FusedForward, ceiling, forward_call, input_call, scaled_call, weight_call
 from .problem import Problem, geometry
 
 
 def forward(problem: Problem, relu: bool) -> Forward:
     """y, or max(y, 0)."""
     kernel = kernels.compiled(problem.type).depthwise
-    return forward_call(kernel, problem, geometry(problem), False, relu, threads_for(problem.work), NO_BIAS[problem.type])
+    return forward_call(kernel, problem, geometry(problem), False, ceiling(relu), threads_for(problem.work), NO_BIAS[problem.type])
 
 
-def forward_fused(problem: Problem, relu: bool) -> FusedForward:
+def forward_fused(problem: Problem, relu: bool | float) -> FusedForward:
     """y times a scale, which goes into the filters, plus a shift."""
     kernel = kernels.compiled(problem.type).depthwise
-    return scaled_call(kernel, problem, geometry(problem), False, relu, threads_for(problem.work))
+    return scaled_call(kernel, problem, geometry(problem), False, ceiling(relu), threads_for(problem.work))
 
 
 def backward_input(problem: Problem) -> Backward:
     """dx."""
     kernel = kernels.compiled(problem.type).depthwise
-    return input_call(kernel, problem, geometry(problem), True, False, threads_for(problem.work), NO_BIAS[problem.type])
+    return input_call(kernel, problem, geometry(problem), True, 0.0, threads_for(problem.work), NO_BIAS[problem.type])
 
 
 def backward_weight(problem: Problem) -> Backward:

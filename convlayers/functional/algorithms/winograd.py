@@ -20,6 +20,7 @@ from .calls import (
     FusedForward,
     Kept,
     WeightAdder,
+    ceiling,
     forward_call,
     fused_call,
     input_call,
@@ -109,18 +110,19 @@ def forward(problem: Problem, relu: bool) -> Forward:
     if _large(problem) and problem.work:
         return winograd_blocks.forward(problem, relu)
     kernel, nothing = kernels.compiled(problem.type).winograd, NO_BIAS[problem.type]
-    return forward_call(kernel, problem, _arguments(problem), False, relu, threads_for(problem.work), None, nothing, nothing)
+    return forward_call(kernel, problem, _arguments(problem), False, ceiling(relu), threads_for(problem.work), None, nothing, nothing)
 
 
-def forward_fused(problem: Problem, relu: bool, residual: bool, kept: Kept | None) -> FusedForward | None:
-    """y times a scale, plus a shift and a residual, in the last pass; None for larger kernels, which have none of that."""
-    if _large(problem):
+def forward_fused(problem: Problem, relu: bool | float, residual: bool, kept: Kept | None) -> FusedForward | None:
+    """y times a scale, plus a shift and a residual, in the last pass; None for larger kernels, which have none of that, and for a
+    sum with an upper bound."""
+    if _large(problem) or (residual and type(relu) is not bool):
         return None
     kernel, tiles = kernels.compiled(problem.type).winograd, _arguments(problem)
     place = None
     if kept is not None and prod(problem.w) * problem.type.itemsize <= _MOST_KEPT:
         place = kept, (problem.isa, problem.dtype, *tiles)
-    return fused_call(kernel, problem, tiles, False, relu, threads_for(problem.work), place)
+    return fused_call(kernel, problem, tiles, False, ceiling(relu), threads_for(problem.work), place)
 
 
 def backward_input(problem: Problem) -> Backward:
@@ -129,7 +131,7 @@ def backward_input(problem: Problem) -> Backward:
         return winograd_blocks.backward_input(problem)
     kernel = kernels.compiled(problem.type).winograd
     nothing = NO_BIAS[problem.type]
-    return input_call(kernel, problem, _arguments(problem), True, False, threads_for(problem.work), None, nothing, nothing)
+    return input_call(kernel, problem, _arguments(problem), True, 0.0, threads_for(problem.work), None, nothing, nothing)
 
 
 def backward_input_onto(problem: Problem) -> BackwardOnto | None:
@@ -137,7 +139,7 @@ def backward_input_onto(problem: Problem) -> BackwardOnto | None:
     if _large(problem):
         return None
     kernel = kernels.compiled(problem.type).winograd
-    return onto_call(kernel, problem, _arguments(problem), True, False, threads_for(problem.work), None)
+    return onto_call(kernel, problem, _arguments(problem), True, 0.0, threads_for(problem.work), None)
 
 
 def backward_weight(problem: Problem) -> Backward:
