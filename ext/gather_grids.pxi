@@ -136,12 +136,25 @@ cdef bint reads_in_place(Gather* g) noexcept nogil:
     return rows.low == 0 and cols.low == 0 and cols.line == cols.size and rows.outputs + rows.halo <= rows.size
 
 
+cdef Py_ssize_t parts_of_filters(Gather* lead, int threads, bint by_filters) noexcept nogil:
+    """So many that few units are shared out evenly where filters part them, else one for each thread that had none."""
+    cdef Py_ssize_t units = lead.images * lead.groups * lead.blocks, splits = 1
+    if by_filters and units < 4 * threads:
+        while units * splits % threads:
+            splits += 1
+    elif threads > units:
+        splits = threads // units
+    return max(1, min(lead.tiles, splits))
+
+
 cdef void choose_units(Grids* g, int threads) noexcept nogil:
     cdef Gather* lead = g.grid
     cdef Gather* grid
-    cdef Py_ssize_t j, units
+    cdef Py_ssize_t j
+    cdef bint by_filters
     choose_slices(g)
-    choose_blocks(lead, g.most_rows, threads)
+    by_filters = not g.parted and threads > 1 and parts_filters(lead, threads)
+    choose_blocks(lead, g.most_rows, 1 if by_filters else threads)
     g.part = lead.filters * lead.block * lead.cols.outputs + VL
     g.panel_bytes = g.sums_bytes = 0
     for j in range(g.count):
@@ -153,8 +166,7 @@ cdef void choose_units(Grids* g, int threads) noexcept nogil:
         choose_tiles(grid)
         g.panel_bytes = max(g.panel_bytes, whole_lines(grid.panels * grid.panel))
         g.sums_bytes = max(g.sums_bytes, whole_lines(grid.filters * grid.sum_row))
-    units = lead.images * lead.groups * lead.blocks
-    g.splits = 1 if g.parted else max(1, min(lead.tiles, threads // units if threads > units else 1))
+    g.splits = 1 if g.parted else parts_of_filters(lead, threads, by_filters)
     g.in_place = g.count == 1 and g.slices == 1 and reads_in_place(lead)
     g.copy_bytes = 0
     if g.in_place:

@@ -60,14 +60,32 @@ cdef Py_ssize_t block_cost(Gather* g, Py_ssize_t block) noexcept nogil:
     return g.channels * (vectors * rows.taps * g.cols.taps * g.filters + lines * 4 * vectors_over(g.cols.line))
 
 
+cdef inline Py_ssize_t blocks_wanted(Gather* g, int threads) noexcept nogil:
+    """Of each image, for two units a thread."""
+    return (2 * threads + g.images * g.groups - 1) // (g.images * g.groups)
+
+
+cdef bint parts_filters(Gather* g, int threads) noexcept nogil:
+    """Whether threads should share out filters rather than rows: a block of rows would have less than two pairs of vectors, or
+    a 1 x 1 kernel takes an image at once.
+
+    Each block reads all filters: with rows shared out, single images of 7 x 7 with 512 channels took 1.6 times as long, of
+    13 x 13 with 384 1.4 times; of 16 x 16 and more 0.8 to 1.0, since each part of the filters copies the source (Emerald Rapids).
+    """
+    cdef Py_ssize_t blocks = blocks_wanted(g, threads)
+    cdef bint few = g.mode == PLAIN or g.rows.outputs * g.cols.outputs < blocks * 2 * PANEL
+    return few and blocks > 1 and tile_count(g.filters) >= 2 * threads
+
+
 cdef void choose_blocks(Gather* g, Py_ssize_t most_rows, int threads) noexcept nogil:
+    """Rows of a block; shared between `threads` where there are few images."""
     cdef Axis* rows = &g.rows
     cdef Axis* cols = &g.cols
     cdef Py_ssize_t line, wanted, most, block, cost, least = 0
     line = g.slice * rows.phases * cols.phases * cols.line * <Py_ssize_t> sizeof(real)
     most = min(min(rows.outputs, most_rows), max(1, COPY_BYTES // line - rows.halo))
-    wanted = (2 * threads + g.images * g.groups - 1) // (g.images * g.groups)
     if threads > 1 and g.mode != PLAIN:
+        wanted = blocks_wanted(g, threads)
         most = min(most, (rows.outputs + wanted - 1) // wanted)
     # After so many rows at most, vectors and rows end together again.
     for block in range(max((most + 1) // 2, most - VL), most + 1):

@@ -376,9 +376,9 @@ def winograd(
     bint backward, real ceiling, int threads, tuple kept, const real[::1] scale, const real[::1] residual, /,
 ):
     """Fill dst with y, the convolution of src and w, times the scale, plus the bias and plus the residual, laid out as dst,
-    unless they are empty, held between 0 and `ceiling` if that is over 0, which is infinity with a residual; with `backward`, fill dst with dx for src as dy, convolved with the flipped
-    filters and padded by 2 - pad. `tiles` are m, stride, top, left and groups; `kept` is None, or where transformed filters
-    stay for the next call (kept.pxi)."""
+    unless they are empty, held between 0 and `ceiling` if that is over 0, which is infinity with a residual; with `backward`,
+    fill dst with dx for src as dy, convolved with the flipped filters and padded by 2 - pad. `tiles` are m, stride, top, left
+    and groups; `kept` is None, or where transformed filters stay for the next call (kept.pxi)."""
     cdef Winograd g
     cdef Py_ssize_t stride, top, left
     cdef int m

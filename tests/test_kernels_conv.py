@@ -111,6 +111,25 @@ def test_weight_gradients_beside_the_edges_of_tiles_and_blocks(isa, dtype):
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize(
+    ("size", "kernel", "options"),
+    [
+        ((7, 7), (3, 3), {"padding": 1}),
+        ((4, 5), (1, 1), {}),
+        ((8, 9), (3, 3), {"stride": 2, "padding": 1}),
+        ((9, 9), (1, 1), {"stride": 2}),
+        ((6, 6), (5, 5), {"padding": 2, "groups": 2}),
+        ((3, 3), (3, 3), {"padding": 1, "groups": 2}),
+    ],
+)
+def test_few_images_whose_filters_are_shared_out(size, kernel, options, dtype):
+    """Blocks of rows would be short of vectors: threads take parts of the filters, evenly; with slices of the channels too."""
+    for images in (1, 2, 3):
+        check_conv(images, 20, 174, size, kernel, dtype=dtype, algorithm="direct", **options)
+    check_conv(1, 300, 66, size, kernel, dtype=dtype, algorithm="direct", **options)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("isa", kernels.available())
 def test_1x1_kernels_that_read_the_image_in_place(isa, dtype):
     vector, _ = edges(isa, dtype)

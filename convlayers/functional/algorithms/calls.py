@@ -23,7 +23,7 @@ WeightAdder = Callable[[np.ndarray, np.ndarray, np.ndarray], None]
 
 
 def ceiling(relu: bool | float) -> float:
-    """What kernels hold outputs under, from 0 on: infinity for a ReLU, the number for one that has an upper bound; 0 for none."""
+    """What kernels hold outputs under, from 0 on: infinity for a ReLU, the number for one with an upper bound; 0 for none."""
     return inf if relu is True else float(relu)
 
 

@@ -10,7 +10,8 @@ from .problem import Problem, geometry
 def forward(problem: Problem, relu: bool) -> Forward:
     """y, or max(y, 0)."""
     kernel = kernels.compiled(problem.type).depthwise
-    return forward_call(kernel, problem, geometry(problem), False, ceiling(relu), threads_for(problem.work), NO_BIAS[problem.type])
+    how = geometry(problem), False, ceiling(relu), threads_for(problem.work)
+    return forward_call(kernel, problem, *how, NO_BIAS[problem.type])
 
 
 def forward_fused(problem: Problem, relu: bool | float) -> FusedForward:

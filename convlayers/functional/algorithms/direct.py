@@ -37,7 +37,7 @@ def cost(problem: Problem, machine: Machine) -> float:
     channels, filters, taps = problem.w[1], problem.w[0] // problem.groups, prod(problem.w[2:])
     x, y, thinned = prod(problem.x), prod(problem.y), prod(problem.win.stride)
     size = np.dtype(problem.dtype).itemsize
-    products, stores, packed = float(problem.work), 0.0, 2.0
+    products, stores, packed = float(problem.work), 0.0, 0.45
     if problem.depthwise:
         return 4 + 1e-3 * (1.2 * size * products / machine.gflops + 0.2 * (x + y))
     if problem.direction == FORWARD:
@@ -47,6 +47,7 @@ def cost(problem: Problem, machine: Machine) -> float:
         stores, moved = 8 * thinned / (filters * taps), 0.15 * (x + y)
         packed = 2 if thinned == 1 else 5
     else:
+        packed = 2
         rows, vector, moved = channels * taps, machine.lanes(problem.dtype), 0.15 * x + 0.3 * y
         if not _pixels_for_lanes(problem):
             products *= -(-filters // vector) * vector / filters

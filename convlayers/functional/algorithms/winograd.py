@@ -110,12 +110,13 @@ def forward(problem: Problem, relu: bool) -> Forward:
     if _large(problem) and problem.work:
         return winograd_blocks.forward(problem, relu)
     kernel, nothing = kernels.compiled(problem.type).winograd, NO_BIAS[problem.type]
-    return forward_call(kernel, problem, _arguments(problem), False, ceiling(relu), threads_for(problem.work), None, nothing, nothing)
+    how = _arguments(problem), False, ceiling(relu), threads_for(problem.work), None
+    return forward_call(kernel, problem, *how, nothing, nothing)
 
 
 def forward_fused(problem: Problem, relu: bool | float, residual: bool, kept: Kept | None) -> FusedForward | None:
-    """y times a scale, plus a shift and a residual, in the last pass; None for larger kernels, which have none of that, and for a
-    sum with an upper bound."""
+    """y times a scale, plus a shift and a residual, in the last pass; None for larger kernels, which have none of that, and for
+    an upper bound of a sum."""
     if _large(problem) or (residual and type(relu) is not bool):
         return None
     kernel, tiles = kernels.compiled(problem.type).winograd, _arguments(problem)
