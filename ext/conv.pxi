@@ -21,9 +21,8 @@ def conv2d(
     const real[:, :, :, ::1] src, const real[:, :, :, ::1] w, const real[::1] bias, real[:, :, :, ::1] dst, tuple geometry,
     int groups, bint backward, real ceiling, int threads, const real[::1] scale, /,
 ):
-    """Fill dst with y, the convolution of src and w, times the scale, plus the bias, unless empty, held between 0 and
-    `ceiling` if that is over 0; with
-    `backward`, fill dst with dx for src as dy: a gather for each sub-grid of dx."""
+    """Fill dst with y, the convolution of src and w, times the scale, plus the bias, unless empty, held between 0 and `ceiling`
+    if that is over 0; with `backward`, fill dst with dx for src as dy: a gather for each sub-grid of dx."""
     cdef Grids g
     cdef Gather* grid
     cdef Py_ssize_t stride_h, stride_w, top, left, dilation_h, dilation_w, j, row = w.shape[1] * w.shape[2] * w.shape[3]

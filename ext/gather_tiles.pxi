@@ -70,7 +70,7 @@ cdef bint parts_filters(Gather* g, int threads) noexcept nogil:
     a 1 x 1 kernel takes an image at once.
 
     Each block reads all filters: with rows shared out, single images of 7 x 7 with 512 channels took 1.6 times as long, of
-    13 x 13 with 384 1.4 times; of 16 x 16 and more 0.8 to 1.0, since each part of the filters copies the source (Emerald Rapids).
+    13 x 13 with 384 1.4; of 16 x 16 and more 0.8 to 1.0, since each part of the filters copies the source (Emerald Rapids).
     """
     cdef Py_ssize_t blocks = blocks_wanted(g, threads)
     cdef bint few = g.mode == PLAIN or g.rows.outputs * g.cols.outputs < blocks * 2 * PANEL

@@ -99,9 +99,7 @@ class _Conv(Layer):
 
         return Bound(forward, backward, accumulate, backward_onto)
 
-    def _bound_for_inference(
-        self, shape: Shape, dtype: np.dtype, affine: bool, residual: bool, relu: bool | float
-    ) -> Callable:
+    def _bound_for_inference(self, shape: Shape, dtype: np.dtype, affine: bool, residual: bool, relu: bool | float) -> Callable:
         sizes = self.rank, shape, self.params["weight"].shape, dtype
         run = conv.bound_fused_forward(*sizes, affine, residual, relu, self.options, self.kept)
         fused = affine or residual or type(relu) is not bool
