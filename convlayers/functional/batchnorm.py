@@ -169,8 +169,7 @@ def batch_norm_affine(
         bias, mean, var = (_per_channel(v, f"batch_norm: {n}", len(weight), dtype) for n, v in named)
     affine = np.empty((2, *shape), dtype)
     kernels.compiled(dtype).batch_norm_affine(weight, bias, mean, var, eps, affine)
-    scale, shift = affine
-    return scale, shift
+    return affine[0], affine[1]
 
 
 def bound_scale_shift(
