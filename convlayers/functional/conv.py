@@ -241,8 +241,9 @@ def bound_fused_forward(
     run, shape, y = _fused(plan, affine, residual, relu, kept), w_shape[:1], plan.problem.y
 
     def bound(x: np.ndarray, w: np.ndarray, b: Maybe, affine: Affine | None, residual: Maybe) -> np.ndarray:
-        fit = fits(w, w_shape, dtype) and (b is None or fits(b, shape, dtype)) and (residual is None or fits(residual, y, dtype))
-        if fit and (affine is None or (fits(affine[0], shape, dtype) and fits(affine[1], shape, dtype))):
+        arrays = fits(w, w_shape, dtype) and (b is None or fits(b, shape, dtype))
+        fused = affine is None or (fits(affine[0], shape, dtype) and fits(affine[1], shape, dtype))
+        if arrays and fused and (residual is None or fits(residual, y, dtype)):
             return run(x, w, b, affine, residual)
         return fused_forward(rank, x, w, b, affine, residual, relu, options)
 
