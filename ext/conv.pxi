@@ -19,10 +19,11 @@ cdef void rest_axis(Axis* axis) noexcept nogil:
 
 def conv2d(
     const real[:, :, :, ::1] src, const real[:, :, :, ::1] w, const real[::1] bias, real[:, :, :, ::1] dst, tuple geometry,
-    int groups, bint backward, real ceiling, int threads, const real[::1] scale, /,
+    int groups, bint backward, real ceiling, int threads, const real[::1] scale, const real[::1] residual, /,
 ):
-    """Fill dst with y, the convolution of src and w, times the scale, plus the bias, unless empty, held between 0 and `ceiling`
-    if that is over 0; with `backward`, fill dst with dx for src as dy: a gather for each sub-grid of dx."""
+    """Fill dst with y, the convolution of src and w, times the scale, plus the bias and plus the residual, laid out as dst,
+    unless they are empty, held between 0 and `ceiling` if that is over 0, which is infinity with a residual; with `backward`,
+    fill dst with dx for src as dy: a gather for each sub-grid of dx."""
     cdef Grids g
     cdef Gather* grid
     cdef Py_ssize_t stride_h, stride_w, top, left, dilation_h, dilation_w, j, row = w.shape[1] * w.shape[2] * w.shape[3]
@@ -51,7 +52,10 @@ def conv2d(
             forward_axis(&grid.rows, height, p, kh, stride_h, dilation_h, top)
             forward_axis(&grid.cols, width, q, kw, stride_w, dilation_w, left)
         grid.images, grid.groups, grid.mode = src.shape[0], groups, PLAIN if g.plain else ROWS
-        grid.bias, grid.ceiling = &bias[0] if bias.shape[0] else NULL, ceiling
+        grid.bias, grid.ceiling, grid.dst = &bias[0] if bias.shape[0] else NULL, ceiling, g.dst
+        grid.residual = NULL
+        if residual.shape[0]:
+            grid.residual, grid.ceiling, grid.relu_of_sum = &residual[0], 0, ceiling > 0
         if g.parted:
             rest_axis(&grid.rows)
             rest_axis(&grid.cols)

@@ -33,6 +33,7 @@ cdef void run_block(
         if g.panels > 0:
             pack_panels(g, plan, v, end, g.depth, src, panels)
         run_tiles(g, plan, v, end, first, last, filters, bias, src, panels, dst)
+        finish_vectors(g, plan, v, end, first, last, dst)
         v = end
 
 
@@ -268,6 +269,7 @@ cdef void run_slices(
     cdef Py_ssize_t begin = 0, end, slice, j, lead = block_plan(grid, block).vectors, apart
     cdef Py_ssize_t step = 2 * grid.panels if g.plain else max(lead, 1)
     cdef const real* src
+    cdef real* dst
     cdef Plan* plan
     apart = g.sums_bytes // <Py_ssize_t> sizeof(real)
     while begin < lead:
@@ -284,8 +286,10 @@ cdef void run_slices(
             grid = g.grid + j
             plan = block_plan(grid, block)
             end = min(plan.vectors, begin + step)
+            dst = block_target(g, j, plane, block, space)
             store_sums(grid, plan, begin, end, tiles_before(g, grid, split), tiles_before(g, grid, split + 1),
-                       space.sums + j * apart, block_target(g, j, plane, block, space))
+                       space.sums + j * apart, dst)
+            finish_vectors(grid, plan, begin, end, tiles_before(g, grid, split), tiles_before(g, grid, split + 1), dst)
         begin += step
 
 
@@ -306,6 +310,9 @@ cdef void run_unit(Grids* g, Py_ssize_t unit, char* workspace) noexcept nogil:
                       block_target(g, j, plane, block, &space))
     if g.parted:
         interleave_block(g, plane, block, space.parts)
+    else:
+        finish_rows(g.grid, block, tiles_before(g, g.grid, split), tiles_before(g, g.grid, split + 1),
+                    block_target(g, 0, plane, block, &space))
 
 
 cdef void pack_unit(

@@ -27,6 +27,9 @@ cdef struct Gather:
     Py_ssize_t height
     const real* bias
     real ceiling                # see tile.pxi
+    const real* residual        # added last, laid out as dst; NULL for none
+    bint relu_of_sum            # the ReLU where there is one
+    const real* dst             # where all outputs begin
     Mode mode
     Py_ssize_t panels           # how many are packed together for all taps before the tiles read them, 0 for none
     Py_ssize_t panel            # values from one to the next
@@ -345,3 +348,29 @@ cdef void store_sums(
             else:
                 scatter(plan, v, sums + (v - begin) * VL, dst + m * area, g.cols.stride)
         sums += g.sum_row
+
+
+cdef void add_to_pixels(
+    Gather* g, Py_ssize_t first, Py_ssize_t last, Py_ssize_t begin, Py_ssize_t end, real* dst
+) noexcept nogil:
+    """To the pixels begin .. end of a block whose outputs begin at dst, for the filters of the tiles first .. last."""
+    cdef Py_ssize_t m
+    cdef real* out
+    for m in range(filter_start(g, first), filter_start(g, last)):
+        out = dst + m * g.height * g.width + begin
+        add_values(out, g.residual + (out - g.dst), end - begin, g.relu_of_sum, out)
+
+
+cdef inline void finish_vectors(
+    Gather* g, Plan* plan, Py_ssize_t begin, Py_ssize_t end, Py_ssize_t first, Py_ssize_t last, real* dst
+) noexcept nogil:
+    """The residual for the vectors begin .. end of an image that is taken at once, while they are in the caches. The last vector
+    of all moves back over values that have theirs: it has written them anew."""
+    if g.residual != NULL and g.mode == PLAIN:
+        add_to_pixels(g, first, last, plan.src[begin], min(end * VL, g.cols.outputs), dst)
+
+
+cdef inline void finish_rows(Gather* g, Py_ssize_t block, Py_ssize_t first, Py_ssize_t last, real* dst) noexcept nogil:
+    """And for a whole block of rows."""
+    if g.residual != NULL and g.mode != PLAIN:
+        add_to_pixels(g, first, last, 0, min(g.block, g.rows.outputs - block * g.block) * g.width, dst)

@@ -233,6 +233,44 @@ def test_a_residual_beside_the_edges_of_tiles(shape, stride, isa):
             np.testing.assert_array_equal(y, np.maximum(plain + residual, 0), err_msg=f"{threads} threads")
 
 
+# 1 x 1 in place, with a last vector that moves back, alone in its panels too, and slices of the channels; rows; a stride;
+# filters for lanes; groups; more filters than rows to share out; no pixel but one.
+@pytest.mark.parametrize("isa", kernels.available())
+@pytest.mark.parametrize(
+    ("shape", "filters", "kernel", "how"),
+    [
+        ((3, 33, 9, 9), 17, 1, {}),
+        ((1, 300, 13, 25), 90, 1, {}),
+        ((2, 1200, 7, 7), 66, 1, {}),
+        ((1, 1200, 12, 27), 66, 1, {}),
+        ((3, 7, 3, 3), 20, 1, {}),
+        ((2, 40, 9, 9), 30, 1, {"stride": 2}),
+        ((2, 5, 12, 31), 20, 3, {"padding": 1}),
+        ((3, 16, 15, 15), 34, 3, {"stride": 2, "padding": 1}),
+        ((2, 6, 8, 8), 9, 3, {"groups": 3}),
+        ((3, 7, 5, 5), 16, 3, {"padding": 1}),
+        ((1, 100, 6, 6), 180, 3, {"padding": 1}),
+        ((2, 300, 1, 1), 70, 1, {}),
+    ],
+)
+def test_a_residual_in_the_direct_kernel_s_last_pass(shape, filters, kernel, how, isa):
+    """To the bits of an addition behind it, for any number of threads."""
+    rng = np.random.default_rng(9)
+    layer = cl.Conv2d(filters, kernel, algorithm="direct", **how)
+    layer.build(shape[1:], rng)
+    x, affine = rng.standard_normal(shape, np.float32), rng.uniform(-2, 2, (2, filters)).astype(np.float32)
+    with kernels.using(isa=isa), memory.poisoned(), threads_at_every_size():
+        for given in ({}, {"affine": affine}):
+            plain, _ = layer.forward(x, training=False, **given)
+            residual = rng.standard_normal(plain.shape, np.float32)
+            for threads in (1, 2, 5):
+                with kernels.using(threads=threads):
+                    y, _ = layer.forward(x, training=False, residual=residual, **given)
+                    rectified, _ = layer.forward(x, training=False, residual=residual, relu=True, **given)
+                np.testing.assert_array_equal(y, plain + residual, err_msg=f"{threads} threads")
+                np.testing.assert_array_equal(rectified, np.maximum(plain + residual, 0), err_msg=f"{threads} threads")
+
+
 # 1 x 1 in place, rows, a stride, groups, filters for lanes, slices of the channels, fewer outputs than taps, depthwise in each
 # layout, large kernels.
 @pytest.mark.parametrize("isa", kernels.available())

@@ -8,7 +8,7 @@ from ... import kernels
 from ...kernels import threads_for
 from .._arrays import NO_BIAS
 from . import depthwise
-from .calls import Backward, Forward, FusedForward, Kept, ceiling, forward_call, input_call, scaled_call, weight_call
+from .calls import Backward, Forward, FusedForward, Kept, ceiling, forward_call, fused_call, input_call, weight_call
 from .problem import FORWARD, INPUT_GRADIENT, Machine, Problem, geometry, once
 
 # The gradient of so few filters over so many channels is computed with pixels for lanes, 1.3 to 2.8 times as fast (Zen 3); with
@@ -62,17 +62,18 @@ def forward(problem: Problem, relu: bool) -> Forward:
         return depthwise.forward(problem, relu)
     kernel = kernels.compiled(problem.type).conv2d
     how = geometry(problem), problem.groups, False, ceiling(relu), threads_for(problem.work)
-    return forward_call(kernel, problem, *how, NO_BIAS[problem.type])
+    return forward_call(kernel, problem, *how, NO_BIAS[problem.type], NO_BIAS[problem.type])
 
 
 def forward_fused(problem: Problem, relu: bool | float, residual: bool, kept: Kept | None) -> FusedForward | None:
-    """y times a scale, which goes into the filters as they are packed, plus a shift; None with a residual."""
-    if residual:
+    """y times a scale, which goes into the filters as they are packed, plus a shift and a residual; None for a residual of
+    depthwise kernels, and for an upper bound of a sum."""
+    if residual and (problem.depthwise or type(relu) is not bool):
         return None
     if problem.depthwise:
         return depthwise.forward_fused(problem, relu)
     kernel = kernels.compiled(problem.type).conv2d
-    return scaled_call(kernel, problem, geometry(problem), problem.groups, False, ceiling(relu), threads_for(problem.work))
+    return fused_call(kernel, problem, geometry(problem), problem.groups, False, ceiling(relu), threads_for(problem.work))
 
 
 def backward_input(problem: Problem) -> Backward:
@@ -81,7 +82,7 @@ def backward_input(problem: Problem) -> Backward:
         return depthwise.backward_input(problem)
     kernel = kernels.compiled(problem.type).conv2d
     how = geometry(problem), problem.groups, True, 0.0, threads_for(problem.work)
-    return input_call(kernel, problem, *how, NO_BIAS[problem.type])
+    return input_call(kernel, problem, *how, NO_BIAS[problem.type], NO_BIAS[problem.type])
 
 
 def backward_weight(problem: Problem) -> Backward:
