@@ -364,8 +364,8 @@ cdef void add_to_pixels(
 cdef inline void finish_vectors(
     Gather* g, Plan* plan, Py_ssize_t begin, Py_ssize_t end, Py_ssize_t first, Py_ssize_t last, real* dst
 ) noexcept nogil:
-    """The residual for the vectors begin .. end of an image that is taken at once, while they are in the caches. The last vector
-    of all moves back over values that have theirs: it has written them anew."""
+    """The residual for the vectors begin .. end of an image that is taken at once, while they are in the caches. The last
+    vector of all moves back over values that have theirs: it has written them anew."""
     if g.residual != NULL and g.mode == PLAIN:
         add_to_pixels(g, first, last, plan.src[begin], min(end * VL, g.cols.outputs), dst)
 
