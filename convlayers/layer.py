@@ -20,7 +20,7 @@ in between; a layer that does not offer it sees nothing of this.
 
     fuses_relu = True        `forward(x, *, training, relu=False)`: with relu, `max(y, 0)`, and `backward` is that of both;
                              the same bits as a ReLU behind the layer gives
-    fuses_clip = True        in inference without a gradient, `relu` may be a number: `min(max(y, 0), relu)`, to the bits of a
+    fuses_clip = True        in inference without a gradient, `relu` may be a float: `min(max(y, 0), relu)`, to the bits of a
                              `Clip` from 0 to that behind the layer, as ReLU6 is
     commutes_with_relu = True
                              for a layer that fuses a ReLU: one in front of it does the same as one behind it, forward and back,

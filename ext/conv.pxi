@@ -19,7 +19,7 @@ cdef void rest_axis(Axis* axis) noexcept nogil:
 
 def conv2d(
     const real[:, :, :, ::1] src, const real[:, :, :, ::1] w, const real[::1] bias, real[:, :, :, ::1] dst, tuple geometry,
-    int groups, bint backward, real ceiling, int threads, const real[::1] scale, const real[::1] residual, /,
+    int groups, bint backward, double ceiling, int threads, const real[::1] scale, const real[::1] residual, /,
 ):
     """Fill dst with y, the convolution of src and w, times the scale, plus the bias and plus the residual, laid out as dst,
     unless they are empty, held between 0 and `ceiling` if that is over 0, which is infinity with a residual; with `backward`,

@@ -161,7 +161,7 @@ cdef void scale_row(const real* src, real scale, Py_ssize_t count, real* dst) no
 
 def depthwise(
     const real[:, :, :, ::1] src, const real[:, :, :, ::1] w, const real[::1] bias, real[:, :, :, ::1] dst, tuple geometry,
-    bint backward, real ceiling, int threads, const real[::1] scale, /,
+    bint backward, double ceiling, int threads, const real[::1] scale, /,
 ):
     """Fill dst with y, each channel of src convolved with its filters in w, times the scale, plus the bias, unless empty,
     held between 0 and `ceiling` if that is over 0; with `backward`, fill dst with dx for src as dy."""

@@ -70,7 +70,7 @@ cdef struct Depthwise "convlayers_depthwise":
     real ceiling                # see tile.pxi
     Planes dst                  # and all of its filters
     Layout layout
-    bint mixed                  # with ACROSS: lanes are planes in the order of memory, of any channels; else images of one
+    bint mixed                  # lanes are planes in the order of memory, of any channels; until the layout is chosen, may be
     Py_ssize_t side             # images side by side in a line
     Py_ssize_t sides            # units of so many images
     Py_ssize_t cell             # columns of an image in a line

@@ -138,7 +138,8 @@ cdef bint reads_in_place(Gather* g) noexcept nogil:
 
 
 cdef Py_ssize_t parts_of_filters(Gather* lead, int threads, bint by_filters) noexcept nogil:
-    """So many that few units are shared out evenly where filters part them, else one for each thread that had none."""
+    """How many parts the filters of a unit make: where they are what threads share out, as many as make units even among
+    threads, else as many as there are threads for each unit."""
     cdef Py_ssize_t units = lead.images * lead.groups * lead.blocks, splits = 1
     if by_filters and units < 4 * threads:
         while units * splits % threads:

@@ -28,7 +28,7 @@ cdef struct Gather:
     const real* bias
     real ceiling                # see tile.pxi
     const real* residual        # added last, laid out as dst; NULL for none
-    bint relu_of_sum            # the ReLU where there is one
+    bint relu_of_sum            # the ReLU where there is a residual
     const real* dst             # where all outputs begin
     Mode mode
     Py_ssize_t panels           # how many are packed together for all taps before the tiles read them, 0 for none

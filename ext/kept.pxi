@@ -24,21 +24,23 @@ cdef inline Py_ssize_t copied_bytes(Py_ssize_t count) noexcept nogil:
     return (count * <Py_ssize_t> sizeof(real) + 63) // 64 * 64
 
 
-cdef find_kept(tuple kept, const real* filters, Py_ssize_t count, int threads):
-    """The array for these filters, or None."""
+cdef find_kept(tuple kept, const real* filters, Py_ssize_t count, Py_ssize_t nbytes, int threads):
+    """The array for these filters with so many bytes made of them, or None."""
     cdef unsigned char[::1] array
     cdef bint same
     found = (<dict> kept[0]).get(kept[1])
     if found is None:
         return None
     array = found
+    if array.shape[0] != copied_bytes(count) + nbytes:
+        return None
     with nogil:
         same = same_values(<const real*> &array[0], filters, count, threads)
     return found if same else None
 
 
 cdef new_kept(const real* filters, Py_ssize_t count, Py_ssize_t nbytes):
-    """An array with a copy of the filters and room for what is made of them."""
+    """An array with a copy of the filters and so many bytes for what is made of them."""
     cdef unsigned char[::1] array
     made = _memory.lasting(copied_bytes(count) + nbytes)
     array = made

@@ -74,7 +74,7 @@ cdef Idle[MOST_IDLE] idle
 cdef int idle_count = 0
 cdef size_t idle_bytes = 0
 cdef size_t used_bytes = 0
-cdef size_t asked_bytes = 0     # of those, less what blocks have too much
+cdef size_t asked_bytes = 0     # what was asked for when those were given
 cdef size_t most_asked = 0      # at once in this stretch
 cdef size_t most_before = 0     # and in the one before
 cdef Py_ssize_t requests = 0

@@ -333,7 +333,7 @@ cdef run_winograd(
     g.src_end = g.src + g.images * g.image
     choose_winograd_blocks(g, threads)
     if kept is not None:
-        filters = find_kept(kept, taps, count, threads)
+        filters = find_kept(kept, taps, count, transformed_bytes(g), threads)
         found = filters is not None
         if not found:
             filters = new_kept(taps, count, transformed_bytes(g))
@@ -373,7 +373,7 @@ cdef void open_tiles(Winograd* g, int m, int size, int reach, int pace, int filt
 
 def winograd(
     const real[:, :, :, ::1] src, const real[:, :, :, ::1] w, const real[::1] bias, real[:, :, :, ::1] dst, tuple tiles,
-    bint backward, real ceiling, int threads, tuple kept, const real[::1] scale, const real[::1] residual, /,
+    bint backward, double ceiling, int threads, tuple kept, const real[::1] scale, const real[::1] residual, /,
 ):
     """Fill dst with y, the convolution of src and w, times the scale, plus the bias and plus the residual, laid out as dst,
     unless they are empty, held between 0 and `ceiling` if that is over 0, which is infinity with a residual; with `backward`,

@@ -346,7 +346,27 @@ def test_a_clip_from_0_on_goes_into_the_convolution(layer, shape, isa):
                 np.testing.assert_array_equal(model(x[:n]), expected)
 
 
-@pytest.mark.parametrize("clip", [cl.Clip(-1, 6), cl.Clip(0), cl.Clip(max=6), cl.Clip(-0.0, 6), cl.Clip(0.5, 6)])
+@pytest.mark.parametrize("algorithm", ["direct", "winograd", "fft"])
+@pytest.mark.parametrize("groups", [1, 4])
+def test_a_bound_that_float32_does_not_hold(algorithm, groups):
+    model = cl.Sequential([cl.Conv2d(4, 3, algorithm=algorithm, groups=groups), cl.Clip(0, 0.1)], input_shape=(4, 9, 9))
+    for _, layer in model.layers():
+        layer.params = {name: array.astype(np.float64) for name, array in layer.params.items()}
+    assert model(np.random.default_rng(0).standard_normal((2, 4, 9, 9))).max() == 0.1
+
+
+@pytest.mark.parametrize("algorithm", ["direct", "winograd", "fft", "einsum"])
+def test_a_relu_is_one_whatever_is_true(algorithm):
+    x, w = np.random.default_rng(0).standard_normal((2, 3, 3, 9, 9), np.float32)
+    w = w[:, :, :3, :3].copy()
+    expected = functional.conv2d(x, w, algorithm=algorithm, relu=True)
+    for relu in (1, np.True_, 0.5):
+        np.testing.assert_array_equal(functional.conv2d(x, w, algorithm=algorithm, relu=relu), expected)
+
+
+@pytest.mark.parametrize(
+    "clip", [cl.Clip(-1, 6), cl.Clip(0), cl.Clip(max=6), cl.Clip(-0.0, 6), cl.Clip(0.5, 6), cl.Clip(0, 1e-50)]
+)
 def test_clips_that_stay(clip):
     model = cl.Sequential([cl.Conv2d(3, 3), clip], input_shape=(2, 5, 5))
     assert len(model.passes.calls_of_inference) == 2

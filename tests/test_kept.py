@@ -108,15 +108,38 @@ def test_large_filters_are_not_kept(monkeypatch):
     assert not layer.kept
 
 
-@pytest.mark.parametrize("duplicate", [copy.copy, copy.deepcopy, lambda layer: pickle.loads(pickle.dumps(layer))])
-def test_a_copy_begins_anew(duplicate):
+@pytest.mark.parametrize("duplicate", [copy.deepcopy, lambda layer: pickle.loads(pickle.dumps(layer))])
+def test_a_deep_copy_begins_anew(duplicate):
     model, layer = built()
     model(batch())
-    if duplicate is copy.copy:
-        assert not copy.copy(layer.kept)
-    else:
-        assert not duplicate(layer).kept
+    assert not duplicate(layer).kept
     assert layer.kept
+
+
+@pytest.mark.parametrize("filters", [5, 16, 17, 18, 130])
+def test_filters_of_another_number(filters):
+    """Fewer of the same, as in pruning, and more: at a batch size that is bound already and at another."""
+    model = cl.Sequential([cl.Conv2d(17, 3, padding=1, algorithm="winograd"), cl.ReLU()], input_shape=(5, 9, 10))
+    layer = model.steps[0].layer
+    model(batch())
+    rng = np.random.default_rng(0)
+    for name, array in layer.params.items():
+        more = rng.standard_normal((max(0, filters - 17), *array.shape[1:]), np.float32)
+        layer.params[name] = np.concatenate([array[:filters], more])
+    for n in (2, 5, 2):
+        np.testing.assert_array_equal(model(batch(n)), np.maximum(anew(layer, batch(n)), 0))
+
+
+def test_a_shallow_copy_with_other_filters():
+    model, layer = built()
+    x = batch()
+    model(x)
+    twin = copy.copy(layer)
+    twin.params = {name: array[:9].copy() for name, array in layer.params.items()}
+    bound = twin.bind(x.shape, x.dtype, training=False)
+    for _ in range(2):
+        np.testing.assert_array_equal(bound.forward(x)[0], anew(twin, x))
+        np.testing.assert_array_equal(model(x), anew(layer, x))
 
 
 def test_threads_of_python_that_run_one_model():

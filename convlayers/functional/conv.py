@@ -112,7 +112,7 @@ def fused_forward(
     relu: bool | float,
     options: Options,
 ) -> np.ndarray:
-    """`scale y + shift + residual` for the y that `forward` gives, at least 0 with `relu`, and at most that if it is a number.
+    """`scale y + shift + residual` for the y that `forward` gives, at least 0 with `relu`, and at most that if it is a float.
 
     `affine` is scale and shift, `(M,)` each, and `residual` has the shape of y; either may be None.
     """
@@ -138,7 +138,7 @@ def _fused(plan: Plan, affine: bool, residual: bool, relu: bool | float, kept: K
         if not affine:
             return lambda x, w, b, affine, residual: fused(x, w, None, b, residual)
         return lambda x, w, b, affine, residual: fused(x, w, *_joint(b, affine), residual)
-    if type(relu) is not bool:
+    if isinstance(relu, float):
         return _bounded(_fused(plan, affine, residual, True, kept), plan.problem.type.type(relu))
     if residual:
         run = _fused(plan, affine, False, False, kept)
@@ -330,7 +330,7 @@ def conv1d(
 
     See `conv2d`. Long kernels, as in audio, are where `"fft"` pays.
     """
-    return forward(1, x, w, b, relu, Options(stride, padding, dilation, groups, None, algorithm))
+    return forward(1, x, w, b, bool(relu), Options(stride, padding, dilation, groups, None, algorithm))
 
 
 def conv1d_backward_input(
@@ -374,7 +374,7 @@ def conv2d(
     its tile), `"fft"` (for large kernels; it spreads over its image) or `"einsum"` (the reference, in float64 inside). With
     `relu`, `max(y, 0)`, in the same pass.
     """
-    return forward(2, x, w, b, relu, Options(stride, padding, dilation, groups, None, algorithm))
+    return forward(2, x, w, b, bool(relu), Options(stride, padding, dilation, groups, None, algorithm))
 
 
 def conv2d_backward_input(
@@ -418,7 +418,7 @@ def conv3d(
     x `(N, C, D, H, W)`, w `(M, C/groups, T, R, S)`; returns `(N, M, O, P, Q)`. See `conv2d`: an algorithm is that of the last
     two axes, so `"winograd"` computes `(T, 3, 3)` kernels, and larger ones.
     """
-    return forward(3, x, w, b, relu, Options(stride, padding, dilation, groups, None, algorithm))
+    return forward(3, x, w, b, bool(relu), Options(stride, padding, dilation, groups, None, algorithm))
 
 
 def conv3d_backward_input(

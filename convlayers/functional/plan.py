@@ -13,7 +13,7 @@ and, where its last passes can do so,
     forward_fused(problem, relu, residual, kept)
                                 a function of x, w, scale, shift and residual, or None for any of those three, that gives
                                 scale y + shift + residual, or its ReLU; or None. `residual` says whether there will be one,
-                                `relu` may be a number, its upper bound; `kept` is where what is made of w may stay for the
+                                `relu` may be a float, its upper bound; `kept` is where what is made of w may stay for the
                                 next call, or None
     backward_input_onto(problem)
                                 a function of dy, w and an array that gives dx plus that array; or None

@@ -61,7 +61,7 @@ class _Conv(Layer):
 
     def forward(self, x, *, training, affine=None, residual=None, relu=False):
         weight, bias = self.params["weight"], self.params.get("bias")
-        if affine is not None or residual is not None or type(relu) is not bool:
+        if affine is not None or residual is not None or isinstance(relu, float):
             return conv.fused_forward(self.rank, x, weight, bias, affine, residual, relu, self.options), x
         y = conv.forward(self.rank, x, weight, bias, relu, self.options)
         return y, (x, y if relu else None)
@@ -102,7 +102,7 @@ class _Conv(Layer):
     def _bound_for_inference(self, shape: Shape, dtype: np.dtype, affine: bool, residual: bool, relu: bool | float) -> Callable:
         sizes = self.rank, shape, self.params["weight"].shape, dtype
         run = conv.bound_fused_forward(*sizes, affine, residual, relu, self.options, self.kept)
-        fused = affine or residual or type(relu) is not bool
+        fused = affine or residual or isinstance(relu, float)
 
         def forward(x, affine=None, residual=None):
             y = run(x, self.params["weight"], self.params.get("bias"), affine, residual)

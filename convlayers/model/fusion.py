@@ -5,6 +5,8 @@ from collections.abc import Sequence
 from math import copysign
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from ..layer import Layer, Shape, has_scale_shift
 from ..layers.activations import Clip, ReLU
 from ..layers.arithmetic import Add
@@ -16,7 +18,8 @@ _NONE: dict[str, Any] = {}
 class Task(NamedTuple):
     """A step, the values it reads, and what its layer takes over; `target` is the value of the last step taken over.
 
-    `relu` is a number for a ReLU with that upper bound.
+    A float as `relu` is a ReLU with that upper bound.
+
     A `chain` runs in place of the layers of this step and of those behind it (chains.py). With a `residual`, the layer takes
     over an addition: the second source is what it adds.
     """
@@ -52,7 +55,8 @@ def _relu_of(layer: Layer, behind: Layer, *, inference: bool) -> bool | float:
         return True
     if inference and layer.fuses_clip and type(behind) is Clip and behind.max is not None:
         low, high = behind.constants()
-        return high if low == 0 and copysign(1, low) > 0 else False
+        # -0 is another value, and so is what float32 rounds to 0.
+        return float(high) if low == 0 and copysign(1, low) > 0 and np.float32(high) > 0 else False
     return False
 
 

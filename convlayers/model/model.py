@@ -237,7 +237,7 @@ class Model:
         A convolution takes over the batch normalization behind it, call by call, so that weights may change between calls,
         and an addition or a `Clip` from 0 on behind that; the output differs by roundings from that of `forward(x,
         training=False)`, which keeps what `backward` needs. What Winograd's algorithm makes of weights stays for the next call,
-        which asks whether they are what they were: up to five times the bytes of layers of up to 2.5 MB.
+        which asks whether they are what they were: up to eight times the bytes of layers of up to 2.5 MB.
         """
         given = self._given(x)
         if type(x) is not np.ndarray and any(isinstance(value, Node) for value in given):

@@ -23,12 +23,12 @@ WeightAdder = Callable[[np.ndarray, np.ndarray, np.ndarray], None]
 
 
 def ceiling(relu: bool | float) -> float:
-    """What kernels hold outputs under, from 0 on: infinity for a ReLU, the number for one with an upper bound; 0 for none."""
-    return inf if relu is True else float(relu)
+    """What kernels hold outputs under, from 0 on: infinity for a ReLU, a float itself, its upper bound; 0 for none."""
+    return relu if isinstance(relu, float) else inf if relu else 0.0
 
 
 class Kept(dict[Any, np.ndarray]):
-    """What kernels made of a layer's filters, for the next call of inference; a copy of the layer begins anew."""
+    """What kernels made of a layer's filters, for the next call of inference; a deep copy of the layer begins anew."""
 
     def __reduce__(self) -> tuple[type, tuple]:
         return Kept, ()

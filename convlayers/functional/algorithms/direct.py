@@ -37,18 +37,17 @@ def cost(problem: Problem, machine: Machine) -> float:
     channels, filters, taps = problem.w[1], problem.w[0] // problem.groups, prod(problem.w[2:])
     x, y, thinned = prod(problem.x), prod(problem.y), prod(problem.win.stride)
     size = np.dtype(problem.dtype).itemsize
-    products, stores, packed = float(problem.work), 0.0, 0.45
+    products, stores = float(problem.work), 0.0
     if problem.depthwise:
         return 4 + 1e-3 * (1.2 * size * products / machine.gflops + 0.2 * (x + y))
     if problem.direction == FORWARD:
-        rows, stores, moved = filters, 8 / (channels * taps), 0.15 * (x + y)
+        rows, stores, moved, packed = filters, 8 / (channels * taps), 0.15 * (x + y), 0.45
     elif problem.direction == INPUT_GRADIENT:
         rows, products = channels, x * filters * taps // thinned
         stores, moved = 8 * thinned / (filters * taps), 0.15 * (x + y)
         packed = 2 if thinned == 1 else 5
     else:
-        packed = 2
-        rows, vector, moved = channels * taps, machine.lanes(problem.dtype), 0.15 * x + 0.3 * y
+        rows, vector, moved, packed = channels * taps, machine.lanes(problem.dtype), 0.15 * x + 0.3 * y, 2
         if not _pixels_for_lanes(problem):
             products *= -(-filters // vector) * vector / filters
     # A tile of fewer rows than 4 waits for its sums; rows are shared out evenly among tiles.
@@ -68,7 +67,7 @@ def forward(problem: Problem, relu: bool) -> Forward:
 def forward_fused(problem: Problem, relu: bool | float, residual: bool, kept: Kept | None) -> FusedForward | None:
     """y times a scale, which goes into the filters as they are packed, plus a shift and a residual; None for a residual of
     depthwise kernels, and for an upper bound of a sum."""
-    if residual and (problem.depthwise or type(relu) is not bool):
+    if residual and (problem.depthwise or isinstance(relu, float)):
         return None
     if problem.depthwise:
         return depthwise.forward_fused(problem, relu)

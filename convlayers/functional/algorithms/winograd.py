@@ -39,7 +39,8 @@ _STRIDED_CYCLES = {FORWARD: 600, INPUT_GRADIENT: 750}  # at stride 2, of tiles, 
 _CACHED_BYTES = 16e6
 _ROW_CYCLES = 8
 _CALL_CYCLES = 16_000
-# Bytes of filters beyond which those transformed are not kept: a copy and what is made of it are up to five times as many.
+# Bytes of filters beyond which those transformed are not kept: a copy and what is made of it are up to five times as many, for
+# each size of tile.
 _MOST_KEPT = 5 << 19
 
 
@@ -117,12 +118,12 @@ def forward(problem: Problem, relu: bool) -> Forward:
 def forward_fused(problem: Problem, relu: bool | float, residual: bool, kept: Kept | None) -> FusedForward | None:
     """y times a scale, plus a shift and a residual, in the last pass; None for larger kernels, which have none of that, and for
     an upper bound of a sum."""
-    if _large(problem) or (residual and type(relu) is not bool):
+    if _large(problem) or (residual and isinstance(relu, float)):
         return None
     kernel, tiles = kernels.compiled(problem.type).winograd, _arguments(problem)
     place = None
     if kept is not None and prod(problem.w) * problem.type.itemsize <= _MOST_KEPT:
-        place = kept, (problem.isa, problem.dtype, *tiles)
+        place = kept, (problem.isa, problem.dtype, problem.w, *tiles)
     return fused_call(kernel, problem, tiles, False, ceiling(relu), threads_for(problem.work), place)
 
 
