@@ -68,6 +68,10 @@ struct convlayers_grid;
 ALWAYS_INLINE void convlayers_tile(int, int, struct convlayers_tile_args *);
 ALWAYS_INLINE void convlayers_tile_rows(int, int, struct convlayers_tile_args *);
 ALWAYS_INLINE void convlayers_row_tiles(int, int, struct convlayers_rows *);
+ALWAYS_INLINE void convlayers_transpose_vectors(int, const real *, ptrdiff_t, ptrdiff_t, ptrdiff_t, const real *, real *,
+                                                ptrdiff_t);
+ALWAYS_INLINE void convlayers_transpose_rows(int, const real *, const real *, ptrdiff_t, ptrdiff_t, ptrdiff_t, const real *, real *,
+                                             ptrdiff_t);
 ALWAYS_INLINE void convlayers_winograd_input(int, const vf *, int, vf *, int);
 ALWAYS_INLINE void convlayers_winograd_filter(int, int, const vf *, int, vf *, int);
 ALWAYS_INLINE void convlayers_winograd_output(int, int, const vf *, int, vf *, int);

@@ -50,7 +50,10 @@ cdef void pack_filters(
     cdef Py_ssize_t k, i
     if channel_stride == g.rows.taps * g.cols.taps and row_stride == g.depth:
         # Forward: a filter's taps are neighbours, in this order.
-        transpose_scaled(w, end, row_stride, rows, g.depth, scale, dst, rows)
+        if scale == NULL:
+            transpose_run(w, end, row_stride, rows, g.depth, dst, rows)
+        else:
+            transpose_scaled(w, end, row_stride, rows, g.depth, scale, dst, rows)
     elif row_stride == 1:
         # The input gradient of a 1 x 1 kernel: the rows are neighbours.
         for k in range(g.depth):

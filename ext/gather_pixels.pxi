@@ -18,7 +18,7 @@ cdef void spread_pixels(const real* out, Py_ssize_t pixels, Py_ssize_t filters, 
     for v in range(pixels // VL):
         for u in range(vectors_over(filters)):
             square = out + v * VL * PANEL + u * VL
-            transpose_vectors(square, PANEL, VL, filters - u * VL, NULL, dst + u * VL * area + v * VL, area)
+            transpose_vectors(False, square, PANEL, VL, filters - u * VL, square, dst + u * VL * area + v * VL, area)
     for m in range(filters):
         for px in range(pixels // VL * VL, pixels):
             dst[m * area + px] = out[px * PANEL + m]
