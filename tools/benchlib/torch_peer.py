@@ -78,7 +78,9 @@ def _module(layer: Layer, shape: Shape) -> nn.Module:
     if isinstance(layer, cl.BatchNorm2d):
         return nn.BatchNorm2d(shape[0], layer.eps, layer.momentum)
     if isinstance(layer, cl.MaxPool2d):
-        return nn.MaxPool2d(layer.kernel_size, layer.stride, layer.padding)
+        return nn.MaxPool2d(layer.kernel_size, layer.stride, layer.padding, ceil_mode=layer.ceil_mode)
+    if isinstance(layer, cl.Clip):
+        return nn.Hardtanh(*layer.constants(), inplace=True)
     if isinstance(layer, cl.Dropout):
         return nn.Dropout(layer.p)
     if isinstance(layer, cl.GlobalAvgPool2d):
