@@ -6,7 +6,7 @@
     python tools/bench.py --only infer --case vgg   the cases whose title holds this text
     python tools/bench.py --conv 8,64,56,128,3,2,1  a layer of your own: batch, channels, side, filters, kernel and, if
                                                     not 1, 0 and 1, stride, padding and groups
-    python tools/bench.py --infer mobilenet_v2,1    inference of any model of `convlayers.models`, at this batch
+    python tools/bench.py --infer mobilenet_v2,1    inference of a classifier of images in `convlayers.models`, at this batch
     python tools/bench.py --isa avx2                convlayers and PyTorch held to an instruction set
 
 Each side is a process of its own; they are timed turn by turn, and a ratio is the median of the turns' ratios. Every result is
@@ -29,6 +29,8 @@ sys.path.insert(0, str(Path(__file__).parent))
 from typing import Any, NamedTuple
 
 from benchlib.cases import CONVS, INFERS, PASSES, POOLS, TRAINS, Conv, Infer, Pool
+
+from convlayers import models
 
 TORCH_ISA = {"avx2": "AVX2", "baseline": "SSE41", "avx512": "AVX512_CORE"}
 OURS, TORCH, ORT = "convlayers", "PyTorch", "onnxruntime"
@@ -132,6 +134,8 @@ def inference(text: str) -> Infer:
     name, _, batch = text.partition(",")
     if not batch.isdecimal() or int(batch) < 1:
         raise argparse.ArgumentTypeError(f"{text}: it must be MODEL,BATCH, as in resnet18,1")
+    if not callable(getattr(models, name, None)):
+        raise argparse.ArgumentTypeError(f"{text}: convlayers.models has no {name!r}")
     return Infer(name, int(batch))
 
 

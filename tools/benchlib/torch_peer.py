@@ -69,7 +69,7 @@ class _Joined(nn.Module):
 
 
 def _module(layer: Layer, shape: Shape) -> nn.Module:
-    """The layer for an input of `shape`, as far as the classifiers of `convlayers.models` use it, but for `tcn`."""
+    """The layer for an input of `shape`, as far as the classifiers of images in `convlayers.models` use it."""
     if isinstance(layer, cl.Conv2d):
         how = {"stride": layer.stride, "padding": layer.padding, "groups": layer.groups, "bias": layer.bias}
         return nn.Conv2d(shape[0], layer.out_channels, layer.kernel_size, **how)
@@ -85,7 +85,11 @@ def _module(layer: Layer, shape: Shape) -> nn.Module:
         return nn.Dropout(layer.p)
     if isinstance(layer, cl.GlobalAvgPool2d):
         return nn.AdaptiveAvgPool2d(1)
+    if isinstance(layer, cl.AdaptiveAvgPool2d):
+        return nn.AdaptiveAvgPool2d(layer.output_size)
     plain = {cl.Add: _Sum, cl.Concat: _Joined, cl.Flatten: nn.Flatten}
+    if type(layer) not in (cl.ReLU, *plain):
+        raise SystemExit(f"PyTorch's side of the bench has no {type(layer).__name__}: it knows classifiers of images")
     # In place, as torchvision's models have it: nobody else reads what these networks put into a ReLU.
     return nn.ReLU(inplace=True) if isinstance(layer, cl.ReLU) else plain[type(layer)]()
 
