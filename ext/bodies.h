@@ -65,9 +65,10 @@ struct convlayers_put;
 struct convlayers_spectra;
 struct convlayers_depthwise;
 struct convlayers_grid;
-ALWAYS_INLINE void convlayers_tile(int, int, struct convlayers_tile_args *);
+ALWAYS_INLINE void convlayers_tile(int, int, int, struct convlayers_tile_args *);
+ALWAYS_INLINE void convlayers_asking_rows(int, struct convlayers_tile_args *);
 ALWAYS_INLINE void convlayers_tile_rows(int, int, struct convlayers_tile_args *);
-ALWAYS_INLINE void convlayers_row_tiles(int, int, struct convlayers_rows *);
+ALWAYS_INLINE void convlayers_row_tiles(int, int, int, struct convlayers_rows *);
 ALWAYS_INLINE void convlayers_transpose_vectors(int, const real *, ptrdiff_t, ptrdiff_t, ptrdiff_t, const real *, real *,
                                                 ptrdiff_t);
 ALWAYS_INLINE void convlayers_transpose_rows(int, const real *, const real *, ptrdiff_t, ptrdiff_t, ptrdiff_t, const real *, real *,

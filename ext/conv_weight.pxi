@@ -187,15 +187,28 @@ cdef void transpose_gradients(Weight* g, Pixels* b, Py_ssize_t panel, real* dst)
                       min(PANEL, g.filters - m), count, dst + n * count * PANEL, PANEL)
 
 
+cdef inline void ask_for_next_block(
+    Weight* g, Py_ssize_t panels, Py_ssize_t taps, const real* src, const real* dy, Rows* t
+) noexcept nogil:
+    """Let the tiles over a block of whole images, which begin at src and dy, ask for the images behind them."""
+    cdef Py_ssize_t bytes_x = g.block_images * g.image * <Py_ssize_t> sizeof(real), bytes_dy, calls
+    bytes_dy = g.block_images * g.groups * g.filters * g.p * g.q * <Py_ssize_t> sizeof(real)
+    calls = panels * parts_of(taps, rows_of_tile(taps, 2)) * g.depth
+    t.asks = g.plain and g.groups * g.splits * g.row_blocks * g.column_blocks == 1
+    t.next.at, t.next.step = <const char*> src + bytes_x, bytes_x // calls
+    t.other.at, t.other.step = <const char*> dy + bytes_dy, bytes_dy // calls
+
+
 cdef void add_taps(
-    Weight* g, Py_ssize_t first, Py_ssize_t last, Py_ssize_t taps, const real* src, const real* gradients, Py_ssize_t depth,
-    const real* init, real* sums
+    Weight* g, Py_ssize_t first, Py_ssize_t last, Py_ssize_t taps, const real* src, const real* dy, const real* gradients,
+    Py_ssize_t depth, const real* init, real* sums
 ) noexcept nogil:
     """What a block adds to the sums of one slice's taps, for the panels first .. last of filters."""
     cdef Py_ssize_t panel
     cdef int vecs, rows
     cdef Rows t
     t.src, t.row, t.step, t.depth, t.ldb, t.init, t.ceiling = src, g.tap, g.pixel, depth, PANEL, init, 0
+    ask_for_next_block(g, last - first, taps, src, dy, &t)
     for panel in range(first, last):
         vecs = 2 if g.filters - panel * PANEL > VL else 1
         rows = rows_of_tile(taps, vecs)
@@ -229,8 +242,8 @@ cdef void run_weight_unit(Weight* g, Py_ssize_t unit, char* workspace) noexcept 
             else:
                 copy_block(g, &b, slice * g.slice, channels, copy)
                 src = copy
-            add_taps(g, first, last, channels * g.kh * g.kw, src, gradients, b.count, zeros if block == begin else NULL,
-                     sums + slice * g.slice_rows * PANEL)
+            add_taps(g, first, last, channels * g.kh * g.kw, src, g.dy + b.image * g.filters * g.p * g.q, gradients, b.count,
+                     zeros if block == begin else NULL, sums + slice * g.slice_rows * PANEL)
 
 
 cdef void add_shards(Weight* g, Py_ssize_t unit, real* dw) noexcept nogil:

@@ -35,6 +35,7 @@ cdef void run_pixels(
     cdef int vecs, rows
     cdef Rows t
     t.src, t.step, t.depth, t.init, t.out, t.ceiling = src, g.place, g.depth, init, out, g.ceiling
+    t.asks = False
     for panel in range(first, last):
         m = filter_start(g, panel)
         columns = filter_start(g, panel + 1) - m

@@ -119,6 +119,7 @@ cdef void run_slice(
     cdef real* c
     cdef int rows
     cdef Tile args
+    args.ahead, args.asks = TAPS_AHEAD * PANEL, False
     args.depth, args.accumulate, args.init = depth, bias != NULL or not begin, NULL
     args.ceiling = INFINITY if g.relu and k0 + depth == g.k else 0
     if whole * PANEL == columns and last - first == 1 and not g.transpose_b:

@@ -7,6 +7,8 @@
 # but b: `ldb` values from one k to the next. `start` is `init`, PANEL values, or out itself where that is NULL. out has PANEL
 # values a row.
 #
+# With two vectors and `asks`, each term asks early for lines of `next` and `other`, as in tile.pxi.
+#
 # Sums with one vector have two rows more, since fewer than eight wait for each other. With 32 registers there are tiles of
 # fewer rows too, for counts that leave less of them empty: 32 rows are three tiles of 11, or three of 14 with a quarter empty.
 # With one vector these are the faster ones besides: the places of ten rows fit the general registers.
@@ -27,6 +29,9 @@ cdef struct Rows "convlayers_rows":
     const real* init
     real* out
     real ceiling                # see tile.pxi
+    bint asks
+    Ask next
+    Ask other
 
 
 cdef inline int rows_of_tile(Py_ssize_t count, int vecs) noexcept nogil:
@@ -35,7 +40,7 @@ cdef inline int rows_of_tile(Py_ssize_t count, int vecs) noexcept nogil:
     return fewer if MR > fewer and (count + fewer - 1) // fewer * fewer < (count + most - 1) // most * most else most
 
 
-cdef inline void row_tiles "convlayers_row_tiles"(int rows, int vecs, Rows* t) noexcept nogil:
+cdef inline void row_tiles "convlayers_row_tiles"(int rows, int vecs, bint asks, Rows* t) noexcept nogil:
     cdef vf acc[MR + 2][2]
     cdef const real* at[MR + 2]
     cdef const real* b
@@ -47,6 +52,8 @@ cdef inline void row_tiles "convlayers_row_tiles"(int rows, int vecs, Rows* t) n
     cdef real* out = t.out
     cdef Py_ssize_t tile, k, depth = t.depth, ldb = t.ldb, tiles = t.tiles
     cdef real ceiling = t.ceiling
+    cdef Ask next = t.next
+    cdef Ask other = t.other
     cdef vf x, y0, y1
     cdef int i
     for tile in range(tiles):
@@ -60,6 +67,11 @@ cdef inline void row_tiles "convlayers_row_tiles"(int rows, int vecs, Rows* t) n
             y0 = load(b)
             if vecs == 2:
                 y1 = load(b + VL)
+            if asks:
+                prefetch_far(next.at)
+                prefetch_far(other.at)
+                next.at += next.step
+                other.at += other.step
             for i in range(rows):
                 x = splat(at[i][step[k]])
                 acc[i][0] = acc[i][0] + x * y0
@@ -77,15 +89,22 @@ cdef inline void row_tiles "convlayers_row_tiles"(int rows, int vecs, Rows* t) n
                 store(out + i * PANEL + VL, vrelu(acc[i][1]) if ceiling > 0 else acc[i][1])
         row += rows
         out += rows * PANEL
+    if asks:
+        t.next.at, t.other.at = next.at, other.at
 
 
 cdef void run_rows(int rows, int vecs, Rows* t) noexcept nogil:
-    if vecs == 2 and rows == MR:
-        row_tiles(MR, 2, t)
+    if MR > FEWER_ROWS and t.asks and vecs == 2:
+        if rows == MR:
+            row_tiles(MR, 2, True, t)
+        else:
+            row_tiles(FEWER_ROWS, 2, True, t)
+    elif vecs == 2 and rows == MR:
+        row_tiles(MR, 2, False, t)
     elif vecs == 1 and rows == MR + 2:
-        row_tiles(MR + 2, 1, t)
+        row_tiles(MR + 2, 1, False, t)
     elif MR > FEWER_ROWS:
         if vecs == 2:
-            row_tiles(FEWER_ROWS, 2, t)
+            row_tiles(FEWER_ROWS, 2, False, t)
         else:
-            row_tiles(FEWER_SINGLES, 1, t)
+            row_tiles(FEWER_SINGLES, 1, False, t)

@@ -24,10 +24,6 @@ cdef enum:
     OWN_THREADS = 4
 
 
-cdef extern from "vec.h" nogil:
-    Py_ssize_t second_level "convlayers_second_level"()
-
-
 cdef inline Py_ssize_t most_tiles_bytes() noexcept nogil:
     return min(2 * TILES_BYTES, max(TILES_BYTES, second_level() * 5 // 8))
 
@@ -245,6 +241,7 @@ cdef void multiply_block(
     """For each value the product of tiles and the filters of the tiles of rows first .. last - 1: [value][filter][tile]."""
     cdef Py_ssize_t value, t, m, start = tile_start(first, g.filters)
     cdef Tile args
+    args.ahead, args.asks = TAPS_AHEAD * PANEL, False
     args.depth, args.step, args.init, args.accumulate, args.ceiling = g.channels, g.step, NULL, False, 0
     args.ldc0 = args.ldc1 = g.block
     args.next_b = g.channels * PANEL

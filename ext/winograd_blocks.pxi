@@ -316,6 +316,7 @@ cdef void multiply_tiles(
     """The products of a block for the filters of the tiles of rows first .. last - 1."""
     cdef Py_ssize_t value, t, m, start = tile_start(first, g.filters)
     cdef Tile args
+    args.ahead, args.asks = TAPS_AHEAD * PANEL, False
     args.depth, args.step, args.init, args.accumulate, args.ceiling, args.next_b = g.taps.count, g.step, NULL, False, 0, PANEL
     args.ldc0 = args.ldc1 = vectors * VL
     for value in range(VALUES):

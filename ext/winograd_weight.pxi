@@ -237,6 +237,7 @@ cdef void add_products(WinogradWeight* g, Py_ssize_t value, Py_ssize_t tiles, bi
     cdef bint pack = g.x.channels > PANEL
     cdef int rows
     cdef Tile args
+    args.ahead, args.asks = TAPS_AHEAD * PANEL, False
     args.depth, args.step, args.init, args.accumulate, args.ceiling = tiles, g.step, NULL, accumulate, 0
     args.ldc0, args.ldc1, args.next_b = g.ldc, g.ldc, g.x.panel
     for t in range(tile_count(g.dy.channels)):
