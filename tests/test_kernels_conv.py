@@ -151,6 +151,15 @@ TABLE = {
     "stride over the image": (2, 3, 4, (5, 4), (2, 2), {"stride": 9}),
     "1x1 with stride": (2, 3, 4, (9, 8), (1, 1), {"stride": 2}),
     "1x1 with padding": (2, 3, 4, (4, 5), (1, 1), {"padding": ((1, 0), (2, 1))}),
+    # With 32 registers, up to 3,072 values of planes and tiles are read where they lie: 6 tiles of 22 x 22, 12 of 16 x 16.
+    "1x1, six tiles in place": (3, 5, 84, (22, 22), (1, 1), {}),
+    "1x1, six tiles packed": (3, 5, 84, (23, 22), (1, 1), {}),
+    "1x1, twelve tiles in place": (3, 7, 168, (16, 16), (1, 1), {}),
+    "1x1, thirteen tiles packed": (3, 7, 169, (16, 16), (1, 1), {}),
+    "1x1, fewer pixels than a tile has lanes": (5, 70, 30, (3, 5), (1, 1), {}),
+    # An image of more than 256 KB, and where the second level has 2 MB of more than 512 KB, is packed in parts.
+    "1x1, 300 KB": (2, 160, 33, (22, 22), (1, 1), {}),
+    "1x1, 600 KB": (2, 320, 34, (22, 22), (1, 1), {"groups": 2}),
     "padding wider than the kernel": (1, 2, 3, (3, 2), (2, 2), {"padding": ((5, 4), (3, 6))}),
     "same, even kernel, stride": (2, 2, 3, (9, 10), (4, 2), {"stride": 3, "padding": "same"}),
     "dilation to the image's edge": (2, 2, 3, (9, 13), (3, 4), {"dilation": 4}),
