@@ -65,6 +65,7 @@ struct convlayers_put;
 struct convlayers_spectra;
 struct convlayers_depthwise;
 struct convlayers_grid;
+struct convlayers_flat;
 ALWAYS_INLINE void convlayers_tile(int, int, int, struct convlayers_tile_args *);
 ALWAYS_INLINE void convlayers_asking_rows(int, struct convlayers_tile_args *);
 ALWAYS_INLINE void convlayers_tile_rows(int, int, struct convlayers_tile_args *);
@@ -92,6 +93,8 @@ ALWAYS_INLINE void convlayers_strip_column(int, int, int, const real *, const re
 ALWAYS_INLINE void convlayers_strip_body(int, int, int, struct convlayers_strip *);
 ALWAYS_INLINE void convlayers_strip_rows(int, int, int, struct convlayers_strip *);
 ALWAYS_INLINE void convlayers_strip_vecs(int, int, int, struct convlayers_strip *);
+ALWAYS_INLINE void convlayers_sides_of(int, vf, vf, vf, vmask, vmask, const real *, const real *, vf *);
+ALWAYS_INLINE void convlayers_flat_sums(int, struct convlayers_depthwise *, struct convlayers_flat *);
 ALWAYS_INLINE void convlayers_mixed_sums(int, struct convlayers_depthwise *, struct convlayers_grid *, const real *, const real *,
                                          real *);
 ALWAYS_INLINE void convlayers_copy_lines(ptrdiff_t, ptrdiff_t, struct convlayers_copy *);

@@ -5,8 +5,8 @@
 #
 # x (N,C,H,W), w (M,1,R,S), b (M,) or empty, y (N,M,P,Q). A unit of work is one block of rows of one channel, of one image or a
 # few: their planes are copied (depthwise_copy.pxi) in the layout of depthwise_plan.pxi and summed in strips
-# (depthwise_strip.pxi); or small planes of several channels (depthwise_mixed.pxi). Each output is one sum in one order,
-# whatever the layout, the block or the thread: the same bits.
+# (depthwise_strip.pxi); or small planes are taken in the order in which they lie (depthwise_flat.pxi, depthwise_mixed.pxi).
+# Each output is one sum in one order, whatever the layout, the block or the thread: the same bits.
 
 cdef Py_ssize_t vectors_in_line(Depthwise* g, Py_ssize_t images) noexcept nogil:
     """How many vectors of outputs a line of so many images has."""
@@ -115,19 +115,29 @@ cdef void run_depthwise_unit(Depthwise* g, Py_ssize_t unit, char* workspace) noe
             put_across(out, g.out_at, images, g.dst.image, area, dst)
 
 
-cdef set_geometry(Depthwise* g, tuple geometry, bint mixed):
+cdef inline Py_ssize_t depthwise_units(Depthwise* g) noexcept nogil:
+    if g.layout == FLAT:
+        return flat_units(g)
+    return mixed_units(g) if g.mixed else g.sides * g.channels * g.blocks
+
+
+cdef set_geometry(Depthwise* g, tuple geometry, bint flat, bint mixed):
     """Strides, padding before and dilations, of rows and of columns: with the sizes, all that the layout follows from. With
-    `mixed`, lanes may be planes of any channels (depthwise_mixed.pxi)."""
+    `flat`, planes may be read where they lie (depthwise_flat.pxi), with `mixed`, lanes be planes of any channels
+    (depthwise_mixed.pxi)."""
     g.rows.stride, g.cols.stride, g.rows.before, g.cols.before, g.rows.dilation, g.cols.dilation = geometry
     measure_span(&g.rows)
     measure_span(&g.cols)
-    g.mixed = mixed
+    g.flat, g.mixed = flat, mixed
     choose_cells(g)
 
 
 cdef void run_channel(Depthwise* g, Py_ssize_t channel, char* workspace) noexcept nogil:
     """All units of one channel."""
     cdef Py_ssize_t i
+    if PICKS and g.layout == FLAT:
+        run_flat_channel(g, channel)
+        return
     for i in range(g.sides * g.blocks):
         run_depthwise_unit(g, (i // g.blocks * g.channels + channel) * g.blocks + i % g.blocks, workspace)
 
@@ -181,10 +191,10 @@ def depthwise(
         scale_row(g.w + u * taps, scale[u], taps, scaled + u * taps)
     if scales:
         g.w = scaled
-    set_geometry(&g, geometry, True)
+    set_geometry(&g, geometry, True, True)
     g.bias, g.ceiling = &bias[0] if bias.shape[0] else NULL, ceiling
     share_rows(&g, threads)
-    share_out(&shares, mixed_units(&g) if g.mixed else g.sides * g.channels * g.blocks, threads)
+    share_out(&shares, depthwise_units(&g), threads)
     buffer = _scratch(depthwise_memory(&g, threads, 0))
     depthwise_memory(&g, threads, <size_t> &buffer[0])
     with nogil:
@@ -194,7 +204,9 @@ def depthwise(
             units = next_units(&shares, threadid())
             while units.first < units.end:
                 for unit in range(units.first, units.end):
-                    if g.mixed:
+                    if PICKS and g.layout == FLAT:
+                        run_flat_unit(&g, unit)
+                    elif g.mixed:
                         run_mixed_unit(&g, unit, g.workspace + threadid() * g.workspace_bytes)
                     else:
                         run_depthwise_unit(&g, unit, g.workspace + threadid() * g.workspace_bytes)

@@ -13,10 +13,12 @@ cdef enum:
 #   IN_PLACE    rows of one image, stored where they belong, the last vector of a row moved back over its neighbour
 #   LINES       rows of several images, a cell each, margins included; cut out of a scratch buffer afterwards
 #   ACROSS      one pixel of VL planes: no margins, no shifted lanes, but planes are transposed on the way in and out
+#   FLAT        all pixels of a plane as one row, in vectors that shuffles shift: no copy (depthwise_flat.pxi)
 cdef enum Layout:
     IN_PLACE
     LINES
     ACROSS
+    FLAT
 
 
 cdef struct Span:               # one axis, rows or columns
@@ -70,6 +72,7 @@ cdef struct Depthwise "convlayers_depthwise":
     real ceiling                # see tile.pxi
     Planes dst                  # and all of its filters
     Layout layout
+    bint flat                   # whether planes may be rows
     bint mixed                  # lanes are planes in the order of memory, of any channels; until the layout is chosen, may be
     Py_ssize_t side             # images side by side in a line
     Py_ssize_t sides            # units of so many images
@@ -89,6 +92,8 @@ cdef struct Depthwise "convlayers_depthwise":
     Grid* grids
     Py_ssize_t* copy_at         # with ACROSS, where each pixel of a source's plane goes in the copy
     Py_ssize_t* out_at          # and where each of a destination's plane comes from
+    real* lefts                 # with FLAT, masks of all pixels: whether there is one to the left of it, and to the right
+    real* rights
     Phase* phases
     Phase* even                 # with column step 2, the phases of the pixels that are copied together; else the first alone
     Phase* odd
@@ -142,6 +147,8 @@ cdef bint fits_across(Depthwise* g) noexcept nogil:
 
 cdef Layout choose_layout(Depthwise* g) noexcept nogil:
     cdef Py_ssize_t q = g.cols.longest, whole = vectors_over(q), taps = g.inputs * g.rows.kernel * g.cols.kernel
+    if PICKS and g.flat and fits_flat(g):
+        return FLAT
     # In half cycles of a vector: a tap takes 1, a store in place 2, a store that is cut out again about 8 (Zen 5).
     if g.rows.axis.stride == 1 and g.cols.axis.stride == 1 and q >= VL:
         if whole * VL * (taps + 2) <= (q + g.cols.halo) * (taps + 8):
@@ -173,6 +180,10 @@ cdef void choose_cells(Depthwise* g) noexcept nogil:
         g.side, g.sides, g.pitch = VL, vectors_over(g.images), g.cell * VL
         g.block, g.blocks = g.rows.longest, 1
         return
+    if g.layout == FLAT:
+        g.side, g.sides, g.pitch = 1, g.images, g.cell
+        g.block, g.blocks = g.rows.longest, 1
+        return
     line_bytes = g.inputs * g.rows.phases * g.cols.phases * <Py_ssize_t> sizeof(real)
     image = line_bytes * (g.rows.longest + g.rows.halo) * g.cell
     # Beside each other: an even number of vectors, or enough of them.
@@ -191,7 +202,7 @@ cdef void choose_cells(Depthwise* g) noexcept nogil:
 cdef void share_rows(Depthwise* g, int threads) noexcept nogil:
     """Smaller blocks where there are few of them for the threads; a block does not show in the sums."""
     cdef Py_ssize_t wanted = (4 * threads + g.sides * g.channels - 1) // (g.sides * g.channels)
-    if threads > 1 and g.blocks < wanted and g.layout != ACROSS:
+    if threads > 1 and g.blocks < wanted and (g.layout == IN_PLACE or g.layout == LINES):
         g.block = max(min(STRIP_ROWS, g.block), (g.rows.longest + wanted - 1) // wanted)
         g.blocks = (g.rows.longest + g.block - 1) // g.block
 
@@ -199,7 +210,7 @@ cdef void share_rows(Depthwise* g, int threads) noexcept nogil:
 cdef size_t depthwise_memory(Depthwise* g, int threads, size_t cursor) noexcept nogil:
     """Place tables and workspace at `cursor`; the address behind them."""
     cdef Py_ssize_t most = max(g.side * g.vectors, g.pitch // VL), grids = g.rows.grids * g.cols.grids
-    cdef Py_ssize_t out_rows = 0 if g.layout == IN_PLACE else grids * g.block
+    cdef Py_ssize_t out_rows = 0 if g.layout == IN_PLACE or g.layout == FLAT else grids * g.block
     g.line = g.cols.target if g.layout == IN_PLACE else g.pitch
     g.lines = g.block + g.rows.halo
     # With a vector to spare, for pixels that no window reads.
@@ -216,6 +227,8 @@ cdef size_t depthwise_memory(Depthwise* g, int threads, size_t cursor) noexcept 
     # Whole vectors are written past the end of a line, and read past that of a row.
     g.copy_bytes = (g.inputs * g.stack + 2 * PANEL) * <Py_ssize_t> sizeof(real)
     g.copy_bytes = (g.copy_bytes + 63) // 64 * 64
+    if PICKS and g.layout == FLAT:
+        cursor = flat_memory(g, cursor)
     g.mixed_bytes = row_bytes((g.inputs * g.rows.kernel * g.cols.kernel + 1) * VL) if g.mixed else 0
     g.workspace_bytes = g.copy_bytes + row_bytes(out_rows * g.pitch + 2 * PANEL) + g.mixed_bytes
     g.workspace = <char*> take(&cursor, threads * g.workspace_bytes)
@@ -327,3 +340,5 @@ cdef void fill_depthwise(Depthwise* g) noexcept nogil:
                 for phase in range(g.rows.axis.phases):
                     columns = list_columns(g, grid, phase, columns)
             bundles += grid.bundles
+    if PICKS and g.layout == FLAT:
+        fill_flat(g)

@@ -114,6 +114,22 @@ static vf vreal(vmask bits) {
 ALWAYS_INLINE vf vrelu(vf v) { return vlarger(splat(0), v); }
 ALWAYS_INLINE vf vrelu_gradient(vf v, vf dy) { return vselect(v > splat(0), dy, splat(0)); }
 
+/* Lanes of two vectors by number, b's counted on from a's, where one instruction does so; else with 64 bytes alone, for tests. */
+#if defined(__AVX512F__) && CONVLAYERS_VEC_BYTES == 64
+#define PICKS 1
+#ifdef CONVLAYERS_DOUBLE
+#define vpick(a, b, lanes) ((vf)_mm512_permutex2var_pd(a, (__m512i)(lanes), b))
+#else
+#define vpick(a, b, lanes) ((vf)_mm512_permutex2var_ps(a, (__m512i)(lanes), b))
+#endif
+#elif CONVLAYERS_VEC_BYTES == 64 && defined(__GNUC__) && !defined(__clang__)
+#define PICKS 1
+#define vpick(a, b, lanes) __builtin_shuffle(a, b, lanes)
+#else
+#define PICKS 0
+#define vpick(a, b, lanes) (a)
+#endif
+
 /* Asks for a line of the cache that is needed soon; nothing happens where the address is not ours. The empty statement behind
    it stays: without, GCC finds that a function of nothing else has no effect, and drops the calls of it. */
 #if defined(__GNUC__) || defined(__clang__)

@@ -106,6 +106,38 @@ def test_small_planes_of_any_channels(isa, dtype, options):
         check_depthwise(5, 3 * lanes + 1, (4, 5), (3, 3), padding=1, dtype=dtype)
 
 
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("isa", kernels.available())
+def test_planes_as_rows_of_pixels(isa, dtype):
+    """3 x 3 at stride 1 of planes no wider than a vector: from one vector of pixels on, and beside two and three."""
+    lanes, _ = edges(isa, dtype)
+    with kernels.using(isa=isa):
+        for width in sorted({1, 2, 3, *beside(lanes)}):
+            for pixels in (lanes, 2 * lanes, 3 * lanes):
+                for height in {pixels // width, pixels // width + 1}:
+                    check_depthwise(2, 19, (max(1, height), width), (3, 3), padding=1, dtype=dtype)
+        for images, channels in ((1, 17), (33, 2), (3, 16)):
+            check_depthwise(images, channels, (7, 5), (3, 3), padding=1, dtype=dtype)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("isa", kernels.available())
+def test_planes_as_rows_keep_to_themselves(isa, dtype):
+    """Neither the planes beside one in memory nor the ends of its rows show in its outputs."""
+    rng = np.random.default_rng(1)
+    x, w = rng.standard_normal((2, 5, 6, 7)).astype(dtype), rng.standard_normal((5, 1, 3, 3)).astype(dtype)
+    with kernels.using(isa=isa):
+        whole = functional.conv2d(x, w, padding=1, groups=5)
+        for c in range(5):
+            others = np.full_like(x, NAN)
+            others[:, c] = x[:, c]
+            assert same_bits(functional.conv2d(others, w, padding=1, groups=5)[:, c], whole[:, c])
+        x[:, :, :, 0] = INF
+        y = functional.conv2d(x, w, padding=1, groups=5)
+        assert np.isfinite(y[:, :, :, 2:]).all()
+        assert not np.isfinite(y[:, :, :, :2]).any()
+
+
 @pytest.mark.parametrize(("size", "stride"), [((7, 7), 1), ((14, 14), 1), ((14, 13), 2)])
 def test_an_image_has_the_same_bits_alone_and_in_a_batch(size, stride):
     rng = np.random.default_rng(0)

@@ -1,0 +1,187 @@
+# Depthwise 3 x 3 convolution of narrow planes, each as one row of pixels: stride 1, a pixel of padding, W <= VL.
+#
+#     y[j] = b + sum_rs w[r, s] x[j + (r - 1) W + s - 1]
+#
+# A tap is a shift of the row, by lanes of two neighbouring vectors, which one shuffle picks. A vector of x is shifted to the
+# left and to the right once, where a mask cuts off what comes from the rows beside; each of the three then serves the outputs
+# above, beside and below it. Nothing is padded, transposed or cut out again: as rows of cells or across images, planes took
+# 1.1 to 2.2 times as long (Emerald Rapids). Where a shuffle of any lanes takes several instructions there is no such kernel.
+
+cdef extern from "vec.h" nogil:
+    enum: PICKS
+    vf vpick(vf, vf, vmask)
+
+
+cdef enum:
+    FLAT_PLANES = 16            # a unit of work
+
+
+cdef inline bint fits_flat(Depthwise* g) noexcept nogil:
+    cdef Span* rows = &g.rows
+    cdef Span* cols = &g.cols
+    if g.inputs * g.filters * rows.stride * cols.stride * rows.dilation * cols.dilation > 1:
+        return False
+    return (rows.kernel == 3 and cols.kernel == 3 and rows.before == 1 and cols.before == 1 and rows.source == rows.target
+            and cols.source == cols.target and cols.source <= VL <= rows.source * cols.source)
+
+
+cdef inline Py_ssize_t flat_units(Depthwise* g) noexcept nogil:
+    return (g.images * g.channels + FLAT_PLANES - 1) // FLAT_PLANES
+
+
+cdef size_t flat_memory(Depthwise* g, size_t cursor) noexcept nogil:
+    cdef Py_ssize_t values = vectors_over(g.rows.source * g.cols.source) * VL
+    g.lefts = <real*> take(&cursor, values * sizeof(real))
+    g.rights = <real*> take(&cursor, values * sizeof(real))
+    return cursor
+
+
+cdef void fill_flat(Depthwise* g) noexcept nogil:
+    """The masks of all pixels for what lies to the left of them and to the right."""
+    cdef Py_ssize_t width = g.cols.source, j, k
+    cdef lane there[2]
+    there[0], there[1] = 0, -1
+    for j in range(vectors_over(g.rows.source * width) * VL):
+        k = j % width
+        memcpy(g.lefts + j, there + (k > 0), sizeof(lane))
+        memcpy(g.rights + j, there + (k < width - 1), sizeof(lane))
+
+
+# Some planes, and where their filters and biases begin; `apart`, in values from one to the next.
+cdef struct Flat "convlayers_flat":
+    Py_ssize_t planes
+    const real* x
+    Py_ssize_t x_apart
+    const real* w
+    Py_ssize_t w_apart
+    const real* bias            # or NULL
+    Py_ssize_t bias_apart
+    real* y
+    Py_ssize_t y_apart
+
+
+cdef inline vmask lanes_from(Py_ssize_t first) noexcept nogil:
+    """first, first + 1, ..: lanes of two vectors."""
+    cdef lane numbers[VL]
+    cdef Py_ssize_t i
+    for i in range(VL):
+        numbers[i] = <lane> (first + i)
+    return vbits(load(<const real*> numbers))
+
+
+cdef inline vf cut(vf v, const real* mask) noexcept nogil:
+    return vreal(vbits(v) & vbits(load(mask)))
+
+
+cdef inline void sides_of "convlayers_sides_of"(
+    bint backward, vf before, vf here, vf after, vmask left, vmask right, const real* lefts, const real* rights, vf* sides
+) noexcept nogil:
+    """What lies beside each pixel of a vector, in the order in which the filter's columns are summed."""
+    cdef vf a = cut(vpick(before, here, left), lefts), b = cut(vpick(here, after, right), rights)
+    sides[0] = b if backward else a
+    sides[1] = here
+    sides[2] = a if backward else b
+
+
+cdef inline void flat_sums "convlayers_flat_sums"(bint backward, Depthwise* g, Flat* f) noexcept nogil:
+    """All outputs of the planes, columns of the filter in order and each from top to bottom, as in the strips."""
+    cdef vf taps[9]
+    cdef vf above[3]
+    cdef vf here[3]
+    cdef vf below[3]
+    cdef vf acc, last, x, next, zero = splat(0)
+    cdef Py_ssize_t area = g.rows.source * g.cols.source, width = g.cols.source, vectors = vectors_over(area), v, u
+    cdef Py_ssize_t behind = vectors * VL - area, plane
+    cdef vmask left = lanes_from(VL - 1), right = lanes_from(1)
+    cdef vmask up = lanes_from(VL - width), down = lanes_from(width)
+    cdef vmask tail = lanes_from(behind), end = lanes_from(VL - behind)
+    cdef const real* src = f.x
+    cdef const real* w = f.w
+    cdef const real* lefts
+    cdef const real* rights
+    cdef const real* bias = f.bias
+    cdef real* dst = f.y
+    cdef real ceiling = g.ceiling
+    cdef int c, r
+    for plane in range(f.planes):
+        for c in range(3):
+            for r in range(3):
+                taps[3 * c + r] = splat(w[3 * (2 - r if backward else r) + c])
+        lefts, rights = g.lefts, g.rights
+        x = load(src) if vectors > 1 else vpick(load(src), zero, tail)
+        next = zero
+        if vectors > 1:
+            next = load(src + VL) if vectors > 2 else vpick(load(src + area - VL), zero, tail)
+        for c in range(3):
+            above[c] = zero
+        sides_of(backward, zero, x, next, left, right, lefts, rights, here)
+        acc = zero
+        for v in range(vectors):
+            last = acc
+            # The vector after the next one, whose lanes the next one's right side takes.
+            u = v + 2
+            x, acc = here[1], next
+            next = zero
+            if u < vectors - 1:
+                next = load(src + u * VL)
+            elif u == vectors - 1:
+                next = vpick(load(src + area - VL), zero, tail)
+            for c in range(3):
+                below[c] = zero
+            if v + 1 < vectors:
+                lefts += VL
+                rights += VL
+                sides_of(backward, x, acc, next, left, right, lefts, rights, below)
+            acc = splat(bias[0] if bias != NULL else 0)
+            for c in range(3):
+                acc = acc + taps[3 * c] * vpick(above[c], here[c], up)
+                acc = acc + taps[3 * c + 1] * here[c]
+                acc = acc + taps[3 * c + 2] * vpick(here[c], below[c], down)
+            if ceiling > 0:
+                acc = vsmaller(splat(ceiling), vrelu(acc))
+            if v + 1 < vectors:
+                store(dst + v * VL, acc)
+            for c in range(3):
+                above[c] = here[c]
+                here[c] = below[c]
+        # The last vector moves back, over outputs that are stored already.
+        store(dst + area - VL, vpick(last, acc, end))
+        src += f.x_apart
+        dst += f.y_apart
+        w += f.w_apart
+        if bias != NULL:
+            bias += f.bias_apart
+
+
+cdef void run_flat(Depthwise* g, Flat* f) noexcept nogil:
+    if g.rows.backward:
+        flat_sums(True, g, f)
+    else:
+        flat_sums(False, g, f)
+
+
+cdef Flat flat_planes(Depthwise* g, Py_ssize_t image, Py_ssize_t channel, Py_ssize_t count) noexcept nogil:
+    """From one plane on, those of the channels behind it."""
+    cdef Flat f
+    f.planes, f.w_apart, f.bias_apart = count, 9, 1
+    f.x, f.x_apart, f.y, f.y_apart = plane(&g.src, image, channel), g.src.channel, plane(&g.dst, image, channel), g.dst.channel
+    f.w, f.bias = g.w + channel * 9, g.bias + channel if g.bias != NULL else NULL
+    return f
+
+
+cdef void run_flat_unit(Depthwise* g, Py_ssize_t unit) noexcept nogil:
+    """Planes in the order in which they lie; those of two images apart, since each channel has its filter."""
+    cdef Py_ssize_t first = unit * FLAT_PLANES, last = min(first + FLAT_PLANES, g.images * g.channels), count
+    cdef Flat f
+    while first < last:
+        count = min(last - first, g.channels - first % g.channels)
+        f = flat_planes(g, first // g.channels, first % g.channels, count)
+        run_flat(g, &f)
+        first += count
+
+
+cdef void run_flat_channel(Depthwise* g, Py_ssize_t channel) noexcept nogil:
+    """One channel of all images."""
+    cdef Flat f = flat_planes(g, 0, channel, g.images)
+    f.x_apart, f.w_apart, f.bias_apart, f.y_apart = g.src.image, 0, 0, g.dst.image
+    run_flat(g, &f)
