@@ -249,6 +249,9 @@ cdef void add_images(DepthwiseWeight* d, Py_ssize_t channel, Py_ssize_t index, r
     cdef const real* dy
     cdef Bundle* bundle
     cdef Dot dot
+    if PICKS and g.layout == FLAT:
+        add_flat(g, first, channel, sums)
+        return
     copy_source(g, plane(&g.src, first, channel), images, u0, copy)
     dot.x, dot.rows, dot.spread, dot.pitch, dot.line, dot.tap = copy, rows, g.rows.spread, g.pitch, g.line, g.tap
     dot.vectors = vectors_in_line(g, images)
@@ -332,7 +335,7 @@ def depthwise_backward_weight(
     cdef unsigned char[::1] buffer, tables = _scratch(span_memory(g, dw, 0), 1)
     span_memory(g, dw, <size_t> &tables[0])
     set_sides(g, x, dw, dy, False)
-    set_geometry(g, geometry, False, False)
+    set_geometry(g, geometry, long_enough(g), False)
     set_shards(&d)
     parts = (g.channels + d.together - 1) // d.together
     share_out(&shares, d.shards * parts, threads)

@@ -111,9 +111,12 @@ cdef void choose_blocks(Gather* g, Py_ssize_t most_rows, int threads) noexcept n
 
 
 cdef inline bint packs_plain(Gather* g) noexcept nogil:
-    """Whether panels of a 1 x 1 kernel are packed. Where they lie, its taps are a plane apart: each tile fetches them anew, from
-    sets of the cache that planes of 4 KiB share. Small planes of an image that has been asked for serve a few tiles better so,
-    if those ask ahead: 14 x 14 and less with 32 to 128 filters took 1.03 to 1.3 times as long with panels (Emerald Rapids)."""
+    """Whether panels of a 1 x 1 kernel are packed.
+
+    Where they lie, its taps are a plane apart: each tile fetches them anew, from sets of the cache that planes of 4 KiB share.
+    Small planes of an image that has been asked for serve a few tiles better so, if those ask ahead: with panels, 14 x 14 and
+    less took 1.03 to 1.3 times as long with 32 to 128 filters (Emerald Rapids).
+    """
     cdef bint few = g.tiles * g.plane <= UNPACKED and image_bytes(g) <= most_panels()
     return g.slice < g.channels or g.tiles > 1 and not (MR > ASKING_ROWS and few)
 

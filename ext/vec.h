@@ -124,7 +124,7 @@ ALWAYS_INLINE vf vrelu_gradient(vf v, vf dy) { return vselect(v > splat(0), dy, 
 #endif
 #elif CONVLAYERS_VEC_BYTES == 64 && defined(__GNUC__) && !defined(__clang__)
 #define PICKS 1
-#define vpick(a, b, lanes) __builtin_shuffle(a, b, lanes)
+#define vpick(a, b, lanes) ((vf)__builtin_shuffle((vmask)(a), (vmask)(b), lanes))
 #else
 #define PICKS 0
 #define vpick(a, b, lanes) (a)

@@ -116,6 +116,8 @@ def test_planes_as_rows_of_pixels(isa, dtype):
             for pixels in (lanes, 2 * lanes, 3 * lanes):
                 for height in {pixels // width, pixels // width + 1}:
                     check_depthwise(2, 19, (max(1, height), width), (3, 3), padding=1, dtype=dtype)
+            for pixels in (6 * lanes, 8 * lanes - 3):
+                check_depthwise(2, 3, (-(-pixels // width), width), (3, 3), padding=1, dtype=dtype)
         for images, channels in ((1, 17), (33, 2), (3, 16)):
             check_depthwise(images, channels, (7, 5), (3, 3), padding=1, dtype=dtype)
 
@@ -136,6 +138,20 @@ def test_planes_as_rows_keep_to_themselves(isa, dtype):
         y = functional.conv2d(x, w, padding=1, groups=5)
         assert np.isfinite(y[:, :, :, 2:]).all()
         assert not np.isfinite(y[:, :, :, :2]).any()
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("isa", kernels.available())
+@pytest.mark.parametrize("height", [13, 14, 16, 18])
+def test_the_last_row_reaches_no_sum_of_the_row_above(isa, dtype, height):
+    """Its pixels lie a row above what would lie behind the plane."""
+    rng = np.random.default_rng(2)
+    x, dy = (rng.standard_normal((3, 5, height, 7)).astype(dtype) for _ in range(2))
+    x[:, :, -1] = INF
+    with kernels.using(isa=isa):
+        dw, _ = functional.conv2d_backward_weight(dy, x, (5, 1, 3, 3), padding=1, groups=5)
+    assert np.isfinite(dw[:, 0, 0]).all()
+    assert not np.isfinite(dw[:, 0, 1:]).any()
 
 
 @pytest.mark.parametrize(("size", "stride"), [((7, 7), 1), ((14, 14), 1), ((14, 13), 2)])
