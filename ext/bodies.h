@@ -122,7 +122,7 @@ ALWAYS_INLINE void convlayers_spectra_tile(int, int, struct convlayers_spectra *
 ALWAYS_INLINE vf convlayers_every(int, const real *, ptrdiff_t);
 ALWAYS_INLINE void convlayers_combine_rows(int, ptrdiff_t, int, struct convlayers_pool *, const real *, const real *,
                                            ptrdiff_t, ptrdiff_t, real *, real *);
-ALWAYS_INLINE void convlayers_combine_pairs(int, ptrdiff_t, ptrdiff_t, const real *, ptrdiff_t, real *, real *);
+ALWAYS_INLINE void convlayers_combine_pairs(int, int, ptrdiff_t, ptrdiff_t, const real *, ptrdiff_t, real *, real *);
 ALWAYS_INLINE void convlayers_combine_any(int, ptrdiff_t, struct convlayers_pool *, const real *, const real *, ptrdiff_t,
                                           ptrdiff_t, real *, real *);
 ALWAYS_INLINE void convlayers_combine_columns(int, int, ptrdiff_t, ptrdiff_t, const real *, const real *, const real *,

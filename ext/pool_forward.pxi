@@ -53,16 +53,16 @@ cdef inline void combine_rows "convlayers_combine_rows"(
 
 
 cdef inline void combine_pairs "convlayers_combine_pairs"(
-    int kind, Py_ssize_t tap, Py_ssize_t tap_below, const real* x, Py_ssize_t pairs, real* lines, real* taps
+    int kind, int rows, Py_ssize_t tap, Py_ssize_t tap_below, const real* x, Py_ssize_t vectors, real* lines, real* taps
 ) noexcept nogil:
-    """The same where a vector holds a row of x and the one below it, which make one line: two lines at a time."""
+    """The same where a vector holds two or four `rows` of x, of which each two make a line: a vector of lines at a time."""
     cdef Py_ssize_t i
     cdef vf a, b, below
     cdef vmask better
-    for i in range(pairs):
+    for i in range(vectors):
         a, b = load(x), load(x + VL)
-        below = vhighs(a, b)
-        a = vlows(a, b)
+        below = vhighs(a, b) if rows == 2 else vruns_odd(a, b)
+        a = vlows(a, b) if rows == 2 else vruns_even(a, b)
         if kind == SUM:
             a = a + below
         else:
@@ -78,16 +78,21 @@ cdef inline void combine_any "convlayers_combine_any"(
     int kind, Py_ssize_t kh, Pool* g, const real* x, const real* end, Py_ssize_t tap, Py_ssize_t rows, real* lines, real* taps
 ) noexcept nogil:
     # Constants unroll the rows. The last row of all is apart: its vectors would be read beyond the end of x.
-    cdef Py_ssize_t pairs = rows // 2 if kh == 2 and 2 * g.width == VL and g.pitch == g.width == g.inside else 0
-    if pairs > 0 and g.dilation_h == 1 and g.stride_h == 2:
-        combine_pairs(kind, tap, tap + g.taps_w, x, pairs, lines, taps)
-        if rows % 2 == 0:
+    cdef Py_ssize_t held = VL // g.width if kh == 2 and g.pitch == g.width == g.inside else 0, vectors = 0
+    if (held == 2 or held == 4 and VL >= 8) and held * g.width == VL and g.dilation_h == 1 and g.stride_h == 2:
+        vectors = rows // held
+    if vectors > 0:
+        if held == 2:
+            combine_pairs(kind, 2, tap, tap + g.taps_w, x, vectors, lines, taps)
+        else:
+            combine_pairs(kind, 4, tap, tap + g.taps_w, x, vectors, lines, taps)
+        rows %= held
+        if rows == 0:
             return
-        x += pairs * 2 * VL
-        lines += pairs * VL
+        x += vectors * 2 * VL
+        lines += vectors * VL
         if kind == INDEXED:
-            taps += pairs * VL
-        rows = 1
+            taps += vectors * VL
     if x + (rows - 1) * g.stride_h * g.width + (kh - 1) * g.dilation_h * g.width + g.inside + VL > end:
         combine_rows(kind, kh, True, g, x, end, tap, rows, lines, taps)
     elif kh == 2:

@@ -63,6 +63,13 @@
 #define UPPER(l, s) ((l) & (s) ? VL + (l) : (l) + (s))
 #define vlower(a, b, s) SHUFFLE(a, b, EACH(LOWER, s))
 #define vupper(a, b, s) SHUFFLE(a, b, EACH(UPPER, s))
+/* Every second run of VL / 4 lanes, from the first one on or from the second. */
+#define RUN_OF(l, s) (2 * (l) - (l) % (s))
+#define RUN_BEHIND(l, s) (RUN_OF(l, s) + (s))
+#if VL > 4
+#define vruns_even(a, b) SHUFFLE(a, b, EACH(RUN_OF, VL / 4))
+#define vruns_odd(a, b) SHUFFLE(a, b, EACH(RUN_BEHIND, VL / 4))
+#endif
 #else
 #define vevens(a, b) (a)
 #define vodds(a, b) (b)
@@ -72,6 +79,11 @@
 #define vturns_high(a, b) (b)
 #define vlower(a, b, s) (a)
 #define vupper(a, b, s) (b)
+#endif
+
+#if VL <= 4
+#define vruns_even(a, b) vevens(a, b)
+#define vruns_odd(a, b) vodds(a, b)
 #endif
 
 /* A round of transposition: vectors i and i + s exchange lanes. Rounds with s = 1, 2, 4, ... turn a square. */

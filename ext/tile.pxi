@@ -46,6 +46,8 @@ cdef extern from "vec.h" nogil:
     vf vevens(vf, vf)
     vf vodds(vf, vf)
     vf vlows(vf, vf)
+    vf vruns_even(vf, vf)
+    vf vruns_odd(vf, vf)
     vf vhighs(vf, vf)
     vf vturns_low(vf, vf)
     vf vturns_high(vf, vf)

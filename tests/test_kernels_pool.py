@@ -119,7 +119,8 @@ def test_rows_beside_the_edges_of_a_vector(isa, dtype):
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("isa", kernels.available())
 def test_planes_whose_rows_share_a_vector(isa, dtype):
-    # Windows that do not overlap, in batches that hold many planes and end within one; rows of half a vector go in pairs.
+    # Windows that do not overlap, in batches that hold many planes and end within one; rows of half a vector go in pairs, of a
+    # quarter in fours.
     vector, _ = edges(isa, dtype)
     rng = np.random.default_rng(11)
     for width in sorted({max(2, vector // 4), max(2, vector // 2), vector + 2}):
