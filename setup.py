@@ -32,8 +32,9 @@ GNU += ["-fno-align-functions", "-fno-align-loops", "-fno-align-jumps"]
 GNU += ["-fno-tree-pre"] if not SANITIZE else []
 GNU += ["--param=vect-epilogues-nomask=0"] if sys.platform == "linux" else []
 # And copies of loops for strides of one value and for what does not change within them, a fortieth of a module: kernels took
-# 0.95 to 1.02 times as long without, 0.99 in the mean, steps and inference of models 1.00.
-GNU += ["-fno-unswitch-loops", "-fno-version-loops-for-strides"] if sys.platform == "linux" else []
+# 0.95 to 1.02 times as long without, 0.99 in the mean, steps and inference of models 1.00. GCC knows both since version 10, and
+# x86-64-v3 since 11.
+GNU += ["-fno-unswitch-loops", "-fno-version-loops-for-strides"] if sys.platform == "linux" and X86 else []
 COMMON = ["/O2", "/openmp"] if MSVC else GNU
 # float64 is for checking gradients, and on x86 the baseline is for processors of before 2013: a tenth less code is worth more
 # there than the last tenth of speed, which depthwise kernels lose, and others do not. So are tiles of 16 registers for float64:
