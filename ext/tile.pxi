@@ -14,7 +14,7 @@
 #
 # Tiles of ASKING_ROWS and more ask for what they read `ahead` values on. Where `asks` is set they ask, tap by tap, for lines
 # that are wanted later as well: of `next`, what somebody else will read, and of `target`, what will be written. As many lines
-# at once held up what a tile reads itself: 1x1 kernels took 1.00 to 0.97 of the time, and so 0.90 to 0.95 (Emerald Rapids).
+# at once held up what a tile reads itself: 1x1 kernels took 0.96 to 1.02 of the time, and so 0.90 to 0.96 (Emerald Rapids).
 #
 # With a `ceiling` over 0, c = min(max(sum, 0), ceiling), NaN kept: the last pass of a layer and of the ReLU (infinity) or ReLU6
 # behind it are one.
