@@ -44,8 +44,8 @@ cdef inline bint fits_flat(Depthwise* g) noexcept nogil:
             and cols.source == cols.target and cols.source <= VL <= rows.source * cols.source)
 
 
-cdef inline bint long_enough(Depthwise* g) noexcept nogil:
-    """For filter gradients: 10 x 10 to 16 x 16 are 1.05 to 1.5 times as fast so, 8 x 8 0.96 times."""
+cdef inline bint has_long_planes(Depthwise* g) noexcept nogil:
+    """Long enough for filter gradients: 10 x 10 to 16 x 16 are 1.05 to 1.5 times as fast so, 8 x 8 0.96 times."""
     return g.rows.source * g.cols.source >= FLAT_SUMS * VL
 
 
@@ -127,13 +127,13 @@ cdef inline vf tail_of(const real* src, Py_ssize_t area, vmask tail) noexcept no
 
 
 cdef inline void flat_sums "convlayers_flat_sums"(int sum, Depthwise* g, Flat* f) noexcept nogil:
-    """All outputs of the planes, columns of the filter in order and each from top to bottom, as in the strips; or what they add
-    to the sums of the taps."""
+    """All outputs of the planes, each summed over the filter's columns in order and down each of them, as in the strips; or
+    what the planes add to the sums of the taps."""
     cdef vf taps[9]
     cdef vf above[3]
     cdef vf here[3]
     cdef vf below[3]
-    cdef vf acc, last, x, next, dy, zero = splat(0)
+    cdef vf acc, last, x, then, next, dy, zero = splat(0)
     cdef Py_ssize_t area = g.rows.source * g.cols.source, width = g.cols.source, vectors = vectors_over(area), v, u
     cdef Py_ssize_t plane
     cdef vmask left = pick_of(g, PICK_LEFT), right = pick_of(g, PICK_RIGHT), up = pick_of(g, PICK_UP)
@@ -164,10 +164,9 @@ cdef inline void flat_sums "convlayers_flat_sums"(int sum, Depthwise* g, Flat* f
         acc = zero
         for v in range(vectors):
             last = acc
-            # The vector after the next one, whose lanes the next one's right side takes.
+            # Here, the next one, and the one after that, whose lanes the next one's right side takes.
             u = v + 2
-            x, acc = here[1], next
-            next = zero
+            x, then, next = here[1], next, zero
             if u < vectors - 1:
                 next = load(src + u * VL)
             elif u == vectors - 1:
@@ -177,7 +176,7 @@ cdef inline void flat_sums "convlayers_flat_sums"(int sum, Depthwise* g, Flat* f
             if v + 1 < vectors:
                 lefts += VL
                 rights += VL
-                sides_of(sum, x, acc, next, left, right, lefts, rights, below)
+                sides_of(sum, x, then, next, left, right, lefts, rights, below)
             acc = splat(bias[0] if bias != NULL else 0)
             if sum == OF_FILTER:
                 dy = load(dst + v * VL) if v + 1 < vectors else tail_of(dst, area, tail)
