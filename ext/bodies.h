@@ -65,7 +65,7 @@ struct convlayers_put;
 struct convlayers_spectra;
 struct convlayers_depthwise;
 struct convlayers_grid;
-struct convlayers_flat;
+struct convlayers_series;
 ALWAYS_INLINE void convlayers_tile(int, int, int, struct convlayers_tile_args *);
 ALWAYS_INLINE void convlayers_asking_rows(int, struct convlayers_tile_args *);
 ALWAYS_INLINE void convlayers_tile_rows(int, int, struct convlayers_tile_args *);
@@ -94,7 +94,15 @@ ALWAYS_INLINE void convlayers_strip_body(int, int, int, struct convlayers_strip 
 ALWAYS_INLINE void convlayers_strip_rows(int, int, int, struct convlayers_strip *);
 ALWAYS_INLINE void convlayers_strip_vecs(int, int, int, struct convlayers_strip *);
 ALWAYS_INLINE void convlayers_sides_of(int, vf, vf, vf, vmask, vmask, const real *, const real *, vf *);
-ALWAYS_INLINE void convlayers_flat_sums(int, struct convlayers_depthwise *, struct convlayers_flat *);
+ALWAYS_INLINE void convlayers_flat_sums(int, struct convlayers_depthwise *, struct convlayers_series *);
+ALWAYS_INLINE void convlayers_see_row(int, int, real const *, unsigned int const *, vf *);
+ALWAYS_INLINE void convlayers_window_panel(
+    int, int, struct convlayers_depthwise *, struct convlayers_series *, real const *, real *, ptrdiff_t, ptrdiff_t, vf *);
+ALWAYS_INLINE void convlayers_window_sums(int, int, struct convlayers_depthwise *, struct convlayers_series *);
+ALWAYS_INLINE void convlayers_near_and_far(int, real const *, unsigned int const *, vf *);
+ALWAYS_INLINE void convlayers_store_pairs(int, vf, vf, real *, unsigned int, unsigned int);
+ALWAYS_INLINE void convlayers_spread_panel(
+    struct convlayers_depthwise *, struct convlayers_series *, ptrdiff_t, ptrdiff_t, vf const *);
 ALWAYS_INLINE void convlayers_mixed_sums(int, struct convlayers_depthwise *, struct convlayers_grid *, const real *, const real *,
                                          real *);
 ALWAYS_INLINE void convlayers_copy_lines(ptrdiff_t, ptrdiff_t, struct convlayers_copy *);

@@ -116,8 +116,8 @@ cdef void run_depthwise_unit(Depthwise* g, Py_ssize_t unit, char* workspace) noe
 
 
 cdef inline Py_ssize_t depthwise_units(Depthwise* g) noexcept nogil:
-    if g.layout == FLAT:
-        return flat_units(g)
+    if in_series(g):
+        return series_units(g)
     return mixed_units(g) if g.mixed else g.sides * g.channels * g.blocks
 
 
@@ -135,8 +135,8 @@ cdef set_geometry(Depthwise* g, tuple geometry, bint flat, bint mixed):
 cdef void run_channel(Depthwise* g, Py_ssize_t channel, char* workspace) noexcept nogil:
     """All units of one channel."""
     cdef Py_ssize_t i
-    if PICKS and g.layout == FLAT:
-        run_flat_channel(g, channel)
+    if in_series(g):
+        run_series_channel(g, channel)
         return
     for i in range(g.sides * g.blocks):
         run_depthwise_unit(g, (i // g.blocks * g.channels + channel) * g.blocks + i % g.blocks, workspace)
@@ -204,8 +204,8 @@ def depthwise(
             units = next_units(&shares, threadid())
             while units.first < units.end:
                 for unit in range(units.first, units.end):
-                    if PICKS and g.layout == FLAT:
-                        run_flat_unit(&g, unit)
+                    if in_series(&g):
+                        run_series_unit(&g, unit)
                     elif g.mixed:
                         run_mixed_unit(&g, unit, g.workspace + threadid() * g.workspace_bytes)
                     else:

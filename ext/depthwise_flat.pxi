@@ -1,6 +1,6 @@
 # Depthwise 3 x 3 convolution of narrow planes, each as one row of pixels: stride 1, a pixel of padding, W <= VL.
 #
-#     y[j] = b + sum_rs w[r, s] x[j + (r - 1) W + s - 1]      dw[r, s] += sum_j dy[j] x[j + (r - 1) W + s - 1]
+#     y[j] = b + sum_rs w[r, s] x[j + (r - 1) W + s - 1]
 #
 # A tap is a shift of the row, by lanes of two neighbouring vectors, which one shuffle picks. A vector of x is shifted to the
 # left and to the right once, where a mask cuts off what comes from the rows beside; each of the three then serves the outputs
@@ -10,11 +10,6 @@
 cdef extern from "vec.h" nogil:
     enum: PICKS
     vf vpick(vf, vf, vmask)
-
-
-cdef enum:
-    FLAT_PLANES = 16            # a unit of work
-    FLAT_SUMS = 6               # vectors of a plane, at least, for filter gradients: their sums go to memory plane by plane
 
 
 # Which lanes of two vectors.
@@ -28,13 +23,6 @@ cdef enum:
     PICK_COUNT
 
 
-# What is summed: outputs, or what they add to the sums of the filter's taps.
-cdef enum:
-    OF_OUTPUT
-    OF_INPUT
-    OF_FILTER
-
-
 cdef inline bint fits_flat(Depthwise* g) noexcept nogil:
     cdef Span* rows = &g.rows
     cdef Span* cols = &g.cols
@@ -44,20 +32,10 @@ cdef inline bint fits_flat(Depthwise* g) noexcept nogil:
             and cols.source == cols.target and cols.source <= VL <= rows.source * cols.source)
 
 
-cdef inline bint has_long_planes(Depthwise* g) noexcept nogil:
-    """Long enough for filter gradients: 10 x 10 to 16 x 16 are 1.05 to 1.5 times as fast so, 8 x 8 0.96 times."""
-    return g.rows.source * g.cols.source >= FLAT_SUMS * VL
-
-
-cdef inline Py_ssize_t flat_units(Depthwise* g) noexcept nogil:
-    return (g.images * g.channels + FLAT_PLANES - 1) // FLAT_PLANES
-
-
 cdef size_t flat_memory(Depthwise* g, size_t cursor) noexcept nogil:
     cdef Py_ssize_t values = vectors_over(g.rows.source * g.cols.source) * VL
     g.lefts = <real*> take(&cursor, values * sizeof(real))
     g.rights = <real*> take(&cursor, values * sizeof(real))
-    g.insides = <real*> take(&cursor, values * sizeof(real))
     g.picks = <real*> take(&cursor, PICK_COUNT * VL * sizeof(real))
     return cursor
 
@@ -71,7 +49,7 @@ cdef void fill_pick(Depthwise* g, int which, Py_ssize_t first) noexcept nogil:
 
 
 cdef void fill_flat(Depthwise* g) noexcept nogil:
-    """The masks of all pixels for what lies to the left of them and to the right, and of whole vectors for pixels."""
+    """The masks of all pixels for what lies to the left of them and to the right."""
     cdef Py_ssize_t width = g.cols.source, behind = vectors_over(g.rows.source * width) * VL - g.rows.source * width, j, k
     cdef lane there[2]
     there[0], there[1] = 0, -1
@@ -79,28 +57,12 @@ cdef void fill_flat(Depthwise* g) noexcept nogil:
         k = j % width
         memcpy(g.lefts + j, there + (k > 0), sizeof(lane))
         memcpy(g.rights + j, there + (k < width - 1), sizeof(lane))
-        memcpy(g.insides + j, there + (j < g.rows.source * width), sizeof(lane))
     fill_pick(g, PICK_LEFT, VL - 1)
     fill_pick(g, PICK_RIGHT, 1)
     fill_pick(g, PICK_UP, VL - width)
     fill_pick(g, PICK_DOWN, width)
     fill_pick(g, PICK_TAIL, behind)
     fill_pick(g, PICK_END, VL - behind)
-
-
-# Some planes, and where their filters and biases begin; `apart`, in values from one to the next. For OF_FILTER y is dy,
-# and `sums` has a vector for each tap.
-cdef struct Flat "convlayers_flat":
-    Py_ssize_t planes
-    const real* x
-    Py_ssize_t x_apart
-    const real* w
-    Py_ssize_t w_apart
-    const real* bias            # or NULL
-    Py_ssize_t bias_apart
-    real* y
-    Py_ssize_t y_apart
-    real* sums
 
 
 cdef inline vmask pick_of(Depthwise* g, int which) noexcept nogil:
@@ -126,14 +88,13 @@ cdef inline vf tail_of(const real* src, Py_ssize_t area, vmask tail) noexcept no
     return vpick(load(src + area - VL), splat(0), tail)
 
 
-cdef inline void flat_sums "convlayers_flat_sums"(int sum, Depthwise* g, Flat* f) noexcept nogil:
-    """All outputs of the planes, each summed over the filter's columns in order and down each of them, as in the strips; or
-    what the planes add to the sums of the taps."""
+cdef inline void flat_sums "convlayers_flat_sums"(int sum, Depthwise* g, Series* f) noexcept nogil:
+    """All outputs of the planes, each summed over the filter's columns in order and down each of them, as in the strips."""
     cdef vf taps[9]
     cdef vf above[3]
     cdef vf here[3]
     cdef vf below[3]
-    cdef vf acc, last, x, then, next, dy, zero = splat(0)
+    cdef vf acc, last, x, then, next, zero = splat(0)
     cdef Py_ssize_t area = g.rows.source * g.cols.source, width = g.cols.source, vectors = vectors_over(area), v, u
     cdef Py_ssize_t plane
     cdef vmask left = pick_of(g, PICK_LEFT), right = pick_of(g, PICK_RIGHT), up = pick_of(g, PICK_UP)
@@ -149,10 +110,7 @@ cdef inline void flat_sums "convlayers_flat_sums"(int sum, Depthwise* g, Flat* f
     for plane in range(f.planes):
         for c in range(3):
             for r in range(3):
-                if sum == OF_FILTER:
-                    taps[3 * c + r] = load(f.sums + (3 * r + c) * VL)
-                else:
-                    taps[3 * c + r] = splat(w[3 * (2 - r if sum == OF_INPUT else r) + c])
+                taps[3 * c + r] = splat(w[3 * (2 - r if sum == OF_INPUT else r) + c])
         lefts, rights = g.lefts, g.rights
         x = load(src) if vectors > 1 else tail_of(src, area, tail)
         next = zero
@@ -178,32 +136,19 @@ cdef inline void flat_sums "convlayers_flat_sums"(int sum, Depthwise* g, Flat* f
                 rights += VL
                 sides_of(sum, x, then, next, left, right, lefts, rights, below)
             acc = splat(bias[0] if bias != NULL else 0)
-            if sum == OF_FILTER:
-                dy = load(dst + v * VL) if v + 1 < vectors else tail_of(dst, area, tail)
-                for c in range(3):
-                    # Behind the last pixel, where dy is 0, rows above are not, and might not be finite.
-                    taps[3 * c] = taps[3 * c] + dy * cut(vpick(above[c], here[c], up), g.insides + v * VL)
-                    taps[3 * c + 1] = taps[3 * c + 1] + dy * here[c]
-                    taps[3 * c + 2] = taps[3 * c + 2] + dy * vpick(here[c], below[c], down)
-            else:
-                for c in range(3):
-                    acc = acc + taps[3 * c] * vpick(above[c], here[c], up)
-                    acc = acc + taps[3 * c + 1] * here[c]
-                    acc = acc + taps[3 * c + 2] * vpick(here[c], below[c], down)
-                if ceiling > 0:
-                    acc = vsmaller(splat(ceiling), vrelu(acc))
-                if v + 1 < vectors:
-                    store(dst + v * VL, acc)
+            for c in range(3):
+                acc = acc + taps[3 * c] * vpick(above[c], here[c], up)
+                acc = acc + taps[3 * c + 1] * here[c]
+                acc = acc + taps[3 * c + 2] * vpick(here[c], below[c], down)
+            if ceiling > 0:
+                acc = vsmaller(splat(ceiling), vrelu(acc))
+            if v + 1 < vectors:
+                store(dst + v * VL, acc)
             for c in range(3):
                 above[c] = here[c]
                 here[c] = below[c]
-        if sum == OF_FILTER:
-            for c in range(3):
-                for r in range(3):
-                    store(f.sums + (3 * r + c) * VL, taps[3 * c + r])
-        else:
-            # The last vector moves back, over outputs that are stored already.
-            store(dst + area - VL, vpick(last, acc, pick_of(g, PICK_END)))
+        # The last vector moves back, over outputs that are stored already.
+        store(dst + area - VL, vpick(last, acc, pick_of(g, PICK_END)))
         src += f.x_apart
         dst += f.y_apart
         w += f.w_apart
@@ -211,42 +156,8 @@ cdef inline void flat_sums "convlayers_flat_sums"(int sum, Depthwise* g, Flat* f
             bias += f.bias_apart
 
 
-cdef void run_flat(Depthwise* g, Flat* f) noexcept nogil:
+cdef void run_flat(Depthwise* g, Series* f) noexcept nogil:
     if g.rows.backward:
         flat_sums(OF_INPUT, g, f)
     else:
         flat_sums(OF_OUTPUT, g, f)
-
-
-cdef Flat flat_planes(Depthwise* g, Py_ssize_t image, Py_ssize_t channel, Py_ssize_t count) noexcept nogil:
-    """From one plane on, those of the channels behind it."""
-    cdef Flat f
-    f.planes, f.w_apart, f.bias_apart = count, 9, 1
-    f.x, f.x_apart, f.y, f.y_apart = plane(&g.src, image, channel), g.src.channel, plane(&g.dst, image, channel), g.dst.channel
-    f.w, f.bias = g.w + channel * 9, g.bias + channel if g.bias != NULL else NULL
-    return f
-
-
-cdef void run_flat_unit(Depthwise* g, Py_ssize_t unit) noexcept nogil:
-    """Planes in the order in which they lie; those of two images apart, since each channel has its filter."""
-    cdef Py_ssize_t first = unit * FLAT_PLANES, last = min(first + FLAT_PLANES, g.images * g.channels), count
-    cdef Flat f
-    while first < last:
-        count = min(last - first, g.channels - first % g.channels)
-        f = flat_planes(g, first // g.channels, first % g.channels, count)
-        run_flat(g, &f)
-        first += count
-
-
-cdef void run_flat_channel(Depthwise* g, Py_ssize_t channel) noexcept nogil:
-    """One channel of all images."""
-    cdef Flat f = flat_planes(g, 0, channel, g.images)
-    f.x_apart, f.w_apart, f.bias_apart, f.y_apart = g.src.image, 0, 0, g.dst.image
-    run_flat(g, &f)
-
-
-cdef void add_flat(Depthwise* g, Py_ssize_t image, Py_ssize_t channel, real* sums) noexcept nogil:
-    """What one plane adds to the sums of its filter's taps, with dy for destination."""
-    cdef Flat f = flat_planes(g, image, channel, 1)
-    f.bias, f.sums = NULL, sums
-    flat_sums(OF_FILTER, g, &f)

@@ -14,11 +14,13 @@ cdef enum:
 #   LINES       rows of several images, a cell each, margins included; cut out of a scratch buffer afterwards
 #   ACROSS      one pixel of VL planes: no margins, no shifted lanes, but planes are transposed on the way in and out
 #   FLAT        all pixels of a plane as one row, in vectors that shuffles shift: no copy (depthwise_flat.pxi)
+#   WINDOWS     rows where they lie, three at a time in registers: no copy either (depthwise_windows.pxi)
 cdef enum Layout:
     IN_PLACE
     LINES
     ACROSS
     FLAT
+    WINDOWS
 
 
 cdef struct Span:               # one axis, rows or columns
@@ -94,7 +96,6 @@ cdef struct Depthwise "convlayers_depthwise":
     Py_ssize_t* out_at          # and where each of a destination's plane comes from
     real* lefts                 # with FLAT, masks of all pixels: whether there is one to the left of it, and to the right
     real* rights
-    real* insides               # and whether there is a pixel at all
     real* picks                 # see depthwise_flat.pxi
     Phase* phases
     Phase* even                 # with column step 2, the phases of the pixels that are copied together; else the first alone
@@ -149,6 +150,8 @@ cdef bint fits_across(Depthwise* g) noexcept nogil:
 
 cdef Layout choose_layout(Depthwise* g) noexcept nogil:
     cdef Py_ssize_t q = g.cols.longest, whole = vectors_over(q), taps = g.inputs * g.rows.kernel * g.cols.kernel
+    if PICKS and fits_windows(g):
+        return WINDOWS
     if PICKS and g.flat and fits_flat(g):
         return FLAT
     # In half cycles of a vector: a tap takes 1, a store in place 2, a store that is cut out again about 8 (Zen 5).
@@ -182,9 +185,9 @@ cdef void choose_cells(Depthwise* g) noexcept nogil:
         g.side, g.sides, g.pitch = VL, vectors_over(g.images), g.cell * VL
         g.block, g.blocks = g.rows.longest, 1
         return
-    if g.layout == FLAT:
+    if in_series(g):
         g.side, g.sides, g.pitch = 1, g.images, g.cell
-        g.block, g.blocks = g.rows.longest, 1
+        g.block, g.blocks = window_rows(g), 1
         return
     line_bytes = g.inputs * g.rows.phases * g.cols.phases * <Py_ssize_t> sizeof(real)
     image = line_bytes * (g.rows.longest + g.rows.halo) * g.cell
@@ -212,7 +215,7 @@ cdef void share_rows(Depthwise* g, int threads) noexcept nogil:
 cdef size_t depthwise_memory(Depthwise* g, int threads, size_t cursor) noexcept nogil:
     """Place tables and workspace at `cursor`; the address behind them."""
     cdef Py_ssize_t most = max(g.side * g.vectors, g.pitch // VL), grids = g.rows.grids * g.cols.grids
-    cdef Py_ssize_t out_rows = 0 if g.layout == IN_PLACE or g.layout == FLAT else grids * g.block
+    cdef Py_ssize_t out_rows = 0 if g.layout == IN_PLACE or in_series(g) else grids * g.block
     g.line = g.cols.target if g.layout == IN_PLACE else g.pitch
     g.lines = g.block + g.rows.halo
     # With a vector to spare, for pixels that no window reads.
@@ -228,7 +231,7 @@ cdef size_t depthwise_memory(Depthwise* g, int threads, size_t cursor) noexcept 
     g.lanes = <real*> take(&cursor, VL * sizeof(real))
     # Whole vectors are written past the end of a line, and read past that of a row.
     g.copy_bytes = (g.inputs * g.stack + 2 * PANEL) * <Py_ssize_t> sizeof(real)
-    g.copy_bytes = (g.copy_bytes + 63) // 64 * 64
+    g.copy_bytes = 0 if in_series(g) else (g.copy_bytes + 63) // 64 * 64
     if PICKS and g.layout == FLAT:
         cursor = flat_memory(g, cursor)
     g.mixed_bytes = row_bytes((g.inputs * g.rows.kernel * g.cols.kernel + 1) * VL) if g.mixed else 0

@@ -249,9 +249,6 @@ cdef void add_images(DepthwiseWeight* d, Py_ssize_t channel, Py_ssize_t index, r
     cdef const real* dy
     cdef Bundle* bundle
     cdef Dot dot
-    if PICKS and g.layout == FLAT:
-        add_flat(g, first, channel, sums)
-        return
     copy_source(g, plane(&g.src, first, channel), images, u0, copy)
     dot.x, dot.rows, dot.spread, dot.pitch, dot.line, dot.tap = copy, rows, g.rows.spread, g.pitch, g.line, g.tap
     dot.vectors = vectors_in_line(g, images)
@@ -282,12 +279,20 @@ cdef void add_shard(
     """One shard of channels begin .. end, image by image, since the processor foresees what it reads while that is in one
     piece."""
     cdef Depthwise* g = &d.g
-    cdef Py_ssize_t all = g.sides * g.blocks, size = g.filters * d.taps, u, c, k
+    cdef Py_ssize_t all = g.sides * g.blocks, size = g.filters * d.taps, u, c, k, last = (shard + 1) * all // d.shards
     cdef real* result = d.results + (shard * g.channels + begin) * size
+    cdef Py_ssize_t count
     memset(sums, 0, (end - begin) * size * VL * sizeof(real))
-    for u in range(shard * all // d.shards, (shard + 1) * all // d.shards):
+    u = shard * all // d.shards
+    while u < last:
+        count = min(last - u, series_images(g)) if in_series(g) else 1
+        if in_series(g):
+            add_series(g, u, count, begin, end, sums)
+            u += count
+            continue
         for c in range(begin, end):
             add_images(d, c, u, copy_start(g, workspace), <real*> (workspace + g.copy_bytes), sums + (c - begin) * size * VL)
+        u += 1
     for k in range((end - begin) * size):
         result[k] = sum_lanes(sums + k * VL)
 
@@ -335,7 +340,7 @@ def depthwise_backward_weight(
     cdef unsigned char[::1] buffer, tables = _scratch(span_memory(g, dw, 0), 1)
     span_memory(g, dw, <size_t> &tables[0])
     set_sides(g, x, dw, dy, False)
-    set_geometry(g, geometry, has_long_planes(g), False)
+    set_geometry(g, geometry, False, False)
     set_shards(&d)
     parts = (g.channels + d.together - 1) // d.together
     share_out(&shares, d.shards * parts, threads)

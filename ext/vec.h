@@ -114,20 +114,32 @@ static vf vreal(vmask bits) {
 ALWAYS_INLINE vf vrelu(vf v) { return vlarger(splat(0), v); }
 ALWAYS_INLINE vf vrelu_gradient(vf v, vf dy) { return vselect(v > splat(0), dy, splat(0)); }
 
-/* Lanes of two vectors by number, b's counted on from a's, where one instruction does so; else with 64 bytes alone, for tests. */
-#if defined(__AVX512F__) && CONVLAYERS_VEC_BYTES == 64
+/* Lanes of two vectors by number, b's counted on from a's, and loads and stores of some lanes alone, a bit each, zeros in the
+   others: where one instruction does so, and for float64, of which less code is asked, not at all. With 64 bytes alone, for
+   tests, the compiler finds a way. */
+#if defined(__AVX512F__) && CONVLAYERS_VEC_BYTES == 64 && !defined(CONVLAYERS_DOUBLE)
 #define PICKS 1
-#ifdef CONVLAYERS_DOUBLE
-#define vpick(a, b, lanes) ((vf)_mm512_permutex2var_pd(a, (__m512i)(lanes), b))
-#else
 #define vpick(a, b, lanes) ((vf)_mm512_permutex2var_ps(a, (__m512i)(lanes), b))
-#endif
-#elif CONVLAYERS_VEC_BYTES == 64 && defined(__GNUC__) && !defined(__clang__)
+#define load_lanes(p, lanes) ((vf)_mm512_maskz_loadu_ps((__mmask16)(lanes), p))
+#define store_lanes(p, v, lanes) _mm512_mask_storeu_ps(p, (__mmask16)(lanes), v)
+#elif CONVLAYERS_VEC_BYTES == 64 && !defined(CONVLAYERS_DOUBLE) && defined(__GNUC__) && !defined(__clang__)
 #define PICKS 1
 #define vpick(a, b, lanes) ((vf)__builtin_shuffle((vmask)(a), (vmask)(b), lanes))
+static vf load_lanes(const real *p, unsigned lanes) {
+    vf v = {0};
+    for (int i = 0; i < VL; i++)
+        if (lanes >> i & 1) v[i] = p[i];
+    return v;
+}
+static void store_lanes(real *p, vf v, unsigned lanes) {
+    for (int i = 0; i < VL; i++)
+        if (lanes >> i & 1) p[i] = v[i];
+}
 #else
 #define PICKS 0
 #define vpick(a, b, lanes) (a)
+#define load_lanes(p, lanes) splat(0)
+#define store_lanes(p, v, lanes) ((void)0)
 #endif
 
 /* Asks for a line of the cache that is needed soon; nothing happens where the address is not ours. The empty statement behind

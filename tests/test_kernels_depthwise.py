@@ -122,6 +122,21 @@ def test_planes_as_rows_of_pixels(isa, dtype):
             check_depthwise(images, channels, (7, 5), (3, 3), padding=1, dtype=dtype)
 
 
+@pytest.mark.parametrize("isa", kernels.available())
+@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize("padding", [0, 1, 2, ((0, 1), (0, 1)), ((1, 0), (2, 1)), ((2, 1), (1, 2))])
+def test_rows_where_they_lie(isa, stride, padding):
+    """3 x 3 at stride 1 and 2, rows of outputs beside one, two and three vectors, and blocks of rows."""
+    with kernels.using(isa=isa):
+        for columns in (9, 10, 15, 16, 17, 31, 32, 33, 48):
+            for height in (1, 2, 3, 4, 7):
+                check_depthwise(2, 3, (height + 2, columns * stride + 1), (3, 3), stride=stride, padding=padding)
+        for columns in (6, 7, 8):
+            check_depthwise(5, 3, (8, columns * stride), (3, 3), stride=stride, padding=padding)
+        for size in ((33, 56), (41, 113), (20, 700)):
+            check_depthwise(1, 2, size, (3, 3), stride=stride, padding=padding)
+
+
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("isa", kernels.available())
 def test_planes_as_rows_keep_to_themselves(isa, dtype):
@@ -154,7 +169,7 @@ def test_the_last_row_reaches_no_sum_of_the_row_above(isa, dtype, height):
     assert not np.isfinite(dw[:, 0, 1:]).any()
 
 
-@pytest.mark.parametrize(("size", "stride"), [((7, 7), 1), ((14, 14), 1), ((14, 13), 2)])
+@pytest.mark.parametrize(("size", "stride"), [((7, 7), 1), ((14, 14), 1), ((14, 13), 2), ((20, 23), 1), ((31, 33), 2)])
 def test_an_image_has_the_same_bits_alone_and_in_a_batch(size, stride):
     rng = np.random.default_rng(0)
     x, w = rng.standard_normal((33, 37, *size), dtype=np.float32), rng.standard_normal((37, 1, 3, 3), dtype=np.float32)
@@ -208,7 +223,10 @@ def test_table_of_shapes(name, dtype):
 
 @pytest.mark.parametrize("isa", kernels.available())
 @pytest.mark.parametrize("value", [NAN, INF])
-@pytest.mark.parametrize("options", [{}, {"padding": 1}, {"stride": 2, "padding": 1}, {"dilation": 2, "padding": (0, 2)}])
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"padding": 1}, {"stride": 2, "padding": 1}, {"stride": 2}, {"padding": 2}, {"dilation": 2, "padding": (0, 2)}],
+)
 @pytest.mark.parametrize("width", [6, 19, 40])
 def test_not_finite_pixels_reach_what_reads_them(isa, value, options, width):
     """Every pixel by itself, in the first of two channels of two images: also beside rows and images of the copy."""
@@ -230,11 +248,12 @@ def test_not_finite_pixels_reach_what_reads_them(isa, value, options, width):
 @pytest.mark.parametrize("isa", kernels.available())
 @pytest.mark.parametrize("value", [NAN, INF])
 @pytest.mark.parametrize("stride", [1, 2])
-def test_not_finite_gradients_reach_what_reads_them(isa, value, stride):
+@pytest.mark.parametrize("padding", [0, 1, 2])
+def test_not_finite_gradients_reach_what_reads_them(isa, value, stride, padding):
     rng = np.random.default_rng(0)
-    win = window((6, 19), (3, 3), stride=stride, padding=1)
+    win = window((6, 19), (3, 3), stride=stride, padding=padding)
     w = rng.uniform(1, 2, (2, 1, 3, 3)).astype(np.float32)
-    options = {"stride": stride, "padding": 1, "groups": 2, "algorithm": "direct"}
+    options = {"stride": stride, "padding": padding, "groups": 2, "algorithm": "direct"}
     for at in range(0, win.output[0] * win.output[1], 3):
         dy = rng.uniform(1, 2, (2, 2, *win.output)).astype(np.float32)
         dy[0, 0].flat[at] = value
