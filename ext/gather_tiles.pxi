@@ -296,9 +296,28 @@ cdef void run_chain(Gather* g, Plan* plan, Py_ssize_t v, Py_ssize_t panels, int 
 
 cdef inline void ask_for_next(Gather* g, Plan* plan, Py_ssize_t tiles, const real* src, Tile* t) noexcept nogil:
     """Let so many tiles of filters over a whole image ask for the next image."""
-    t.asks = g.depth > 0 and image_bytes(g) <= most_panels()
+    t.asks = g.depth > 0
+    t.next.skip = 0
     if t.asks:
         t.next.at, t.next.step = <const char*> src + image_bytes(g), image_bytes(g) * 2 // (plan.vectors * tiles * g.depth)
+
+
+cdef inline void ask_for_columns(
+    Gather* g, Py_ssize_t vectors, Py_ssize_t tiles, const real* next, Tile* t
+) noexcept nogil:
+    """Let so many tiles over panels of as many vectors ask for those that are packed next: with each panel, a line of the cache
+    of each channel."""
+    cdef Py_ssize_t passes = tiles * (vectors // 2), plane = g.plane * <Py_ssize_t> sizeof(real)
+    t.asks = passes > 0
+    if t.asks:
+        t.next.at, t.next.step = <const char*> next, plane
+        t.next.skip = (vectors * VL * <Py_ssize_t> sizeof(real) + 64) // passes - t.depth * plane
+        t.target.at, t.target.step = t.next.at, 0
+
+
+cdef inline Py_ssize_t next_columns(Gather* g, Plan* plan, Py_ssize_t end) noexcept nogil:
+    """Where the vectors behind the first `end` begin, or those of the image behind this one."""
+    return plan.src[end] if end < plan.vectors else g.channels * g.plane
 
 
 cdef inline void ask_for_outputs(Gather* g, Plan* plan, int rows, const real* out, Tile* t) noexcept nogil:
@@ -319,12 +338,16 @@ cdef void run_tiles(
     cdef real* out
     cdef int rows
     cdef Tile t
+    cdef bint images
     t.ahead, t.asks = TAPS_AHEAD * PANEL, False
-    if g.mode == PLAIN and end - begin == plan.vectors:
+    t.depth, t.step, t.accumulate, t.ceiling = g.depth, g.packed if g.panels > 0 else g.place, False, g.ceiling
+    images = g.mode == PLAIN and end - begin == plan.vectors and image_bytes(g) <= most_panels()
+    if images:
         ask_for_next(g, plan, last - first, src, &t)
+    elif g.mode == PLAIN and g.panels > 0:
+        ask_for_columns(g, end - begin, last - first, src + next_columns(g, plan, end), &t)
     if g.panels == 0:
         t.ahead = TAPS_AHEAD * g.plane
-    t.depth, t.step, t.accumulate, t.ceiling = g.depth, g.packed if g.panels > 0 else g.place, False, g.ceiling
     for index in range(first, last):
         m = filter_start(g, index)
         rows = <int> (filter_start(g, index + 1) - m)
@@ -332,7 +355,7 @@ cdef void run_tiles(
         t.lda = rows
         t.init = bias + m if bias != NULL else NULL
         out = dst + m * g.height * g.width
-        if t.asks:
+        if images and t.asks:
             ask_for_outputs(g, plan, rows, out, &t)
         v = begin
         while v < end:
@@ -365,6 +388,10 @@ cdef void add_slice(
     while v < end:
         stop = min(end, v + 2 * g.panels)
         pack_panels(g, plan, v, stop, t.depth, src, panels)
+        if g.mode == PLAIN and channel + g.slice < g.channels:
+            ask_for_columns(g, stop - v, last - first, src + plan.src[v] + g.slice * g.plane, &t)
+        elif g.mode == PLAIN:
+            ask_for_columns(g, stop - v, last - first, src - channel * g.plane + next_columns(g, plan, stop), &t)
         for index in range(first, last):
             m = filter_start(g, index)
             rows = <int> (filter_start(g, index + 1) - m)

@@ -71,10 +71,11 @@ cdef enum:
     TAPS_AHEAD = 16
 
 
-# What is asked for early, and by how many bytes that moves on.
+# What is asked for early, by how many bytes that moves on with each tap, and by how many more behind a panel.
 cdef struct Ask "convlayers_ask":
     const char* at
     Py_ssize_t step
+    Py_ssize_t skip
 
 
 cdef struct Tile "convlayers_tile_args":
@@ -178,6 +179,8 @@ cdef inline void tile "convlayers_tile"(int rows, int vecs, bint asks, Tile* t) 
         b1 += next_b
         c0 += PANEL
         c1 += PANEL
+        if asks:
+            next.at += next.skip
     if asks:
         t.next.at, t.target.at = next.at, target.at
 
