@@ -17,6 +17,8 @@
 #define SPECTRA_COLUMNS 2
 #endif
 #define PANEL (NV * VL)
+/* Whether tiles may ask early: with vectors of at least 32 bytes, and of the data type that is asked for speed. */
+#define ASKS (REAL_BYTES == 4 && VL > 4)
 #define CACHE_LINE (64 / REAL_BYTES) /* values */
 #define TILE (MR * NV * VL)
 #define SPILL (TILE + VL)

@@ -7,11 +7,6 @@
 # above, beside and below it. Nothing is padded, transposed or cut out again: as rows of cells or across images, planes took
 # 1.2 to 1.9 times as long (Emerald Rapids). Where a shuffle of any lanes takes several instructions there is no such kernel.
 
-cdef extern from "vec.h" nogil:
-    enum: PICKS
-    vf vpick(vf, vf, vmask)
-
-
 # Which lanes of two vectors.
 cdef enum:
     PICK_LEFT                   # what lies to the left of the second one's

@@ -10,11 +10,6 @@
 # behind it. Strips of a copy took 1.2 to 5 times as long (Zen 5). With 16 registers the nine taps are read again for each
 # vector, and strips are as fast.
 
-cdef extern from "vec.h" nogil:
-    vf load_lanes(const real* p, unsigned int lanes)
-    void store_lanes(real* p, vf v, unsigned int lanes)
-
-
 cdef enum:
     WINDOW_COLUMNS = 10         # of outputs and gradients, at least: planes of fewer are rows of pixels, or lanes
     STRIDED_COLUMNS = 7         # at stride 2

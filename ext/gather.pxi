@@ -100,11 +100,14 @@ cdef struct Run:
     Py_ssize_t length
     Py_ssize_t src          # its place in a plane of the padded copy
     Py_ssize_t dst          # its place in the destination's plane, from the block's first row
+    Py_ssize_t room         # values from there on that are all written, in order: a vector may run over into them
 
 
 cdef struct Plan:
     Py_ssize_t vectors
-    Py_ssize_t covered      # values of the block's plane that are all written, in order: a vector may run over into them
+    Py_ssize_t pixels       # outputs
+    Py_ssize_t covered      # values of the block's plane that are all written, in order; or of each of its rows
+    bint rows_apart         # rows are images, see conv.pxi
     Py_ssize_t* src         # where each vector begins in a plane (not in packed mode)
     Py_ssize_t* begin       # vector v has the runs begin[v] .. begin[v + 1]
     Py_ssize_t* seam        # values of vector v before its second run: VL if it has one run, 0 if more than two
@@ -167,6 +170,7 @@ cdef void add_run(Plan* plan, Axis* rows, Axis* cols, Py_ssize_t width, Py_ssize
     run.length = length
     run.src = i * cols.line + j
     run.dst = i * rows.stride * width + j * cols.stride
+    run.room = plan.covered - (j if plan.rows_apart else run.dst)
     plan.begin[plan.vectors + 1] += 1
 
 
@@ -188,7 +192,7 @@ cdef bint is_whole(Plan* plan, Py_ssize_t v, Axis* cols) noexcept nogil:
     cdef Py_ssize_t r, lane = 0
     cdef Run* run
     run = plan.runs + plan.begin[v]
-    if plan.begin[v + 1] - plan.begin[v] == 1 and run.lane == 0 and run.dst + VL <= plan.covered:
+    if plan.begin[v + 1] - plan.begin[v] == 1 and run.lane == 0 and run.room >= VL:
         return True
     for r in range(plan.begin[v], plan.begin[v + 1]):
         run = plan.runs + r
@@ -206,8 +210,9 @@ cdef void plan_block(Plan* plan, Mode mode, Axis* rows, Axis* cols, Py_ssize_t w
     if mode == ROWS:
         line = vectors_over(q) * VL
     end = (block - 1) * line + q
-    plan.covered = block * q if cols.stride == 1 and rows.stride == 1 and width == q else 0
-    plan.vectors = 0
+    plan.rows_apart = mode == PLAIN and rows.stride > 1
+    plan.covered = block * q if cols.stride == 1 and rows.stride == 1 and width == q else q if plan.rows_apart else 0
+    plan.vectors, plan.pixels = 0, block * q
     plan.begin[0] = 0
     for vector in range(vectors_over(end)):
         position = vector * VL
@@ -215,7 +220,7 @@ cdef void plan_block(Plan* plan, Mode mode, Axis* rows, Axis* cols, Py_ssize_t w
             # The last vector moves back, over values that the one before it computes as well.
             position = min(position, end - VL)
         plan.src[vector] = position
-        if mode == ROWS:
+        if mode == ROWS or mode == PLAIN:
             plan.src[vector] = position // line * cols.line + position % line
         at = position
         plan.begin[vector + 1] = plan.begin[vector]

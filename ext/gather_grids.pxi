@@ -241,7 +241,7 @@ cdef const real* block_source(Grids* g, Py_ssize_t group, Py_ssize_t block, Py_s
     cdef Gather* grid = g.grid
     cdef const real* src = g.src + (group * grid.channels + channel) * grid.rows.size * grid.cols.size
     if g.plain:
-        return src
+        return src + block * grid.block * grid.cols.line
     if g.in_place:
         return src + block * grid.block * grid.cols.size
     copy_padded(src, g.src_end, min(grid.slice, grid.channels - channel), &grid.rows, &grid.cols, block * grid.block,

@@ -37,6 +37,7 @@ cdef struct Gather:
     bint relu_of_sum            # the ReLU where there is a residual
     const real* dst             # where all outputs begin
     Mode mode
+    bint joined                 # whether rows are whole images, see conv.pxi
     Py_ssize_t panels           # how many are packed together for all taps before the tiles read them, 0 for none
     Py_ssize_t panel            # values from one to the next
     Py_ssize_t slice            # channels that are copied and packed at once
@@ -74,9 +75,9 @@ cdef Py_ssize_t block_cost(Gather* g, Py_ssize_t block) noexcept nogil:
     return g.channels * (vectors * rows.taps * g.cols.taps * g.filters + lines * 4 * vectors_over(g.cols.line))
 
 
-cdef inline Py_ssize_t blocks_wanted(Gather* g, int threads) noexcept nogil:
-    """Of each image, for two units a thread."""
-    return (2 * threads + g.images * g.groups - 1) // (g.images * g.groups)
+cdef inline Py_ssize_t blocks_wanted(Gather* g, int threads, Py_ssize_t joined) noexcept nogil:
+    """Of each image, or of so many, for two units a thread."""
+    return (2 * threads + g.images * g.groups * joined - 1) // (g.images * g.groups * joined)
 
 
 cdef bint parts_filters(Gather* g, int threads) noexcept nogil:
@@ -86,8 +87,8 @@ cdef bint parts_filters(Gather* g, int threads) noexcept nogil:
     Each block reads all filters: with rows shared out, single images of 7 x 7 with 512 channels took 1.6 times as long, of
     13 x 13 with 384 1.4; of 16 x 16 and more 0.8 to 1.0, since each part of the filters copies the source (Emerald Rapids).
     """
-    cdef Py_ssize_t blocks = blocks_wanted(g, threads)
-    cdef bint few = g.mode == PLAIN or g.rows.outputs * g.cols.outputs < blocks * 2 * PANEL
+    cdef Py_ssize_t blocks = blocks_wanted(g, threads, g.rows.outputs if g.joined else 1)
+    cdef bint few = g.mode == PLAIN and (g.joined or g.rows.outputs == 1) or g.rows.outputs * g.cols.outputs < blocks * 2 * PANEL
     return few and blocks > 1 and tile_count(g.filters) >= 2 * threads
 
 
@@ -96,10 +97,12 @@ cdef void choose_blocks(Gather* g, Py_ssize_t most_rows, int threads) noexcept n
     cdef Axis* rows = &g.rows
     cdef Axis* cols = &g.cols
     cdef Py_ssize_t line, wanted, most, block, cost, least = 0
-    line = g.slice * rows.phases * cols.phases * cols.line * <Py_ssize_t> sizeof(real)
+    line = g.slice * rows.phases * cols.phases * (cols.outputs if g.joined else cols.line) * <Py_ssize_t> sizeof(real)
     most = min(min(rows.outputs, most_rows), max(1, COPY_BYTES // line - rows.halo))
-    if threads > 1 and g.mode != PLAIN:
-        wanted = blocks_wanted(g, threads)
+    if g.mode == PLAIN:
+        most = min(rows.outputs, VL) if g.joined else rows.outputs
+    if threads > 1:
+        wanted = blocks_wanted(g, threads, 1)
         most = min(most, (rows.outputs + wanted - 1) // wanted)
     # After so many rows at most, vectors and rows end together again.
     for block in range(max((most + 1) // 2, most - VL), most + 1):
@@ -118,7 +121,13 @@ cdef inline bint packs_plain(Gather* g) noexcept nogil:
     less took 1.03 to 1.3 times as long with 32 to 128 filters (Emerald Rapids).
     """
     cdef bint few = g.tiles * g.plane <= UNPACKED and image_bytes(g) <= most_panels()
-    return g.slice < g.channels or g.tiles > 1 and not (MR > ASKING_ROWS and few)
+    return g.joined or g.slice < g.channels or g.tiles > 1 and not (MR > ASKING_ROWS and few)
+
+
+cdef inline Py_ssize_t even_panels(Py_ssize_t panels, Py_ssize_t most) noexcept nogil:
+    """As few groups of up to `most` as there can be, of as many panels each."""
+    cdef Py_ssize_t groups = (panels + max(1, most) - 1) // max(1, most)
+    return (panels + max(1, groups) - 1) // max(1, groups)
 
 
 cdef void choose_tiles(Gather* g) noexcept nogil:
@@ -131,7 +140,7 @@ cdef void choose_tiles(Gather* g) noexcept nogil:
     g.panels = g.sum_row = 0
     g.panel = g.slice * taps * PANEL + VL
     if g.mode == PACKED or g.mode == PLAIN and packs_plain(g):
-        g.panels = max(1, min(most_panels() // (g.panel * <Py_ssize_t> sizeof(real)), (vectors + 1) // 2))
+        g.panels = even_panels((vectors + 1) // 2, most_panels() // (g.panel * <Py_ssize_t> sizeof(real)))
     if g.slice < g.channels:
         g.sum_row = (g.panels if g.mode == PLAIN else (vectors + 1) // 2) * PANEL + CACHE_LINE
 
@@ -142,7 +151,7 @@ cdef inline Py_ssize_t group_filters(Gather* g) noexcept nogil:
 
 
 cdef size_t plan_memory(Plan* plan, Gather* g, size_t cursor) noexcept nogil:
-    cdef Py_ssize_t most = g.block * vectors_over(g.cols.line)
+    cdef Py_ssize_t most = g.block * vectors_over(g.cols.outputs if g.joined else g.cols.line)
     plan.src = <Py_ssize_t*> take(&cursor, most * sizeof(Py_ssize_t))
     plan.begin = <Py_ssize_t*> take(&cursor, (most + 1) * sizeof(Py_ssize_t))
     plan.seam = <Py_ssize_t*> take(&cursor, most * sizeof(Py_ssize_t))
@@ -256,7 +265,10 @@ cdef void scatter(Plan* plan, Py_ssize_t v, const real* values, real* dst, Py_ss
     cdef Run* run
     for r in range(plan.begin[v], plan.begin[v + 1]):
         run = plan.runs + r
-        if run.dst + VL <= plan.covered:
+        if PICKS and stride == 1:
+            store_lanes(dst + run.dst - run.lane, load(values), ((<unsigned int> 1 << run.length) - 1) << run.lane)
+            continue
+        if run.room >= VL:
             store(dst + run.dst, load(values + run.lane))
             continue
         for j in range(run.length):
@@ -315,6 +327,18 @@ cdef inline void ask_for_columns(
         t.target.at, t.target.step = t.next.at, 0
 
 
+cdef inline void ask_for_pixels(
+    Gather* g, Py_ssize_t begin, Py_ssize_t end, Py_ssize_t tiles, const real* src, Tile* t
+) noexcept nogil:
+    """The same over pixels of several images: the channels in hand of what lies an image on."""
+    cdef Py_ssize_t passes = tiles * ((end - begin) // 2), pixel = t.depth * <Py_ssize_t> sizeof(real), first = begin * VL
+    t.asks = passes > 0
+    if t.asks:
+        t.next.at = <const char*> (src + (first // g.cols.outputs + 1) * g.cols.line) + first % g.cols.outputs * pixel
+        t.next.step, t.next.skip = (end - begin) * VL * pixel // (passes * t.depth), 0
+        t.target.at, t.target.step = t.next.at, 0
+
+
 cdef inline Py_ssize_t next_columns(Gather* g, Plan* plan, Py_ssize_t end) noexcept nogil:
     """Where the vectors behind the first `end` begin, or those of the image behind this one."""
     return plan.src[end] if end < plan.vectors else g.channels * g.plane
@@ -341,9 +365,11 @@ cdef void run_tiles(
     cdef bint images
     t.ahead, t.asks = TAPS_AHEAD * PANEL, False
     t.depth, t.step, t.accumulate, t.ceiling = g.depth, g.packed if g.panels > 0 else g.place, False, g.ceiling
-    images = g.mode == PLAIN and end - begin == plan.vectors and image_bytes(g) <= most_panels()
+    images = g.mode == PLAIN and end - begin == plan.vectors and image_bytes(g) <= most_panels() and not g.joined
     if images:
         ask_for_next(g, plan, last - first, src, &t)
+    elif g.joined:
+        ask_for_pixels(g, begin, end, last - first, src, &t)
     elif g.mode == PLAIN and g.panels > 0:
         ask_for_columns(g, end - begin, last - first, src + next_columns(g, plan, end), &t)
     if g.panels == 0:
@@ -388,7 +414,9 @@ cdef void add_slice(
     while v < end:
         stop = min(end, v + 2 * g.panels)
         pack_panels(g, plan, v, stop, t.depth, src, panels)
-        if g.mode == PLAIN and channel + g.slice < g.channels:
+        if g.joined:
+            ask_for_pixels(g, v, stop, last - first, src, &t)
+        elif g.mode == PLAIN and channel + g.slice < g.channels:
             ask_for_columns(g, stop - v, last - first, src + plan.src[v] + g.slice * g.plane, &t)
         elif g.mode == PLAIN:
             ask_for_columns(g, stop - v, last - first, src - channel * g.plane + next_columns(g, plan, stop), &t)
@@ -434,11 +462,15 @@ cdef inline void finish_vectors(
 ) noexcept nogil:
     """The residual for the vectors begin .. end of an image that is taken at once, while they are in the caches. The last
     vector of all moves back over values that have theirs: it has written them anew."""
-    if g.residual != NULL and g.mode == PLAIN:
-        add_to_pixels(g, first, last, plan.src[begin], min(end * VL, g.cols.outputs), dst)
+    if g.residual != NULL and g.mode == PLAIN and not g.joined:
+        add_to_pixels(g, first, last, plan.src[begin], min(end * VL, plan.pixels), dst)
 
 
 cdef inline void finish_rows(Gather* g, Py_ssize_t block, Py_ssize_t first, Py_ssize_t last, real* dst) noexcept nogil:
-    """And for a whole block of rows."""
-    if g.residual != NULL and g.mode != PLAIN:
-        add_to_pixels(g, first, last, 0, min(g.block, g.rows.outputs - block * g.block) * g.width, dst)
+    """And for a whole block of rows, or of images."""
+    cdef Py_ssize_t rows = min(g.block, g.rows.outputs - block * g.block), i
+    if g.residual != NULL and g.joined:
+        for i in range(rows):
+            add_to_pixels(g, first, last, 0, g.width, dst + i * g.rows.stride * g.width)
+    elif g.residual != NULL and g.mode != PLAIN:
+        add_to_pixels(g, first, last, 0, rows * g.width, dst)

@@ -31,6 +31,7 @@ cdef extern from "vec.h" nogil:
     enum: VL
     enum: MR
     enum: PANEL
+    enum: ASKS
     enum: CACHE_LINE
     enum: TILE
     enum: SPILL
@@ -64,6 +65,10 @@ cdef extern from "vec.h" nogil:
     void prefetch_far "convlayers_prefetch_far"(const void* p)
     Py_ssize_t second_level "convlayers_second_level"()
     vmask vprecedes(vf, vmask, vf, vmask)
+    enum: PICKS
+    vf vpick(vf, vf, vmask)
+    vf load_lanes(const real* p, unsigned int lanes)
+    void store_lanes(real* p, vf v, unsigned int lanes)
 
 
 cdef enum:
@@ -217,7 +222,11 @@ cdef inline void tile_rows "convlayers_tile_rows"(int vecs, int rows, Tile* t) n
 
 
 cdef inline void asking_rows "convlayers_asking_rows"(int rows, Tile* t) noexcept nogil:
-    if rows == 11:
+    if MR == 6 and rows == 5:
+        tile(5, 2, True, t)
+    elif MR == 6:
+        tile(6, 2, True, t)
+    elif rows == 11:
         tile(11, 2, True, t)
     elif rows == 12:
         tile(12, 2, True, t)
@@ -228,7 +237,7 @@ cdef inline void asking_rows "convlayers_asking_rows"(int rows, Tile* t) noexcep
 
 
 cdef void run_tile(int rows, int vecs, Tile* t) noexcept nogil:
-    if MR > ASKING_ROWS and t.asks and vecs == 2 and rows >= ASKING_ROWS:
+    if ASKS and t.asks and vecs == 2 and rows >= min(ASKING_ROWS, MR - 1):
         asking_rows(rows, t)
     elif vecs == 2:
         tile_rows(2, rows, t)

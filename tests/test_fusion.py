@@ -233,8 +233,9 @@ def test_a_residual_beside_the_edges_of_tiles(shape, stride, isa):
             np.testing.assert_array_equal(y, np.maximum(plain + residual, 0), err_msg=f"{threads} threads")
 
 
-# 1 x 1 in place, with a last vector that moves back, alone in its panels too, and slices of the channels; rows; a stride;
-# filters for lanes; groups; more filters than rows to share out; no pixel but one.
+# 1 x 1 in place, with a last vector that moves back, alone in its panels too, and slices of the channels; across the ends of
+# images; rows, also of one large image; a stride; filters for lanes; groups; more filters than rows to share out; no pixel but
+# one.
 @pytest.mark.parametrize("isa", kernels.available())
 @pytest.mark.parametrize(
     ("shape", "filters", "kernel", "how"),
@@ -244,6 +245,10 @@ def test_a_residual_beside_the_edges_of_tiles(shape, stride, isa):
         ((2, 1200, 7, 7), 66, 1, {}),
         ((1, 1200, 12, 27), 66, 1, {}),
         ((3, 7, 3, 3), 20, 1, {}),
+        ((5, 100, 7, 7), 130, 1, {}),
+        ((7, 1200, 5, 5), 130, 1, {}),
+        ((9, 200, 7, 7), 260, 1, {"groups": 2}),
+        ((1, 9, 47, 46), 34, 1, {}),
         ((2, 40, 9, 9), 30, 1, {"stride": 2}),
         ((2, 5, 12, 31), 20, 3, {"padding": 1}),
         ((3, 16, 15, 15), 34, 3, {"stride": 2, "padding": 1}),

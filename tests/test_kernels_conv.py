@@ -10,6 +10,7 @@ from convlayers import functional, kernels
 from convlayers.kernels import reference
 from convlayers.shapes import window
 from convlayers.testing import assert_close, assert_gradient
+from convlayers.testing.machine import same_bits
 
 CONV_OPTIONS = ("stride", "padding", "dilation")
 
@@ -140,6 +141,33 @@ def test_1x1_kernels_that_read_the_image_in_place(isa, dtype):
 
 
 # Images, channels, filters, size, kernel, options.
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("size", [(3, 3), (5, 5), (6, 6), (7, 7), (1, 17)])
+def test_1x1_kernels_across_the_ends_of_images(size, dtype):
+    """Few pixels and many filters: panels hold pixels of two images, by groups and by slices of the channels too."""
+    for images in (2, 3, 4, 9, 33):
+        check_conv(images, 100, 130, size, (1, 1), dtype=dtype)
+    check_conv(5, 200, 260, size, (1, 1), groups=2, dtype=dtype)
+    check_conv(5, 1200, 130, size, (1, 1), dtype=dtype)
+    check_conv(5, 130, 1200, size, (1, 1), dtype=dtype)
+
+
+@pytest.mark.parametrize("size", [(5, 5), (7, 7), (47, 46)])
+def test_1x1_kernels_give_an_image_the_same_bits_in_every_batch(size):
+    rng = np.random.default_rng(3)
+    x, w = rng.standard_normal((9, 100, *size), dtype=np.float32), rng.standard_normal((130, 100, 1, 1), dtype=np.float32)
+    together = functional.conv2d(x, w, algorithm="direct")
+    for some in (slice(0, 1), slice(3, 7), slice(1, 9)):
+        assert same_bits(functional.conv2d(x[some], w, algorithm="direct"), together[some])
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("size", [(47, 46), (64, 33), (1, 2100), (2100, 1)])
+def test_1x1_kernels_of_few_images_whose_rows_are_shared_out(size, dtype):
+    for images, groups in ((1, 1), (1, 2), (3, 1)):
+        check_conv(images, 12, 34, size, (1, 1), groups=groups, dtype=dtype)
+
+
 TABLE = {
     "one pixel": (1, 1, 1, (1, 1), (1, 1), {}),
     "one pixel in padding": (1, 2, 2, (1, 1), (3, 3), {"padding": 1}),
