@@ -88,8 +88,8 @@ cdef bint parts_filters(Gather* g, int threads) noexcept nogil:
     13 x 13 with 384 1.4; of 16 x 16 and more 0.8 to 1.0, since each part of the filters copies the source (Emerald Rapids).
     """
     cdef Py_ssize_t blocks = blocks_wanted(g, threads, g.rows.outputs if g.joined else 1)
-    cdef bint few = g.mode == PLAIN and (g.joined or g.rows.outputs == 1) or g.rows.outputs * g.cols.outputs < blocks * 2 * PANEL
-    return few and blocks > 1 and tile_count(g.filters) >= 2 * threads
+    cdef bint few = g.rows.outputs * g.cols.outputs < blocks * 2 * PANEL
+    return (few or g.mode == PLAIN and (g.joined or g.rows.outputs == 1)) and blocks > 1 and tile_count(g.filters) >= 2 * threads
 
 
 cdef void choose_blocks(Gather* g, Py_ssize_t most_rows, int threads) noexcept nogil:
