@@ -33,12 +33,6 @@ cdef inline Py_ssize_t window_rows(Depthwise* g) noexcept nogil:
     return max(WINDOW_ROWS, WINDOW_BYTES // (values * <Py_ssize_t> sizeof(real)))
 
 
-cdef inline unsigned int lanes_within(Py_ssize_t first, Py_ssize_t size, Py_ssize_t count) noexcept nogil:
-    """A bit for each lane below `count` whose pixel, of those from `first` on, lies in a row of `size`."""
-    cdef Py_ssize_t low = min(max(0, -first), VL), high = max(low, min(min(count, VL), size - first))
-    return (<unsigned int> 1 << high) - (<unsigned int> 1 << low)
-
-
 cdef inline void see_row "convlayers_see_row"(
     int stride, bint there, const real* p, const unsigned int* lanes, vf* seen
 ) noexcept nogil:

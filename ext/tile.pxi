@@ -113,6 +113,12 @@ cdef inline void store(real* p, vf v) noexcept nogil:
     (<vf*> p)[0] = v
 
 
+cdef inline unsigned int lanes_within(Py_ssize_t first, Py_ssize_t size, Py_ssize_t count) noexcept nogil:
+    """A bit for each lane below `count` whose pixel, of those from `first` on, lies in a row of `size`."""
+    cdef Py_ssize_t low = min(max(0, -first), VL), high = max(low, min(min(count, VL), size - first))
+    return (<unsigned int> 1 << high) - (<unsigned int> 1 << low)
+
+
 cdef inline void prefetch(const void* p, Py_ssize_t nbytes, bint write) noexcept nogil:
     """Ask for `nbytes` that are needed soon; nothing happens where the addresses are not ours."""
     cdef Py_ssize_t at
