@@ -97,10 +97,10 @@ ALWAYS_INLINE void convlayers_strip_rows(int, int, int, struct convlayers_strip 
 ALWAYS_INLINE void convlayers_strip_vecs(int, int, int, struct convlayers_strip *);
 ALWAYS_INLINE void convlayers_sides_of(int, vf, vf, vf, vmask, vmask, const real *, const real *, vf *);
 ALWAYS_INLINE void convlayers_flat_sums(int, struct convlayers_depthwise *, struct convlayers_series *);
-ALWAYS_INLINE void convlayers_see_row(int, int, real const *, unsigned int const *, vf *);
+ALWAYS_INLINE void convlayers_see_row(int, int, int, real const *, unsigned int const *, vf *);
 ALWAYS_INLINE void convlayers_window_panel(
-    int, int, struct convlayers_depthwise *, struct convlayers_series *, real const *, real *, ptrdiff_t, ptrdiff_t, vf *);
-ALWAYS_INLINE void convlayers_window_sums(int, int, struct convlayers_depthwise *, struct convlayers_series *);
+    int, int, int, struct convlayers_depthwise *, struct convlayers_series *, real const *, real *, ptrdiff_t, ptrdiff_t, vf *);
+ALWAYS_INLINE void convlayers_window_sums(int, int, int, struct convlayers_depthwise *, struct convlayers_series *);
 ALWAYS_INLINE void convlayers_near_and_far(int, real const *, unsigned int const *, vf *);
 ALWAYS_INLINE void convlayers_store_pairs(int, vf, vf, real *, unsigned int, unsigned int);
 ALWAYS_INLINE void convlayers_spread_panel(

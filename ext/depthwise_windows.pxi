@@ -34,16 +34,21 @@ cdef inline Py_ssize_t window_rows(Depthwise* g) noexcept nogil:
 
 
 cdef inline void see_row "convlayers_see_row"(
-    int stride, bint there, const real* p, const unsigned int* lanes, vf* seen
+    int stride, bint narrow, bint there, const real* p, const unsigned int* lanes, vf* seen
 ) noexcept nogil:
     """A row of the source under each column of the filter; zeros where there is none."""
-    cdef vf a, b
+    cdef vf a, b = splat(0)
     if not there:
         seen[0] = seen[1] = seen[2] = splat(0)
     elif stride == 1:
         seen[0] = load_lanes(p, lanes[0])
         seen[1] = load_lanes(p + 1, lanes[1])
         seen[2] = load_lanes(p + 2, lanes[2])
+    elif narrow:
+        a = load_lanes(p + 1, lanes[1])
+        seen[1] = vevens(a, b)
+        seen[2] = vodds(a, b)
+        seen[0] = vmoved_up(seen[2])
     else:
         a = load_lanes(p, lanes[0])
         b = load_lanes(p + VL, lanes[1])
@@ -59,7 +64,8 @@ cdef inline void ask_row(const real* p, Py_ssize_t count, bint write) noexcept n
 
 
 cdef inline void window_panel "convlayers_window_panel"(
-    int stride, int sum, Depthwise* g, Series* f, const real* src, real* dst, Py_ssize_t top, Py_ssize_t column, vf* taps
+    int stride, bint narrow, int sum, Depthwise* g, Series* f, const real* src, real* dst, Py_ssize_t top, Py_ssize_t column,
+    vf* taps
 ) noexcept nogil:
     """A vector of columns of the block of rows from `top` on."""
     cdef vf above[3]
@@ -78,9 +84,9 @@ cdef inline void window_panel "convlayers_window_panel"(
     cdef real ceiling = g.ceiling
     cdef int c
     mine = lanes_within(0, VL, count)
-    if stride == 1:
+    if stride == 1 or narrow:
         for c in range(3):
-            lanes[c] = lanes_within(first + c, width, count)
+            lanes[c] = lanes_within(first + c, width, stride * count)
     else:
         for c in range(2):
             lanes[c] = lanes_within(first + c * VL, width, 2 * count - c * VL)
@@ -89,16 +95,16 @@ cdef inline void window_panel "convlayers_window_panel"(
         x_ahead, y_ahead = rows * stride * width, rows * q
     else:
         x_ahead, y_ahead = f.x_ahead - top * stride * width, f.y_ahead - top * q
-    see_row(stride, 0 <= h < height, x, lanes, above)
+    see_row(stride, narrow, 0 <= h < height, x, lanes, above)
     if stride == 1:
-        see_row(stride, 0 <= h + 1 < height, x + width, lanes, here)
+        see_row(stride, narrow, 0 <= h + 1 < height, x + width, lanes, here)
     for i in range(rows):
         if column == 0:
             ask_row(x + x_ahead, stride * width, False)
             ask_row(y + y_ahead, q, sum != OF_FILTER)
         if stride == 2:
-            see_row(stride, 0 <= h + 1 < height, x + width, lanes, here)
-        see_row(stride, 0 <= h + 2 < height, x + 2 * width, lanes, below)
+            see_row(stride, narrow, 0 <= h + 1 < height, x + width, lanes, here)
+        see_row(stride, narrow, 0 <= h + 2 < height, x + 2 * width, lanes, below)
         if sum == OF_FILTER:
             acc = load_lanes(y, mine)
             for c in range(3):
@@ -122,7 +128,7 @@ cdef inline void window_panel "convlayers_window_panel"(
         y += q
 
 
-cdef inline void window_sums "convlayers_window_sums"(int stride, int sum, Depthwise* g, Series* f) noexcept nogil:
+cdef inline void window_sums "convlayers_window_sums"(int stride, bint narrow, int sum, Depthwise* g, Series* f) noexcept nogil:
     """All outputs of the planes, each summed over the filter's columns in order and down each of them, as in the strips; or
     what the planes add to the sums of the taps."""
     cdef vf taps[9]
@@ -141,7 +147,7 @@ cdef inline void window_sums "convlayers_window_sums"(int stride, int sum, Depth
         while top < g.rows.target:
             column = 0
             while column < g.cols.target:
-                window_panel(stride, sum, g, f, f.x, f.y, top, column, taps)
+                window_panel(stride, narrow, sum, g, f, f.x, f.y, top, column, taps)
                 column += VL
             top += g.block
         next_plane(f)
@@ -233,19 +239,28 @@ cdef void spread_windows(Depthwise* g, Series* f) noexcept nogil:
         next_plane(f)
 
 
+cdef inline bint is_narrow(Depthwise* g) noexcept nogil:
+    """Whether, at stride 2 with a pixel of padding, one vector holds a row: one load and three shuffles of it are enough."""
+    return g.cols.before == 1 and g.cols.source <= VL
+
+
 cdef void run_windows(Depthwise* g, Series* f) noexcept nogil:
     if g.rows.backward and g.rows.stride == 1:
-        window_sums(1, OF_INPUT, g, f)
+        window_sums(1, False, OF_INPUT, g, f)
     elif g.rows.backward:
         spread_windows(g, f)
     elif g.rows.stride == 1:
-        window_sums(1, OF_OUTPUT, g, f)
+        window_sums(1, False, OF_OUTPUT, g, f)
+    elif is_narrow(g):
+        window_sums(2, True, OF_OUTPUT, g, f)
     else:
-        window_sums(2, OF_OUTPUT, g, f)
+        window_sums(2, False, OF_OUTPUT, g, f)
 
 
 cdef void add_windows(Depthwise* g, Series* f) noexcept nogil:
     if g.rows.stride == 1:
-        window_sums(1, OF_FILTER, g, f)
+        window_sums(1, False, OF_FILTER, g, f)
+    elif is_narrow(g):
+        window_sums(2, True, OF_FILTER, g, f)
     else:
-        window_sums(2, OF_FILTER, g, f)
+        window_sums(2, False, OF_FILTER, g, f)
