@@ -97,6 +97,9 @@ ALWAYS_INLINE void convlayers_strip_rows(int, int, int, struct convlayers_strip 
 ALWAYS_INLINE void convlayers_strip_vecs(int, int, int, struct convlayers_strip *);
 ALWAYS_INLINE void convlayers_sides_of(int, vf, vf, vf, vmask, vmask, const real *, const real *, vf *);
 ALWAYS_INLINE void convlayers_flat_sums(int, struct convlayers_depthwise *, struct convlayers_series *);
+ALWAYS_INLINE void convlayers_splat_taps(int, const real *, vf *);
+ALWAYS_INLINE void convlayers_load_sums(struct convlayers_series *, vf *);
+ALWAYS_INLINE void convlayers_store_sums_of(struct convlayers_series *, const vf *);
 ALWAYS_INLINE void convlayers_see_row(int, int, int, real const *, unsigned int const *, vf *);
 ALWAYS_INLINE void convlayers_window_panel(
     int, int, int, struct convlayers_depthwise *, struct convlayers_series *, real const *, real *, ptrdiff_t, ptrdiff_t, vf *);

@@ -171,7 +171,7 @@ def depthwise_chain_backward(
     set_sides(&g.conv, dy, w, dx, True)
     set_geometry(&g.conv, geometry, True, False)
     set_sides(weight, x, w, z, False)
-    set_geometry(weight, geometry, False, False)
+    set_geometry(weight, geometry, has_long_planes(weight), False)
     set_shards(&g.weight)
     g.conv.bias, g.conv.ceiling = NULL, 0
     set_norms(&g, before, after, x.shape[2] * x.shape[3], z.shape[2] * z.shape[3])

@@ -96,6 +96,7 @@ cdef struct Depthwise "convlayers_depthwise":
     Py_ssize_t* out_at          # and where each of a destination's plane comes from
     real* lefts                 # with FLAT, masks of all pixels: whether there is one to the left of it, and to the right
     real* rights
+    real* insides               # and whether there is a pixel at all
     real* picks                 # see depthwise_flat.pxi
     Phase* phases
     Phase* even                 # with column step 2, the phases of the pixels that are copied together; else the first alone

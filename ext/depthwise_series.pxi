@@ -31,6 +31,29 @@ cdef struct Series "convlayers_series":
     Py_ssize_t y_ahead
 
 
+# Taps, or their sums, in the order in which they are summed: the filter's columns, and down each.
+
+cdef inline void splat_taps "convlayers_splat_taps"(int sum, const real* w, vf* taps) noexcept nogil:
+    cdef int c, r
+    for c in range(3):
+        for r in range(3):
+            taps[3 * c + r] = splat(w[3 * (2 - r if sum == OF_INPUT else r) + c])
+
+
+cdef inline void load_sums "convlayers_load_sums"(Series* f, vf* taps) noexcept nogil:
+    cdef int c, r
+    for c in range(3):
+        for r in range(3):
+            taps[3 * c + r] = load(f.sums + (3 * r + c) * VL)
+
+
+cdef inline void store_sums_of "convlayers_store_sums_of"(Series* f, const vf* taps) noexcept nogil:
+    cdef int c, r
+    for c in range(3):
+        for r in range(3):
+            store(f.sums + (3 * r + c) * VL, taps[3 * c + r])
+
+
 cdef inline bint in_series(Depthwise* g) noexcept nogil:
     return PICKS and (g.layout == FLAT or g.layout == WINDOWS)
 
@@ -105,4 +128,7 @@ cdef void add_series(
         if c + 1 == end:
             f.x_ahead = images * g.src.image - (c - begin) * g.src.channel
             f.y_ahead = images * g.dst.image - (c - begin) * g.dst.channel
-        add_windows(g, &f)
+        if PICKS and g.layout == FLAT:
+            add_flat(g, &f)
+        else:
+            add_windows(g, &f)

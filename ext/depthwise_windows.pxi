@@ -133,16 +133,11 @@ cdef inline void window_sums "convlayers_window_sums"(int stride, bint narrow, i
     what the planes add to the sums of the taps."""
     cdef vf taps[9]
     cdef Py_ssize_t n, top, column
-    cdef int c, r
     if sum == OF_FILTER:
-        for c in range(3):
-            for r in range(3):
-                taps[3 * c + r] = load(f.sums + (3 * r + c) * VL)
+        load_sums(f, taps)
     for n in range(f.planes):
         if sum != OF_FILTER:
-            for c in range(3):
-                for r in range(3):
-                    taps[3 * c + r] = splat(f.w[3 * (2 - r if sum == OF_INPUT else r) + c])
+            splat_taps(sum, f.w, taps)
         top = 0
         while top < g.rows.target:
             column = 0
@@ -152,9 +147,7 @@ cdef inline void window_sums "convlayers_window_sums"(int stride, bint narrow, i
             top += g.block
         next_plane(f)
     if sum == OF_FILTER:
-        for c in range(3):
-            for r in range(3):
-                store(f.sums + (3 * r + c) * VL, taps[3 * c + r])
+        store_sums_of(f, taps)
 
 
 # The input gradient at stride 2. Two neighbouring outputs read the same two pixels of dy, near and far: one both, under two
