@@ -62,12 +62,19 @@ cdef inline real* plane(Planes* p, Py_ssize_t n, Py_ssize_t c) noexcept nogil:
 cdef void move_planes(
     Planes* src, Planes* dst, Py_ssize_t first, Py_ssize_t channels, Py_ssize_t images, Py_ssize_t area
 ) noexcept nogil:
-    """A few channels of all images."""
-    cdef Py_ssize_t n, nbytes = channels * area * <Py_ssize_t> sizeof(real)
+    """A few channels of all images, while those of the next image are asked for: with calls of memcpy, which begin with the
+    first lines of each, a step of `mobilenet_small` took 1.01 times as long (Zen 5)."""
+    cdef Py_ssize_t n, j, count = channels * area
+    cdef const real* source
+    cdef const real* ahead
+    cdef real* to
     for n in range(images):
-        if n + 1 < images:
-            prefetch(plane(src, n + 1, first), min(nbytes, 1024), False)
-        memcpy(plane(dst, n, first), plane(src, n, first), nbytes)
+        source, ahead, to = plane(src, n, first), plane(src, min(n + 1, images - 1), first), plane(dst, n, first)
+        for j in range(count // VL):
+            prefetch_line(ahead + j * VL, 0)
+            store(to + j * VL, load(source + j * VL))
+        for j in range(count // VL * VL, count):
+            to[j] = source[j]
 
 
 cdef void keep_planes(

@@ -11,6 +11,8 @@ from . import depthwise
 from .calls import Backward, Forward, FusedForward, Kept, ceiling, forward_call, fused_call, input_call, weight_call
 from .problem import FORWARD, INPUT_GRADIENT, Machine, Problem, geometry, once
 
+# Sums of over 3/2 of so many taps, for that many filters and more, are taken by slices (ext/gather_tiles.pxi).
+_SLICE, _SLICE_FILTERS = 768, 64
 # The gradient of so few filters over so many channels is computed with pixels for lanes, 1.3 to 2.8 times as fast (Zen 3); with
 # filters for lanes else. Few taps alone do not pay: with 16 filters and more, 0.8 to 1.9 times, 1.05 in the mean.
 _FEW_FILTERS, _FEW_CHANNELS = 12, 64
@@ -26,6 +28,16 @@ def _pixels_for_lanes(problem: Problem) -> bool:
     """Whether the kernel that computes a weight gradient is the one for few filters, at stride 1."""
     few = problem.w[0] // problem.groups <= _FEW_FILTERS and problem.w[1] <= _FEW_CHANNELS
     return few and problem.win.stride == (1, 1)
+
+
+def _filled(problem: Problem, filters: int, lanes: int) -> float:
+    """By how much the last vector of each image, partly empty, lengthens a sum by slices: 7 x 7 outputs fill 49 of 64 lanes."""
+    forward = problem.direction == FORWARD
+    taps = prod(problem.w[1:]) if forward else problem.w[0] // problem.groups * prod(problem.w[2:]) // prod(problem.win.stride)
+    if 2 * taps <= 3 * _SLICE or filters < _SLICE_FILTERS:
+        return 1.0
+    pixels = prod(problem.y[2:]) if forward else -(-prod(problem.x[2:]) // prod(problem.win.stride))
+    return -(-pixels // lanes) * lanes / pixels
 
 
 def cost(problem: Problem, machine: Machine) -> float:
@@ -50,6 +62,8 @@ def cost(problem: Problem, machine: Machine) -> float:
         rows, vector, moved, packed = channels * taps, machine.lanes(problem.dtype), 0.15 * x + 0.3 * y, 2
         if not _pixels_for_lanes(problem):
             products *= -(-filters // vector) * vector / filters
+    if problem.direction in (FORWARD, INPUT_GRADIENT):
+        products *= _filled(problem, rows, machine.lanes(problem.dtype))
     # A tile of fewer rows than 4 waits for its sums; rows are shared out evenly among tiles.
     waiting = max(1, 4 / (rows / -(-rows // machine.rows)))
     return 4 + 1e-3 * (0.5 * size * products / machine.gflops * waiting * (1 + stores) + moved + packed * prod(problem.w))
