@@ -28,7 +28,7 @@ cdef inline bint fits_flat(Depthwise* g) noexcept nogil:
 
 
 cdef inline bint has_long_planes(Depthwise* g) noexcept nogil:
-    """Three vectors of pixels, for filter gradients: 6 x 6 to 9 x 9 are 1.06 to 1.5 times as fast so, 5 x 5 0.84 times (Zen 5)."""
+    """Three vectors of pixels, for filter gradients: 6 x 6 to 9 x 9 are 1.06 to 1.5 times as fast so, 5 x 5 0.84 (Zen 5)."""
     return g.rows.source * g.cols.source > 2 * VL
 
 

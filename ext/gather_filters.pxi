@@ -69,13 +69,9 @@ cdef void pack_filters(
         pack_tap_by_tap(w, row_stride, channel_stride, kernel_width, g, rows, dst)
 
 
-cdef void pack_tile(
-    Gather* g, const real* w, const real* end, Py_ssize_t row_stride, Py_ssize_t channel_stride, Py_ssize_t kernel_width,
-    const real* scale, Py_ssize_t group, Py_ssize_t t
-) noexcept nogil:
-    """The filters of tile t of one group; `scale` has a value for each filter of all groups, or is NULL."""
-    cdef Py_ssize_t m = filter_start(g, t)
-    w += group * max(g.filters * row_stride, g.channels * channel_stride) + m * row_stride
-    pack_filters(w, end, row_stride, channel_stride, kernel_width, g, <int> (filter_start(g, t + 1) - m),
-                 scale + group * g.filters + m if scale != NULL else NULL,
+cdef void pack_tile(Gather* g, Py_ssize_t group, Py_ssize_t t) noexcept nogil:
+    """The filters of tile t of one group."""
+    cdef Py_ssize_t m = filter_start(g, t), first = group * max(g.filters * g.row_stride, g.channels * g.channel_stride)
+    pack_filters(g.w + first + m * g.row_stride, g.w_end, g.row_stride, g.channel_stride, g.kernel_width, g,
+                 <int> (filter_start(g, t + 1) - m), g.scale + group * g.filters + m if g.scale != NULL else NULL,
                  g.packed_filters + group * group_filters(g) + m * g.depth + t * VL)

@@ -53,6 +53,13 @@ cdef struct Gather:
     Py_ssize_t* packed          # tap k in a packed panel
     Py_ssize_t* pixel           # where each output of a block begins in the padded copy (mode FILTER_LANES)
     real* packed_filters
+    const real* w               # the filters as they are given, and where they end
+    const real* w_end
+    Py_ssize_t row_stride       # from one computed filter to the next there, and from channel to channel
+    Py_ssize_t channel_stride
+    Py_ssize_t kernel_width
+    const real* scale           # what filters are multiplied by, one value each, or NULL; forward alone
+    bint lazy                   # whether a tile of filters is packed when it is needed, by the one unit that uses it
 
 
 cdef inline Py_ssize_t filter_start(Gather* g, Py_ssize_t t) noexcept nogil:
@@ -89,7 +96,8 @@ cdef bint parts_filters(Gather* g, int threads) noexcept nogil:
     """
     cdef Py_ssize_t blocks = blocks_wanted(g, threads, g.rows.outputs if g.joined else 1)
     cdef bint few = g.rows.outputs * g.cols.outputs < blocks * 2 * PANEL
-    return (few or g.mode == PLAIN and (g.joined or g.rows.outputs == 1)) and blocks > 1 and tile_count(g.filters) >= 2 * threads
+    few = few or g.mode == PLAIN and (g.joined or g.rows.outputs == 1)
+    return few and blocks > 1 and tile_count(g.filters) >= 2 * threads
 
 
 cdef void choose_blocks(Gather* g, Py_ssize_t most_rows, int threads) noexcept nogil:
@@ -339,9 +347,29 @@ cdef inline void ask_for_pixels(
         t.target.at, t.target.step = t.next.at, 0
 
 
-cdef inline Py_ssize_t next_columns(Gather* g, Plan* plan, Py_ssize_t end) noexcept nogil:
-    """Where the vectors behind the first `end` begin, or those of the image behind this one."""
-    return plan.src[end] if end < plan.vectors else g.channels * g.plane
+cdef inline void ask_for_filters(Gather* g, Py_ssize_t vectors, Py_ssize_t m, int rows, Tile* t) noexcept nogil:
+    """Let a tile over so many vectors ask for as many filters from m on, which are packed next."""
+    cdef Py_ssize_t taps = vectors // 2 * t.depth, half = rows * g.depth * <Py_ssize_t> sizeof(real) // 2
+    t.asks = taps > 0 and m < g.filters
+    if t.asks:
+        t.next.at = <const char*> (g.w + m * g.row_stride)
+        t.target.at = t.next.at + half
+        t.next.step = t.target.step = half // taps
+        t.next.skip = 0
+
+
+cdef void ask_for_panels(
+    Gather* g, Plan* plan, Py_ssize_t begin, Py_ssize_t end, Py_ssize_t tiles, Py_ssize_t channel, const real* src, Tile* t
+) noexcept nogil:
+    """What is packed behind the vectors begin .. end, from `channel` on, where src lies: the next slice of the channels, the
+    next vectors, or the first of the next image."""
+    if g.joined:
+        ask_for_pixels(g, begin, end, tiles, src, t)
+    elif channel + g.slice < g.channels:
+        ask_for_columns(g, end - begin, tiles, src + plan.src[begin] + g.slice * g.plane, t)
+    else:
+        src -= channel * g.plane
+        ask_for_columns(g, end - begin, tiles, src + (plan.src[end] if end < plan.vectors else g.channels * g.plane), t)
 
 
 cdef inline void ask_for_outputs(Gather* g, Plan* plan, int rows, const real* out, Tile* t) noexcept nogil:
@@ -366,12 +394,10 @@ cdef void run_tiles(
     t.ahead, t.asks = TAPS_AHEAD * PANEL, False
     t.depth, t.step, t.accumulate, t.ceiling = g.depth, g.packed if g.panels > 0 else g.place, False, g.ceiling
     images = g.mode == PLAIN and end - begin == plan.vectors and image_bytes(g) <= most_panels() and not g.joined
-    if images:
+    if ASKS and images:
         ask_for_next(g, plan, last - first, src, &t)
-    elif g.joined:
-        ask_for_pixels(g, begin, end, last - first, src, &t)
-    elif g.mode == PLAIN and g.panels > 0:
-        ask_for_columns(g, end - begin, last - first, src + next_columns(g, plan, end), &t)
+    elif ASKS and g.mode == PLAIN and g.panels > 0:
+        ask_for_panels(g, plan, begin, end, last - first, 0, src, &t)
     if g.panels == 0:
         t.ahead = TAPS_AHEAD * g.plane
     for index in range(first, last):
@@ -381,7 +407,10 @@ cdef void run_tiles(
         t.lda = rows
         t.init = bias + m if bias != NULL else NULL
         out = dst + m * g.height * g.width
-        if images and t.asks:
+        if ASKS and g.lazy and begin == 0:
+            pack_tile(g, 0, index)
+            ask_for_filters(g, end - begin, m + rows, rows, &t)
+        elif ASKS and images and t.asks:
             ask_for_outputs(g, plan, rows, out, &t)
         v = begin
         while v < end:
@@ -414,15 +443,14 @@ cdef void add_slice(
     while v < end:
         stop = min(end, v + 2 * g.panels)
         pack_panels(g, plan, v, stop, t.depth, src, panels)
-        if g.joined:
-            ask_for_pixels(g, v, stop, last - first, src, &t)
-        elif g.mode == PLAIN and channel + g.slice < g.channels:
-            ask_for_columns(g, stop - v, last - first, src + plan.src[v] + g.slice * g.plane, &t)
-        elif g.mode == PLAIN:
-            ask_for_columns(g, stop - v, last - first, src - channel * g.plane + next_columns(g, plan, stop), &t)
+        if ASKS and g.mode == PLAIN:
+            ask_for_panels(g, plan, v, stop, last - first, channel, src, &t)
         for index in range(first, last):
             m = filter_start(g, index)
             rows = <int> (filter_start(g, index + 1) - m)
+            if ASKS and g.lazy and v + channel == 0:
+                pack_tile(g, 0, index)
+                ask_for_filters(g, stop - v, m + rows, rows, &t)
             t.a = a + m * g.depth + index * VL + channel * taps * rows
             t.lda = rows
             t.init = bias + m if bias != NULL else NULL
