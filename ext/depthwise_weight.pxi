@@ -279,14 +279,13 @@ cdef void add_shard(
     """One shard of channels begin .. end, image by image, since the processor foresees what it reads while that is in one
     piece."""
     cdef Depthwise* g = &d.g
-    cdef Py_ssize_t all = g.sides * g.blocks, size = g.filters * d.taps, u, c, k, last = (shard + 1) * all // d.shards
+    cdef Py_ssize_t all = g.sides * g.blocks, size = g.filters * d.taps, u, c, k, last = (shard + 1) * all // d.shards, count
     cdef real* result = d.results + (shard * g.channels + begin) * size
-    cdef Py_ssize_t count
     memset(sums, 0, (end - begin) * size * VL * sizeof(real))
     u = shard * all // d.shards
     while u < last:
-        count = min(last - u, series_images(g)) if in_series(g) else 1
         if in_series(g):
+            count = min(last - u, series_images(g))
             add_series(g, u, count, begin, end, sums)
             u += count
             continue

@@ -45,10 +45,10 @@ cdef inline void see_row "convlayers_see_row"(
         seen[1] = load_lanes(p + 1, lanes[1])
         seen[2] = load_lanes(p + 2, lanes[2])
     elif narrow:
+        seen[0] = vevens(load_lanes(p, lanes[0]), b)
         a = load_lanes(p + 1, lanes[1])
         seen[1] = vevens(a, b)
         seen[2] = vodds(a, b)
-        seen[0] = vmoved_up(seen[2])
     else:
         a = load_lanes(p, lanes[0])
         b = load_lanes(p + VL, lanes[1])
@@ -233,7 +233,7 @@ cdef void spread_windows(Depthwise* g, Series* f) noexcept nogil:
 
 
 cdef inline bint is_narrow(Depthwise* g) noexcept nogil:
-    """Whether, at stride 2 with a pixel of padding, one vector holds a row: one load and three shuffles of it are enough."""
+    """Whether, at stride 2 with a pixel of padding, one vector holds a row: two loads and three shuffles are enough."""
     return g.cols.before == 1 and g.cols.source <= VL
 
 

