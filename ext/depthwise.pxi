@@ -5,7 +5,8 @@
 #
 # x (N,C,H,W), w (M,1,R,S), b (M,) or empty, y (N,M,P,Q). A unit of work is one block of rows of one channel, of one image or a
 # few: their planes are copied (depthwise_copy.pxi) in the layout of depthwise_plan.pxi and summed in strips
-# (depthwise_strip.pxi); or small planes are taken in the order in which they lie (depthwise_flat.pxi, depthwise_mixed.pxi).
+# (depthwise_strip.pxi); or planes are read where they lie (depthwise_series.pxi); or small ones of any channels are lanes
+# (depthwise_mixed.pxi).
 # Each output is one sum in one order, whatever the layout, the block or the thread: the same bits.
 
 cdef Py_ssize_t vectors_in_line(Depthwise* g, Py_ssize_t images) noexcept nogil:
@@ -123,7 +124,7 @@ cdef inline Py_ssize_t depthwise_units(Depthwise* g) noexcept nogil:
 
 cdef set_geometry(Depthwise* g, tuple geometry, bint flat, bint mixed):
     """Strides, padding before and dilations, of rows and of columns: with the sizes, all that the layout follows from. With
-    `flat`, planes may be read where they lie (depthwise_flat.pxi), with `mixed`, lanes be planes of any channels
+    `flat`, planes may be rows of pixels (depthwise_flat.pxi), with `mixed`, lanes be planes of any channels
     (depthwise_mixed.pxi)."""
     g.rows.stride, g.cols.stride, g.rows.before, g.cols.before, g.rows.dilation, g.cols.dilation = geometry
     measure_span(&g.rows)

@@ -120,7 +120,8 @@ cdef struct Plan:
 #   ROWS    from the start of each row, the last of a row partly empty
 #   PITCH   one after the other over the padded copy, its margin included
 #   PACKED  one after the other over the outputs alone; a panel is packed for all taps
-#   PLAIN   over the source itself, when it needs no padded copy: a 1 x 1 kernel
+#   PLAIN   over the source itself, when it needs no padded copy: a 1 x 1 kernel; rows are all pixels of an image, or several
+#           images, or those of few large ones
 #   FILTER_LANES  over the filters, one output pixel after the other (gather_pixels.pxi)
 cdef enum Mode:
     ROWS
