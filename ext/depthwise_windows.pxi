@@ -45,7 +45,8 @@ cdef inline void see_row "convlayers_see_row"(
         seen[1] = load_lanes(p + 1, lanes[1])
         seen[2] = load_lanes(p + 2, lanes[2])
     elif narrow:
-        seen[0] = vevens(load_lanes(p, lanes[0]), b)
+        a = load_lanes(p, lanes[0])
+        seen[0] = vevens(a, b)
         a = load_lanes(p + 1, lanes[1])
         seen[1] = vevens(a, b)
         seen[2] = vodds(a, b)

@@ -294,6 +294,7 @@ cdef void copy_short(
     """The lines of one phase of the rows and one of the columns, from a row and a column of the source on."""
     cdef unsigned int low = lanes_within(column, cols.size, VL), high = lanes_within(column + VL, cols.size, VL)
     cdef const real* at
+    cdef vf here, behind
     cdef Py_ssize_t i, step = cols.step
     for i in range(lines):
         if not 0 <= row < rows.size:
@@ -302,7 +303,8 @@ cdef void copy_short(
             store(dst, load_lanes(src + row * cols.size + column, low))
         else:
             at = src + row * cols.size + column
-            store(dst, vevens(load_lanes(at, low), load_lanes(at + VL, high)))
+            here, behind = load_lanes(at, low), load_lanes(at + VL, high)
+            store(dst, vevens(here, behind))
         row += rows.step
         dst += cols.line
 
