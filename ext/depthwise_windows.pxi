@@ -234,8 +234,8 @@ cdef void spread_windows(Depthwise* g, Series* f) noexcept nogil:
 
 
 cdef inline bint is_narrow(Depthwise* g) noexcept nogil:
-    """Whether, at stride 2 with a pixel of padding, one vector holds a row: two loads and three shuffles are enough."""
-    return g.cols.before == 1 and g.cols.source <= VL
+    """Whether, at stride 2 with a pixel of padding, one vector holds what a row's outputs read: two loads are enough."""
+    return g.cols.before == 1 and 2 * g.cols.target <= VL
 
 
 cdef void run_windows(Depthwise* g, Series* f) noexcept nogil:
