@@ -62,6 +62,10 @@ if os.environ.get("CONVLAYERS_TEST_KERNELS"):
 
 # What the compiled functions do is written in ext/; a copy in each module is a hundredth of the wheel.
 Options.docstrings = False
+# Arrays have at most four axes here, and each argument has room for the most there may be, copied with every call: eight were a
+# hundredth of the wheel. Cython does not see that a file was made for another number, so each has files of its own.
+Options.buffer_max_dims = 5
+C_FILES = f"build/cython/{Options.buffer_max_dims}"
 
 # Cython's own memoryview code, once for all modules: a quarter of each.
 UTILITY = "convlayers.kernels._utility"
@@ -71,7 +75,7 @@ def translated(name, source, folder):
     """The extension of one source, turned into C in a build folder of its own."""
     [extension] = cythonize(
         [Extension(name, [source])],
-        build_dir=f"build/cython/{folder}",
+        build_dir=f"{C_FILES}/{folder}",
         include_path=["ext"],
         shared_utility_qualified_name=UTILITY,
         quiet=True,
@@ -108,7 +112,7 @@ class BuildKernels(build_ext):
 
 def helpers():
     """The allocator, and the code that Cython shares among all modules."""
-    for name, source in (("convlayers.kernels._memory", "ext/memory.pyx"), (UTILITY, "build/cython/utility/_utility.c")):
+    for name, source in (("convlayers.kernels._memory", "ext/memory.pyx"), (UTILITY, f"{C_FILES}/utility/_utility.c")):
         extension = translated(name, source, "memory")
         extension.extra_compile_args, extension.extra_link_args = SANITIZE or ["-Os", "-g0"], SANITIZE or ["-Wl,-s"]
         yield extension

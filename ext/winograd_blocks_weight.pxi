@@ -4,20 +4,20 @@
 #
 # The sum over tiles is, for each of the 25 values, the weight gradient of a convolution of images of tiles with kernels of
 # (ceil(R / 3), ceil(S / 3)) taps: those of conv_weight.pxi, of 25 groups of channels. What stands here is before and after.
-# Planes of tiles are (N, 25, channels, lines, across), values of a tile row by row.
+# Planes of tiles are (N, 25 channels, lines, across): all channels of one value of a tile, row by row, behind those of another.
 
 def winograd_blocks_input(
-    const real[:, :, :, ::1] x, real[:, :, :, :, ::1] v, int top, int left, bint gradient, int threads, /
+    const real[:, :, :, ::1] x, real[:, :, :, ::1] v, int top, int left, bint gradient, int threads, /
 ):
     """Fill v with the transformed tiles of x (N,C,H,W): of 5 x 5 inputs, or of 3 x 3 gradients with `gradient`."""
     cdef Tiles g
-    cdef Py_ssize_t u, channels = x.shape[1], area = x.shape[2] * x.shape[3], lines = v.shape[3], workspace
+    cdef Py_ssize_t u, channels = x.shape[1], area = x.shape[2] * x.shape[3], lines = v.shape[2], workspace
     cdef const real* src = &x[0, 0, 0, 0]
     cdef const real* end = src + x.shape[0] * channels * area
-    cdef real* dst = &v[0, 0, 0, 0, 0]
+    cdef real* dst = &v[0, 0, 0, 0]
     cdef real* none
     cdef unsigned char[::1] buffer
-    g.height, g.width, g.left, g.across = x.shape[2], x.shape[3], left, v.shape[4]
+    g.height, g.width, g.left, g.across = x.shape[2], x.shape[3], left, v.shape[3]
     g.pitch, g.value = vectors_over(g.across) * VL, channels * lines * g.across
     workspace = <Py_ssize_t> spread_memory(&g, &none, &none, 0)
     buffer = _scratch(threads * workspace)

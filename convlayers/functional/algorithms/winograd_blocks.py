@@ -87,10 +87,9 @@ def _parts(problem: Problem) -> Iterator[tuple[slice, Problem]]:
 
 def _tiles(images: np.ndarray, shape: tuple[int, ...], top: int, left: int, gradient: bool, threads: int) -> np.ndarray:
     """Planes of transformed tiles, of `shape`: the channels of one value after those of another."""
-    n, channels, lines, across = shape
-    tiles = memory.empty((n, _VALUES, channels // _VALUES, lines, across), images.dtype)
+    tiles = memory.empty(shape, images.dtype)
     kernels.compiled(images.dtype).winograd_blocks_input(images, tiles, top, left, gradient, threads)
-    return tiles.reshape(shape)
+    return tiles
 
 
 def backward_weight(problem: Problem) -> Backward:
