@@ -108,6 +108,15 @@ ALWAYS_INLINE void convlayers_near_and_far(int, real const *, unsigned int const
 ALWAYS_INLINE void convlayers_store_pairs(int, vf, vf, real *, unsigned int, unsigned int);
 ALWAYS_INLINE void convlayers_spread_panel(
     struct convlayers_depthwise *, struct convlayers_series *, ptrdiff_t, ptrdiff_t, vf const *);
+ALWAYS_INLINE vf convlayers_masked(real const *, real const *);
+ALWAYS_INLINE void convlayers_see(int, real const *, real const *, vf *);
+ALWAYS_INLINE void convlayers_row_sums(int, int, struct convlayers_depthwise *, struct convlayers_series *);
+ALWAYS_INLINE void convlayers_short_feed(int, int, int, int, real const *, real const *, vf *, vf *);
+ALWAYS_INLINE void convlayers_short_strip(
+    int, int, int, struct convlayers_depthwise *, struct convlayers_series *, ptrdiff_t, vf *);
+ALWAYS_INLINE void convlayers_spread_pair(
+    int, int, struct convlayers_depthwise *, struct convlayers_series *, ptrdiff_t, vf const *);
+ALWAYS_INLINE void convlayers_spread_planes(int, int, struct convlayers_depthwise *, struct convlayers_series *);
 ALWAYS_INLINE void convlayers_mixed_sums(int, struct convlayers_depthwise *, struct convlayers_grid *, const real *, const real *,
                                          real *);
 ALWAYS_INLINE void convlayers_copy_lines(ptrdiff_t, ptrdiff_t, struct convlayers_copy *);

@@ -7,7 +7,7 @@
 # few: their planes are copied (depthwise_copy.pxi) in the layout of depthwise_plan.pxi and summed in strips
 # (depthwise_strip.pxi); or planes are read where they lie (depthwise_series.pxi); or small ones of any channels are lanes
 # (depthwise_mixed.pxi).
-# Each output is one sum in one order, whatever the layout, the block or the thread: the same bits.
+# Each output is one sum in one order, whatever the block, the batch or the thread: the same bits.
 
 cdef Py_ssize_t vectors_in_line(Depthwise* g, Py_ssize_t images) noexcept nogil:
     """How many vectors of outputs a line of so many images has."""

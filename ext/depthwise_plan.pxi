@@ -15,12 +15,14 @@ cdef enum:
 #   ACROSS      one pixel of VL planes: no margins, no shifted lanes, but planes are transposed on the way in and out
 #   FLAT        all pixels of a plane as one row, in vectors that shuffles shift: no copy (depthwise_flat.pxi)
 #   WINDOWS     rows where they lie, three at a time in registers: no copy either (depthwise_windows.pxi)
+#   SHORT       the same with fewer registers, for short rows (depthwise_rows.pxi)
 cdef enum Layout:
     IN_PLACE
     LINES
     ACROSS
     FLAT
     WINDOWS
+    SHORT
 
 
 cdef struct Span:               # one axis, rows or columns
@@ -98,6 +100,8 @@ cdef struct Depthwise "convlayers_depthwise":
     real* rights
     real* insides               # and whether there is a pixel at all
     real* picks                 # see depthwise_flat.pxi
+    real* sights                # with SHORT, masks of what the vectors of a row load, see depthwise_rows.pxi
+    real* nothing               # and a row of zeros
     Phase* phases
     Phase* even                 # with column step 2, the phases of the pixels that are copied together; else the first alone
     Phase* odd
@@ -155,6 +159,8 @@ cdef Layout choose_layout(Depthwise* g) noexcept nogil:
         return WINDOWS
     if PICKS and g.flat and fits_flat(g):
         return FLAT
+    if SHORT_ROWS and fits_rows(g):
+        return SHORT
     # In half cycles of a vector: a tap takes 1, a store in place 2, a store that is cut out again about 8 (Zen 5).
     if g.rows.axis.stride == 1 and g.cols.axis.stride == 1 and q >= VL:
         if whole * VL * (taps + 2) <= (q + g.cols.halo) * (taps + 8):
@@ -235,6 +241,8 @@ cdef size_t depthwise_memory(Depthwise* g, int threads, size_t cursor) noexcept 
     g.copy_bytes = 0 if in_series(g) else (g.copy_bytes + 63) // 64 * 64
     if PICKS and g.layout == FLAT:
         cursor = flat_memory(g, cursor)
+    if SHORT_ROWS and g.layout == SHORT:
+        cursor = rows_memory(g, cursor)
     g.mixed_bytes = row_bytes((g.inputs * g.rows.kernel * g.cols.kernel + 1) * VL) if g.mixed else 0
     g.workspace_bytes = g.copy_bytes + row_bytes(out_rows * g.pitch + 2 * PANEL) + g.mixed_bytes
     g.workspace = <char*> take(&cursor, threads * g.workspace_bytes)
@@ -348,3 +356,5 @@ cdef void fill_depthwise(Depthwise* g) noexcept nogil:
             bundles += grid.bundles
     if PICKS and g.layout == FLAT:
         fill_flat(g)
+    if SHORT_ROWS and g.layout == SHORT:
+        fill_rows(g, True)

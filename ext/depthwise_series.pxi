@@ -1,5 +1,5 @@
 # Depthwise planes that are read where they lie, one after the other: small ones as rows of pixels (depthwise_flat.pxi), others
-# row by row (depthwise_windows.pxi).
+# row by row (depthwise_windows.pxi, depthwise_rows.pxi).
 
 cdef enum:
     SERIES_PLANES = 16          # of a unit of work, at most,
@@ -55,7 +55,7 @@ cdef inline void store_sums_of "convlayers_store_sums_of"(Series* f, const vf* t
 
 
 cdef inline bint in_series(Depthwise* g) noexcept nogil:
-    return PICKS and (g.layout == FLAT or g.layout == WINDOWS)
+    return PICKS and (g.layout == FLAT or g.layout == WINDOWS) or SHORT_ROWS and g.layout == SHORT
 
 
 cdef inline Py_ssize_t series_planes(Depthwise* g) noexcept nogil:
@@ -89,7 +89,9 @@ cdef inline void next_plane(Series* f) noexcept nogil:
 
 
 cdef void run_series(Depthwise* g, Series* f) noexcept nogil:
-    if g.layout == FLAT:
+    if SHORT_ROWS:
+        run_short_rows(g, f)
+    elif g.layout == FLAT:
         run_flat(g, f)
     else:
         run_windows(g, f)
@@ -128,7 +130,9 @@ cdef void add_series(
         if c + 1 == end:
             f.x_ahead = images * g.src.image - (c - begin) * g.src.channel
             f.y_ahead = images * g.dst.image - (c - begin) * g.dst.channel
-        if PICKS and g.layout == FLAT:
+        if SHORT_ROWS:
+            add_short_rows(g, &f)
+        elif g.layout == FLAT:
             add_flat(g, &f)
         else:
             add_windows(g, &f)

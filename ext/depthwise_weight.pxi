@@ -182,7 +182,9 @@ cdef void dot_all(int taps, const Column* columns, Py_ssize_t count, Dot* d) noe
 cdef void fill_keep(Depthwise* g, real* keep) noexcept nogil:
     """Which lanes of each vector are outputs that no vector before it holds."""
     cdef Py_ssize_t n, v, j, at
-    if g.layout == ACROSS:
+    if SHORT_ROWS and g.layout == SHORT:
+        fill_rows(g, False)
+    elif g.layout == ACROSS:
         for j in range(g.pitch):
             keep[j] = 1
     elif g.layout == IN_PLACE:

@@ -63,6 +63,8 @@ cdef inline void row_tiles "convlayers_row_tiles"(int rows, int vecs, bint asks,
             if vecs == 2:
                 acc[i][1] = load(init + VL if init != NULL else out + i * PANEL + VL)
         b = t.b
+        for i in range(rows):
+            hold_place(at[i])
         for k in range(depth):
             y0 = load(b)
             if vecs == 2:

@@ -69,6 +69,13 @@ cdef extern from "vec.h" nogil:
     vf vpick(vf, vf, vmask)
     vf load_lanes(const real* p, unsigned int lanes)
     void store_lanes(real* p, vf v, unsigned int lanes)
+    enum: SHORT_ROWS
+    vf load_masked(const real* p, vmask mask)
+    vf vevens_apart(vf, vf)
+    vf vodds_apart(vf, vf)
+    vf vparted(vf)
+    void hold_place "convlayers_hold_place"(const real*)
+    void begin_line()
 
 
 cdef enum:
@@ -158,6 +165,8 @@ cdef inline void tile "convlayers_tile"(int rows, int vecs, bint asks, Tile* t) 
             for i in range(rows):
                 acc[i][0] = acc[i][1] = splat(0)
         a = t.a
+        if asks:
+            begin_line()
         for k in range(depth):
             y0 = load(b0 + step[k])
             if vecs == 2:

@@ -81,6 +81,15 @@ static vf vreal(vmask bits) {
 #else
 #define vhold(v) ((void)(v))
 #endif
+/* Begins a line of the cache of instructions, just before a loop that is to touch as few as it can; what is held in a register
+   before is not loaded in between. */
+#if defined(__AVX__) && CONVLAYERS_VEC_BYTES == 32
+#define begin_line() __asm__ volatile(".p2align 6")
+#define convlayers_hold_place(p) __asm__ volatile("" : "+r"(p))
+#else
+#define begin_line() ((void)0)
+#define convlayers_hold_place(p) ((void)(p))
+#endif
 #define vequal(a, b) ((a) == (b))
 /* Whether v takes the place of the best value so far: the first of equals stays, and so does the first NaN. */
 #define vbeats(v, best) (vnot((v) <= (best)) & ((best) == (best)))
@@ -140,6 +149,22 @@ static void store_lanes(real *p, vf v, unsigned lanes) {
 #define vpick(a, b, lanes) (a)
 #define load_lanes(p, lanes) splat(0)
 #define store_lanes(p, v, lanes) ((void)0)
+#endif
+
+/* Short rows of depthwise planes, see depthwise_rows.pxi: loads of the lanes whose bits are set, zeros in the others. */
+#if defined(__AVX2__) && CONVLAYERS_VEC_BYTES == 32 && !defined(CONVLAYERS_DOUBLE)
+#define SHORT_ROWS 1
+#define load_masked(p, mask) ((vf)_mm256_maskload_ps(p, (__m256i)(mask)))
+/* As vevens and vodds with halves apart, and the order of lanes that they have; and that put right again, which is the same. */
+#define vevens_apart(a, b) ((vf)_mm256_shuffle_ps(a, b, 0x88))
+#define vodds_apart(a, b) ((vf)_mm256_shuffle_ps(a, b, 0xdd))
+#define vparted(v) ((vf)_mm256_permute4x64_pd((__m256d)(v), 0xd8))
+#else
+#define SHORT_ROWS 0
+#define load_masked(p, mask) splat(0)
+#define vevens_apart(a, b) (a)
+#define vodds_apart(a, b) (b)
+#define vparted(v) (v)
 #endif
 
 /* Asks for a line of the cache that is needed soon; nothing happens where the address is not ours. The empty statement behind
