@@ -7,8 +7,8 @@
 # A vector of outputs of one row is nine products of vectors that stay in registers: three rows of the source, each as the
 # filter's three columns see it. Going down a panel of columns they move up, so that three loads serve nine products at stride
 # 1, and eight at stride 2. Loads leave out the lanes beside the image, so nothing is padded, parted or copied; stores the lanes
-# behind it. Strips of a copy took 1.2 to 5 times as long (Zen 5). With 16 registers the nine taps are read again for each
-# vector, and strips are as fast.
+# behind it. Strips of a copy took 1.2 to 5 times as long (Zen 5). Nine taps and nine vectors do not fit 16 registers: for those
+# there is depthwise_rows.pxi.
 
 cdef enum:
     WINDOW_COLUMNS = 10         # of outputs and gradients, at least: planes of fewer are rows of pixels, or lanes
