@@ -141,7 +141,9 @@ def test_training_is_the_same_to_the_bit_for_any_thread_count(name):
 
 @pytest.mark.parametrize("name", LARGE)
 def test_training_large_ones_is_the_same_to_the_bit_for_any_thread_count(name):
-    trained_on_threads(name, epochs=1, images=6)
+    """In batches of six: with two images and planes of two pixels, the gradients of some thirty normalizations in a row reach
+    1e5 to 1e27, and whether a step ends in NaN is a matter of rounding."""
+    trained_on_threads(name, epochs=1, images=18)
 
 
 def trained_on_threads(name, epochs, images=24):
