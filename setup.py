@@ -54,8 +54,8 @@ if X86 and not MSVC:
     INSTRUCTION_SETS["avx2"] = (32, 16, ["-march=x86-64-v3", *FEWER])
     INSTRUCTION_SETS["avx512"] = (64, 32, ["-march=x86-64-v4", "-mprefer-vector-width=512"])
 if os.environ.get("CONVLAYERS_TEST_KERNELS"):
-    # For tests: the logic of AVX-512 without AVX-512, and of a compiler without vector types. Vectors of 64 bytes in halves, and
-    # lane by lane where AVX-512 has masks, took most of the time of a build at -O3, seven of twelve minutes on a Zen 3.
+    # For tests: the logic of AVX-512 without AVX-512, and of a compiler without vector types. Vectors of 64 bytes in halves,
+    # lane by lane where AVX-512 has masks, took most of a build's time at -O3: seven of twelve minutes on a Zen 3.
     INSTRUCTION_SETS["scalar"] = (0, 16, [])
     if "avx2" in INSTRUCTION_SETS:
         INSTRUCTION_SETS["wide"] = (64, 32, ["-march=x86-64-v3", "-Wno-psabi", "-O1"])
