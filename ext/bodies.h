@@ -33,8 +33,9 @@
 #define DOT_COLS 4
 #endif
 #define DOT_SUMS ((DOT_ROWS * DOT_COLS + VL - 1) / VL * VL)
-/* Nine taps of the filters of a tile, in whole vectors. */
-#define TAPS_3X3 (9 * ((MR + VL - 1) / VL * VL))
+/* The taps, up to 5 x 5, of the filters of a tile, in whole vectors. */
+#define MOST_TAPS 25
+#define TILE_TAPS (MOST_TAPS * ((MR + VL - 1) / VL * VL))
 
 /* The points of the Winograd transforms, +-A and +-B beside 0 and infinity; see winograd.pxi. */
 #define WINOGRAD_A ((real)0.70710678118654752440)
@@ -87,6 +88,11 @@ ALWAYS_INLINE void convlayers_spread_output(const vf *, int, int, vf *, int);
 ALWAYS_INLINE void convlayers_tile_input(int, int, const vf *, int, vf *, int);
 ALWAYS_INLINE void convlayers_columns_down(int, int, int, const real **, ptrdiff_t, real *, ptrdiff_t);
 ALWAYS_INLINE void convlayers_tiles_across(int, int, int, const real *, ptrdiff_t, const ptrdiff_t *, int, real *, ptrdiff_t);
+ALWAYS_INLINE void convlayers_columns_apart(int, const real **, ptrdiff_t, real *, ptrdiff_t, ptrdiff_t);
+ALWAYS_INLINE void convlayers_tiles_apart(int, const real *, ptrdiff_t, const ptrdiff_t *, const vmask *, ptrdiff_t, real *, ptrdiff_t);
+ALWAYS_INLINE void convlayers_filter_values(int, int, const real *, ptrdiff_t, int, real *, ptrdiff_t);
+ALWAYS_INLINE vf convlayers_finished(vf, vf, vf, real);
+ALWAYS_INLINE void convlayers_output_pairs(int, const real *, ptrdiff_t, vf, vf, real, real *, ptrdiff_t);
 ALWAYS_INLINE void convlayers_winograd_gradient_tile(int, int, const real *, ptrdiff_t, real *, ptrdiff_t);
 ALWAYS_INLINE void convlayers_lane_sums(const vf *, int, real *);
 ALWAYS_INLINE void convlayers_dot_tile(int, const real **, const real **, ptrdiff_t, real *);

@@ -131,7 +131,10 @@ def conv2d_backward_weight_few(
     const real[:, :, :, ::1] dy, const real[:, :, :, ::1] x, real[:, :, :, ::1] dw,
     int top, int left, int dilation_h, int dilation_w, int groups, int threads, /,
 ):
-    """Fill dw with the gradient with respect to the filters; strides are 1."""
+    """Fill dw with the gradient with respect to the filters; strides are 1. Returns whether all of it is finite.
+
+    The zeros behind a row of dy meet pixels that are not their tap's: an infinity there makes a NaN of a finite sum.
+    """
     cdef FewTaps g
     cdef Shares shares
     cdef Units units
@@ -139,6 +142,7 @@ def conv2d_backward_weight_few(
     cdef unsigned char[::1] tables, buffer
     cdef real* out = &dw[0, 0, 0, 0]
     cdef real total
+    cdef bint finite = True
     g.images, g.groups, g.channels, g.filters = x.shape[0], groups, dw.shape[1], dw.shape[0] // groups
     g.p, g.q, g.kh, g.kw = dy.shape[2], dy.shape[3], dw.shape[2], dw.shape[3]
     g.dilation_h, g.dilation_w = dilation_h, dilation_w
@@ -165,3 +169,5 @@ def conv2d_backward_weight_few(
             for u in range(1, g.shards):
                 total = total + g.sums[u * size + j]
             out[j] = total
+            finite = finite and total - total == 0
+    return finite

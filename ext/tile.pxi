@@ -36,7 +36,8 @@ cdef extern from "vec.h" nogil:
     enum: TILE
     enum: SPILL
     enum: PIXEL_CHUNK
-    enum: TAPS_3X3
+    enum: MOST_TAPS
+    enum: TILE_TAPS
     enum: GUARD_BYTES
     void ALLOW(const void*, size_t)
     void FORBID(const void*, size_t)

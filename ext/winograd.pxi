@@ -1,11 +1,11 @@
-# 3 x 3 convolution by Winograd's minimal filtering, F(m x m, 3 x 3): forward and input gradient; stride 1, and the frame of
-# what winograd_strided.pxi has for stride 2.
+# 3 x 3 and 5 x 5 convolution by Winograd's minimal filtering, F(m x m, r x r): forward and input gradient; stride 1, and the
+# frame of what winograd_strided.pxi has for stride 2.
 #
 #     Y = A^T [ sum_c (G g_mc G^T) o (B^T d_c B) ] A        for each tile of m x m outputs
 #
-# src (N,C,H,W), filters (M,C/g,3,3), dst (N,M,P,Q); m is 2 or 4. The sum over channels is, for each of the (m + 2)^2 values
-# of a transformed tile, a matrix product [M, C] [C, tiles]: 36 values for 16 outputs with m = 4, a quarter of the
-# multiply-adds of the definition. Lanes of a vector are tiles.
+# src (N,C,H,W), filters (M,C/g,r,r), dst (N,M,P,Q); with r = 3, m is 2 or 4, with r = 5 it is 2. The sum over channels is, for
+# each of the (m + r - 1)^2 values of a transformed tile, a matrix product [M, C] [C, tiles]: with F(4, 3) 36 values for 16
+# outputs, a quarter of the multiply-adds of the definition, with F(2, 5) 36 for 4, 2.8 times fewer. Lanes of a vector are tiles.
 #
 # Tiles are counted along a line of tiles, line after line, image after image; a block of them is the unit of work. Each
 # output is one sum over c in order, whatever the block or the thread: the same bits.
@@ -30,7 +30,8 @@ cdef inline Py_ssize_t most_tiles_bytes() noexcept nogil:
 
 cdef struct Winograd:
     int m                       # outputs along the side of a tile
-    int size                    # values along the side of a transformed tile: m + 2 at stride 1
+    int taps                    # r
+    int size                    # values along the side of a transformed tile: m + r - 1 at stride 1
     int reach                   # inputs along the side
     int pace                    # inputs from one tile to the next
     int sets                    # transformed filters
@@ -94,6 +95,9 @@ cdef struct Workspace:
     Py_ssize_t* place           # of each tile of a block in the transformed lines
     Py_ssize_t* target          # and in dst, for its first filter
     bint* joined                # of each vector of tiles, in both
+    Py_ssize_t* runs            # tiles two apart: how many lines a vector's tiles lie in,
+    Py_ssize_t* starts          # for each of them where lane 0 would begin,
+    vmask* before               # and the lanes before its first
     Py_ssize_t* last            # the line of the last tile of each vector
     Line* lines
     real* spare                 # a row of zeros, and rows that would be read over the end of src
@@ -120,13 +124,16 @@ cdef size_t place_workspace(Winograd* g, Workspace* space, size_t cursor) noexce
     space.target = <Py_ssize_t*> take(&cursor, g.block * sizeof(Py_ssize_t))
     space.joined = <bint*> take(&cursor, g.block // VL * sizeof(bint))
     space.last = <Py_ssize_t*> take(&cursor, g.block // VL * sizeof(Py_ssize_t))
+    space.runs = <Py_ssize_t*> take(&cursor, g.block // VL * sizeof(Py_ssize_t))
+    space.starts = <Py_ssize_t*> take(&cursor, g.block * sizeof(Py_ssize_t))
+    space.before = <vmask*> take(&cursor, g.block * sizeof(vmask))
     space.lines = <Line*> take(&cursor, lines * sizeof(Line))
     space.spare = <real*> take(&cursor, (g.reach + 1) * g.span * sizeof(real))
     copy = (g.height * g.width + 1) * VL if g.one_tile else lines * g.size * g.pitch + VL
     space.copy = <real*> take(&cursor, copy * sizeof(real))
     space.inputs = <real*> take(&cursor, values * g.values_in * sizeof(real))
     space.products = <real*> take(&cursor, values * g.values_out * sizeof(real))
-    space.outputs = <real*> take(&cursor, max(4, g.m) * g.row * sizeof(real))
+    space.outputs = <real*> take(&cursor, g.m * g.row * sizeof(real))
     return cursor
 
 
@@ -152,10 +159,13 @@ cdef void choose_winograd_blocks(Winograd* g, int threads) noexcept nogil:
     # A line of cache more than the values: a power of two would put all values of a tile into the same sets.
     g.values_in = (g.block + PANEL - 1) // PANEL * PANEL * g.channels + 64 // <Py_ssize_t> sizeof(real)
     g.values_out = min(g.filters, g.part * MR) * g.block + 64 // <Py_ssize_t> sizeof(real)
-    g.row = max(4, g.m) * g.block + VL
+    g.row = g.m * g.block + VL
     g.span = vectors_over(g.width) * VL
     # Rows begin with a line of cache, as most tiles then do.
     g.pitch = vectors_over(max(g.across * g.pace + halo(g), g.left + g.span)) * VL
+    if g.pace == 2:
+        # Even columns and odd ones, each with what half a vector writes too much.
+        g.pitch = 2 * vectors_over(max(g.across + halo(g), (max(0, g.left) + g.span + VL) // 2 + 1)) * VL
     g.filter_values = g.filters * g.channels + tile_count(g.filters) * VL
     g.copies = 1
     if threads <= OWN_THREADS and transformed_bytes(g) <= OWN_FILTERS:
@@ -185,23 +195,23 @@ cdef inline Py_ssize_t filter_tile(Winograd* g, Py_ssize_t t) noexcept nogil:
     return tile_start(t, g.filters) * g.channels + t * VL
 
 
-cdef void filter_values(
-    int size, const real* taps, Py_ssize_t tap_stride, bint flipped, real* dst, Py_ssize_t ldv
+cdef inline void filter_values "convlayers_filter_values"(
+    int size, int count, const real* taps, Py_ssize_t tap_stride, bint flipped, real* dst, Py_ssize_t ldv
 ) noexcept nogil:
-    """U = G g G^T for VL filters, whose taps are vectors `tap_stride` apart."""
-    cdef vf g[9]
-    cdef vf half[18]
+    """U = G g G^T for VL filters of count x count taps, which are vectors `tap_stride` apart."""
+    cdef vf g[MOST_TAPS]
+    cdef vf half[30]
     cdef vf u[6]
     cdef int i, j
-    for i in range(9):
-        g[i] = load(taps + (8 - i if flipped else i) * tap_stride)
+    for i in range(count * count):
+        g[i] = load(taps + (count * count - 1 - i if flipped else i) * tap_stride)
     if size == STRIDED:
         strided_filter_values(g, dst, ldv)
         return
-    for j in range(3):
-        winograd_filter(size, 3, g + j, 3, half + j, 3)
+    for j in range(count):
+        winograd_filter(size, count, g + j, count, half + j, count)
     for i in range(size):
-        winograd_filter(size, 3, half + 3 * i, 1, u, 1)
+        winograd_filter(size, count, half + count * i, 1, u, 1)
         for j in range(size):
             store(dst + (i * size + j) * ldv, u[j])
 
@@ -214,15 +224,18 @@ cdef void transform_filters(
     cdef Py_ssize_t tiles = tile_count(g.filters), group = unit // tiles, t = unit % tiles, m = tile_start(t, g.filters)
     cdef Py_ssize_t rows = tile_start(t + 1, g.filters) - m, c, i
     cdef Py_ssize_t group_stride = max(g.filters * row_stride, g.channels * channel_stride)
-    cdef real taps[TAPS_3X3]
+    cdef real taps[TILE_TAPS]
     cdef Py_ssize_t pitch = vectors_over(rows) * VL
     cdef real* dst = filters_of(g, thread, group) + filter_tile(g, t)
     w += group * group_stride + m * row_stride
     for c in range(g.channels):
-        transpose_run(w + c * channel_stride, end, row_stride, rows, 9, taps, pitch)
+        transpose_run(w + c * channel_stride, end, row_stride, rows, g.taps * g.taps, taps, pitch)
         # What a vector writes too much lies where the next channel's rows are written later.
         for i in range(vectors_over(rows)):
-            filter_values(g.size, taps + i * VL, pitch, flipped, dst + i * VL, g.filter_values)
+            if g.taps == 3:
+                filter_values(g.size, 3, taps + i * VL, pitch, flipped, dst + i * VL, g.filter_values)
+            else:
+                filter_values(6, 5, taps + i * VL, pitch, flipped, dst + i * VL, g.filter_values)
         dst += rows
 
 
@@ -282,7 +295,7 @@ cdef void finish_filter(
             spread_output_tiles(products, g.values_out, g.odd, out, row, place)
         products += VL
         if not whole:
-            out += max(4, g.m) * VL
+            out += g.m * VL
     if not whole:
         store_tiles(g, space.outputs, g.groups * g.filters * g.p * g.q, t0, t1, dst)
     if g.residual != NULL:
@@ -320,7 +333,8 @@ cdef run_winograd(
 ):
     """Take scratch memory for a convolution whose sizes are set, and run it, with filters that were kept if there are any."""
     cdef unsigned char[::1] buffer, array
-    cdef Py_ssize_t u, unit, tiles = g.groups * tile_count(g.filters), count = w.shape[0] * w.shape[1] * 9
+    cdef Py_ssize_t u, unit, tiles = g.groups * tile_count(g.filters)
+    cdef Py_ssize_t count = w.shape[0] * w.shape[1] * w.shape[2] * w.shape[3]
     cdef Shares shares
     cdef Units units
     cdef const real* taps = &w[0, 0, 0, 0]
@@ -346,7 +360,7 @@ cdef run_winograd(
         for u in range(g.channels):
             g.step[u] = u * PANEL
         for u in range(VL):
-            g.staged[u] = max(4, g.m) * u
+            g.staged[u] = g.m * u
         with parallel(num_threads=threads):
             if g.copies > 1:
                 transform_all(g, taps, end, row_stride, channel_stride, flipped, threadid())
@@ -374,12 +388,13 @@ def winograd(
 ):
     """Fill dst with y, the convolution of src and w, times the scale, plus the bias and plus the residual, laid out as dst,
     unless they are empty, held between 0 and `ceiling` if that is over 0, which is infinity with a residual; with `backward`,
-    fill dst with dx for src as dy, convolved with the flipped filters and padded by 2 - pad. `tiles` are m, stride, top, left
+    fill dst with dx for src as dy, convolved with the flipped filters and padded by r - 1 - pad. `tiles` are m, stride, top, left
     and groups; `kept` is None, or where transformed filters stay for the next call (kept.pxi)."""
     cdef Winograd g
     cdef Py_ssize_t stride, top, left
-    cdef int m
+    cdef int m, area = <int> (w.shape[2] * w.shape[3])
     m, stride, top, left, g.groups = tiles
+    g.taps = <int> w.shape[2]
     g.images, g.channels, g.filters = src.shape[0], w.shape[1], w.shape[0] // g.groups
     g.height, g.width, g.p, g.q, g.top, g.left = src.shape[2], src.shape[3], dst.shape[2], dst.shape[3], top, left
     g.src, g.dst, g.ceiling = &src[0, 0, 0, 0], &dst[0, 0, 0, 0], ceiling
@@ -388,15 +403,15 @@ def winograd(
     if residual.shape[0]:
         g.residual, g.ceiling, g.relu_of_sum = &residual[0], 0, ceiling > 0
     if stride == 1:
-        open_tiles(&g, m, m + 2, m + 2, m, m + 2)
+        open_tiles(&g, m, m + g.taps - 1, m + g.taps - 1, m, m + g.taps - 1)
     elif not backward:
         open_tiles(&g, 4, STRIDED, 9, 8, STRIDED_FILTERS)
     if not backward:
-        run_winograd(&g, w, g.channels * 9, 9, False, kept, threads)
+        run_winograd(&g, w, g.channels * area, area, False, kept, threads)
         return
-    g.channels, g.filters, g.top, g.left = g.filters, g.channels, 2 - top, 2 - left
+    g.channels, g.filters, g.top, g.left = g.filters, g.channels, g.taps - 1 - top, g.taps - 1 - left
     if stride == 2:
         # The first tile begins with input 0, which has place `pad` among the padded ones.
         open_tiles(&g, 8, STRIDED, 5, 4, STRIDED_FILTERS)
         g.top, g.left, g.odd[0], g.odd[1] = 1 - (top + 1) // 2, 1 - (left + 1) // 2, top % 2, left % 2
-    run_winograd(&g, w, 9, g.filters * 9, True, kept, threads)
+    run_winograd(&g, w, area, g.filters * area, True, kept, threads)

@@ -91,9 +91,7 @@ cdef void strided_output_tiles(
     for i in range(4):
         strided_output(half + 9 * i, 1, y, 1)
         for j in range(4):
-            y[j] = y[j] * scale + bias
-            y[j] = vrelu(y[j]) if ceiling > 0 else y[j]
-            y[j] = vsmaller(splat(ceiling), y[j]) if 0 < ceiling < INFINITY else y[j]
+            y[j] = finished(y[j], scale, bias, ceiling)
         store_fours(dst + i * row, place, joined, y)
 
 

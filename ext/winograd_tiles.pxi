@@ -34,13 +34,44 @@ cdef inline void columns_down "convlayers_columns_down"(
         j += VL
 
 
+cdef inline void columns_apart "convlayers_columns_apart"(
+    int size, const real** rows, Py_ssize_t count, real* dst, Py_ssize_t column, Py_ssize_t pitch
+) noexcept nogil:
+    """The same from place `column` of a row on, places of even and of odd number half a `pitch` apart: what tiles two columns
+    apart have at one place lies in a row then."""
+    cdef vf d[6]
+    cdef vf v[6]
+    cdef vf none = splat(0)
+    cdef Py_ssize_t half = pitch // 2, j = 0
+    cdef real* first = dst + column % 2 * half + column // 2
+    cdef real* second = dst + column // 2 + (1 if column % 2 else half)
+    cdef real* single
+    cdef int i
+    while j < count:
+        for i in range(size):
+            d[i] = load(rows[i] + j)
+        if j + VL > count:
+            for i in range(size):
+                d[i] = vreal(vbits(d[i]) & first_lanes(count - j))
+        winograd_input(size, d, 1, v, 1)
+        single = first if j % 2 == 0 else second
+        for i in range(size):
+            if VL == 1:
+                single[i * pitch + j // 2] = (<real*> &v[i])[0]
+                continue
+            store(first + i * pitch, vevens(v[i], none))
+            store(second + i * pitch, vodds(v[i], none))
+        first += VL // 2
+        second += VL // 2
+        j += VL
+
+
 cdef void line_down(Winograd* g, const real* src, const Line* line, bint ask, real* dst, Workspace* space) noexcept nogil:
     """One line of tiles of one channel, transformed down its columns; `ask` for the same line of the next channel."""
     cdef const real* rows[9]
     cdef const real* at = src + line.start
     cdef Py_ssize_t span = vectors_over(line.count) * VL
     cdef int i
-    dst += line.column
     for i in range(g.reach):
         if ask and i >= line.known:
             prefetch(at + g.height * g.width, line.count * <Py_ssize_t> sizeof(real), False)
@@ -52,13 +83,15 @@ cdef void line_down(Winograd* g, const real* src, const Line* line, bint ask, re
             copy_run(at, g.src_end, 1, <real*> rows[i], line.count)
         at += g.width
     if g.reach == 9:
-        columns_down(9, 9, 0, rows, line.count, dst, g.pitch)
+        columns_down(9, 9, 0, rows, line.count, dst + line.column, g.pitch)
     elif g.reach == 5:
-        columns_down(9, 5, g.odd[0], rows, line.count, dst, g.pitch)
+        columns_down(9, 5, g.odd[0], rows, line.count, dst + line.column, g.pitch)
+    elif g.pace == 4:
+        columns_down(6, 6, 0, rows, line.count, dst + line.column, g.pitch)
     elif g.size == 4:
-        columns_down(4, 4, 0, rows, line.count, dst, g.pitch)
+        columns_apart(4, rows, line.count, dst, line.column, g.pitch)
     else:
-        columns_down(6, 6, 0, rows, line.count, dst, g.pitch)
+        columns_apart(6, rows, line.count, dst, line.column, g.pitch)
 
 
 cdef bint is_joined(const Py_ssize_t* place) noexcept nogil:
@@ -103,6 +136,21 @@ cdef void copy_one_tile(Winograd* g, const real* src, Py_ssize_t first, real* ds
     store(dst + area * VL, splat(0))
 
 
+cdef void place_runs(Winograd* g, Py_ssize_t tiles, Workspace* space) noexcept nogil:
+    """Of each vector of tiles two apart, what lies in one line of them; lanes behind the last tile belong to its line."""
+    cdef Py_ssize_t t, v = 0, k
+    for t in range(tiles):
+        if t % VL > 0 and space.place[t] == space.place[t - 1] + 1:
+            continue
+        if t % VL == 0:
+            v = t // VL
+            space.runs[v] = 0
+        k = v * VL + space.runs[v]
+        space.starts[k] = space.place[t] - t % VL
+        space.before[k] = first_lanes(t % VL)
+        space.runs[v] += 1
+
+
 cdef void place_lines(Winograd* g, Py_ssize_t image_stride, Py_ssize_t t0, Py_ssize_t t1, Workspace* space) noexcept nogil:
     """What each line of a block reads of a channel and writes of a filter: whole rows but for the first line and the last."""
     cdef Py_ssize_t first = t0 // g.across, last = (t1 - 1) // g.across, n = first // g.lines, inside = first % g.lines
@@ -132,7 +180,7 @@ cdef void place_block(Winograd* g, Py_ssize_t image_stride, Py_ssize_t t0, Py_ss
     """Where each tile of a block begins among the transformed lines and in dst; those behind the last are where that one is."""
     cdef Py_ssize_t line = t0 // g.across, j = t0 % g.across, inside = line % g.lines, n = line // g.lines, row = 0, t, v
     for t in range(vectors_over(t1 - t0) * VL):
-        space.place[t] = row * g.pitch + j * g.pace
+        space.place[t] = row * g.pitch + j * (1 if g.pace == 2 else g.pace)
         space.target[t] = n * image_stride + (inside * g.q + j) * g.m
         if t >= t1 - t0 - 1:
             continue
@@ -147,6 +195,8 @@ cdef void place_block(Winograd* g, Py_ssize_t image_stride, Py_ssize_t t0, Py_ss
     for v in range(vectors_over(t1 - t0)):
         space.joined[v] = g.pace == 4 and is_joined(space.place + v * VL)
         space.last[v] = space.place[v * VL + VL - 1] // (g.size * g.pitch)
+    if g.pace == 2:
+        place_runs(g, t1 - t0, space)
     place_lines(g, image_stride, t0, t1, space)
 
 
@@ -166,6 +216,27 @@ cdef inline void tiles_across "convlayers_tiles_across"(
             store(dst + (i * size + j) * ldv, v[j])
 
 
+cdef inline void tiles_apart "convlayers_tiles_apart"(
+    int size, const real* lines, Py_ssize_t pitch, const Py_ssize_t* starts, const vmask* before, Py_ssize_t runs, real* dst,
+    Py_ssize_t ldv
+) noexcept nogil:
+    """The same for tiles two columns apart, line by line of those that a vector's tiles lie in."""
+    cdef vf d[6]
+    cdef vf v[6]
+    cdef Py_ssize_t run
+    cdef int i, j
+    for i in range(size):
+        for j in range(size):
+            d[j] = load(lines + starts[0] + j % 2 * (pitch // 2) + j // 2)
+        for run in range(1, runs):
+            for j in range(size):
+                d[j] = vselect(before[run], d[j], load(lines + starts[run] + j % 2 * (pitch // 2) + j // 2))
+        winograd_input(size, d, 1, v, 1)
+        for j in range(size):
+            store(dst + (i * size + j) * ldv, v[j])
+        lines += pitch
+
+
 cdef void transform_vector_across(Winograd* g, Py_ssize_t v, real* dst, Workspace* space) noexcept nogil:
     """Tiles v * VL .. v * VL + VL - 1 of a block."""
     cdef const Py_ssize_t* place = space.place + v * VL
@@ -173,8 +244,10 @@ cdef void transform_vector_across(Winograd* g, Py_ssize_t v, real* dst, Workspac
         tiles_across(9, 9, 0, space.copy, g.pitch, place, False, dst, g.values_in)
     elif g.reach == 5:
         tiles_across(9, 5, g.odd[1], space.copy, g.pitch, place, space.joined[v], dst, g.values_in)
-    elif g.size == 4:
-        tiles_across(4, 4, 0, space.copy, g.pitch, place, False, dst, g.values_in)
+    elif g.pace == 2 and g.size == 4:
+        tiles_apart(4, space.copy, g.pitch, space.starts + v * VL, space.before + v * VL, space.runs[v], dst, g.values_in)
+    elif g.pace == 2:
+        tiles_apart(6, space.copy, g.pitch, space.starts + v * VL, space.before + v * VL, space.runs[v], dst, g.values_in)
     elif space.joined[v]:
         tiles_across(6, 6, 0, space.copy, g.pitch, place, True, dst, g.values_in)
     else:
@@ -222,37 +295,54 @@ cdef void transform_images(Winograd* g, const real* src, Py_ssize_t t0, Py_ssize
             image_tiles(space.copy, g.pixel, space.inputs + (v // 2 * g.channels + c) * PANEL + v % 2 * VL, g.values_in)
 
 
+cdef inline vf finished "convlayers_finished"(vf y, vf scale, vf bias, real ceiling) noexcept nogil:
+    """Scaled, shifted and held between 0 and the ceiling, if there is one."""
+    y = y * scale + bias
+    y = vrelu(y) if ceiling > 0 else y
+    return vsmaller(splat(ceiling), y) if 0 < ceiling < INFINITY else y
+
+
+cdef inline void output_pairs "convlayers_output_pairs"(
+    int size, const real* products, Py_ssize_t ldv, vf scale, vf bias, real ceiling, real* dst, Py_ssize_t row
+) noexcept nogil:
+    """A^T M A for VL tiles of 2 x 2 outputs, finished: two rows in which tile follows tile."""
+    cdef vf half[12]
+    cdef vf y[6]
+    cdef int i, j
+    for j in range(size):
+        for i in range(size):
+            y[i] = load(products + (i * size + j) * ldv)
+        winograd_output(size, 2, y, 1, half + j, size)
+    for i in range(2):
+        winograd_output(size, 2, half + size * i, 1, y, 1)
+        for j in range(2):
+            y[j] = finished(y[j], scale, bias, ceiling)
+        store(dst + i * row, vturns_low(y[0], y[1]))
+        store(dst + i * row + VL, vturns_high(y[0], y[1]))
+
+
 cdef void output_tiles(
     Winograd* g, const real* products, vf scale, vf bias, real* dst, Py_ssize_t row, const Py_ssize_t* place, bint joined
 ) noexcept nogil:
-    """A^T M A for VL tiles, scaled and shifted: rows of outputs, `row` values apart; for m = 2 two in one piece of four."""
+    """A^T M A for VL tiles, finished: rows of outputs, `row` values apart."""
     cdef vf half[24]
-    cdef vf y[16]
+    cdef vf y[6]
     cdef int i, j
-    if g.size == 6:
-        for j in range(6):
-            for i in range(6):
-                y[i] = load(products + (i * 6 + j) * g.values_out)
-            winograd_output(6, 4, y, 1, half + j, 6)
-        for i in range(4):
-            winograd_output(6, 4, half + 6 * i, 1, y, 1)
-            for j in range(4):
-                y[j] = y[j] * scale + bias
-                y[j] = vrelu(y[j]) if g.ceiling > 0 else y[j]
-                y[j] = vsmaller(splat(g.ceiling), y[j]) if 0 < g.ceiling < INFINITY else y[j]
-            store_fours(dst + i * row, place, joined, y)
-    else:
+    if g.m == 2 and g.size == 4:
+        output_pairs(4, products, g.values_out, scale, bias, g.ceiling, dst, row)
+        return
+    if g.m == 2:
+        output_pairs(6, products, g.values_out, scale, bias, g.ceiling, dst, row)
+        return
+    for j in range(6):
+        for i in range(6):
+            y[i] = load(products + (i * 6 + j) * g.values_out)
+        winograd_output(6, 4, y, 1, half + j, 6)
+    for i in range(4):
+        winograd_output(6, 4, half + 6 * i, 1, y, 1)
         for j in range(4):
-            for i in range(4):
-                y[i] = load(products + (i * 4 + j) * g.values_out)
-            winograd_output(4, 2, y, 1, half + j, 4)
-        for i in range(2):
-            winograd_output(4, 2, half + 4 * i, 1, y + 2 * i, 1)
-        for j in range(4):
-            y[j] = y[j] * scale + bias
-            y[j] = vrelu(y[j]) if g.ceiling > 0 else y[j]
-            y[j] = vsmaller(splat(g.ceiling), y[j]) if 0 < g.ceiling < INFINITY else y[j]
-        store_fours(dst, place, joined, y)
+            y[j] = finished(y[j], scale, bias, g.ceiling)
+        store_fours(dst + i * row, place, joined, y)
 
 
 cdef void store_run(const real* src, Py_ssize_t count, real* dst) noexcept nogil:
@@ -279,20 +369,13 @@ cdef void store_tiles(
 ) noexcept nogil:
     """The rows of the tiles t0 .. t1 of one filter to their places."""
     cdef Py_ssize_t t = t0, line = t0 // g.across, j = t0 % g.across, n = line // g.lines, inside = line % g.lines
-    cdef Py_ssize_t count, i, width, k
-    cdef const real* src
-    cdef real* out
+    cdef Py_ssize_t count, i, width
     while t < t1:
         count = min(g.across - j, t1 - t)
         width = min(g.m * count, g.q - g.m * j)
         for i in range(min(g.m, g.p - inside * g.m)):
-            out = dst + n * image_stride + (inside * g.m + i) * g.q + g.m * j
-            if g.m >= 4:
-                store_run(outputs + i * g.row + g.m * (t - t0), width, out)
-            else:
-                src = outputs + 4 * (t - t0) + 2 * i
-                for k in range(width):
-                    out[k] = src[k // 2 * 4 + k % 2]
+            store_run(outputs + i * g.row + g.m * (t - t0), width,
+                      dst + n * image_stride + (inside * g.m + i) * g.q + g.m * j)
         t += count
         j = 0
         inside += 1

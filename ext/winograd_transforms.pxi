@@ -4,9 +4,9 @@
 #
 # computes m outputs of a filter g of r taps from m + r - 1 inputs d. F(m, r) with m + r - 1 = 4 uses the points 0, +-1 and
 # infinity (Winograd 1980; Lavin and Gray 2016), with m + r - 1 = 6 the points 0, +-a, +-b and infinity. B^T depends on the
-# points alone, so one input transform serves F(4, 3), the convolution, and F(3, 4), its weight gradient. With m + r - 1 = 5,
-# F(4, 2), of which strided convolutions are made, and F(3, 3), of which larger kernels are, use 0, 1/2, -1, 2 and infinity: of
-# ten choices tried the one that errs least.
+# points alone, so one input transform serves F(4, 3), the convolution, and F(3, 4), its weight gradient, and so F(2, 5) and
+# F(5, 2). With m + r - 1 = 5, F(4, 2), of which strided convolutions are made, and F(3, 3), of which larger kernels are, use 0,
+# 1/2, -1, 2 and infinity: of ten choices tried the one that errs least.
 #
 # a = sqrt(1/2), b = sqrt(2): on unit-variance outputs of 64 channels the largest error is 5e-6, with the customary a = 1,
 # b = 2 it is 2e-5 (float32; the choice of points is the subject of Barabasz et al. 2020, ACM TOMS 46(4)). With a b = 1 the
@@ -47,7 +47,7 @@ cdef inline void winograd_input "convlayers_winograd_input"(int size, const vf* 
 cdef inline void winograd_filter "convlayers_winograd_filter"(
     int size, int taps, const vf* g, int gs, vf* u, int us
 ) noexcept nogil:
-    """u = G g for `taps` = r of 2 to 4: the values of the polynomial g at the points, over a divisor for each point."""
+    """u = G g for `taps` = r of 2 to 5: the values of the polynomial g at the points, over a divisor for each point."""
     cdef vf even, odd, last
     u[0] = g[0]
     if size == 4:
@@ -63,11 +63,14 @@ cdef inline void winograd_filter "convlayers_winograd_filter"(
         u[3 * us] = splat(1.0 / 9) * (g[0] + splat(2) * g[gs] + splat(4) * last)
         u[4 * us] = g[(taps - 1) * gs]
     else:
-        even = splat(-2.0 / 3) * (g[0] + splat(0.5) * g[2 * gs])
+        # The polynomials' even and odd powers, of which a^2 = 1/2 and b^2 = 2 are left.
+        last = g[2 * gs] + splat(0.5) * g[4 * gs] if taps > 4 else g[2 * gs] if taps > 2 else splat(0)
+        even = splat(-2.0 / 3) * (g[0] + splat(0.5) * last)
         odd = splat(-2.0 / 3 * WINOGRAD_A) * (g[gs] + splat(0.5) * g[3 * gs] if taps > 3 else g[gs])
         u[us] = even + odd
         u[2 * us] = even - odd
-        even = splat(1.0 / 6) * (g[0] + splat(2) * g[2 * gs])
+        last = g[2 * gs] + splat(2) * g[4 * gs] if taps > 4 else g[2 * gs] if taps > 2 else splat(0)
+        even = splat(1.0 / 6) * (g[0] + splat(2) * last)
         odd = splat(1.0 / 6 * WINOGRAD_B) * (g[gs] + splat(2) * g[3 * gs] if taps > 3 else g[gs])
         u[3 * us] = even + odd
         u[4 * us] = even - odd
@@ -77,7 +80,7 @@ cdef inline void winograd_filter "convlayers_winograd_filter"(
 cdef inline void winograd_output "convlayers_winograd_output"(
     int size, int outputs, const vf* v, int vs, vf* y, int ys
 ) noexcept nogil:
-    """y = A^T v, `outputs` = m of 2 to 4."""
+    """y = A^T v, `outputs` = m of 2 to 5."""
     cdef vf sum_a = v[vs] + v[2 * vs], difference_a = v[vs] - v[2 * vs], sum_b, difference_b
     if size == 4:
         y[0] = v[0] + sum_a
@@ -99,8 +102,10 @@ cdef inline void winograd_output "convlayers_winograd_output"(
         difference_b = v[3 * vs] - v[4 * vs]
         y[0] = v[0] + sum_a + sum_b
         y[ys] = splat(WINOGRAD_A) * difference_a + splat(WINOGRAD_B) * difference_b
-        y[2 * ys] = splat(0.5) * sum_a + splat(2) * sum_b
-        if outputs == 3:
-            y[2 * ys] = y[2 * ys] + v[5 * vs]
-        else:
-            y[3 * ys] = splat(0.5 * WINOGRAD_A) * difference_a + splat(2 * WINOGRAD_B) * difference_b + v[5 * vs]
+        if outputs > 2:
+            y[2 * ys] = splat(0.5) * sum_a + splat(2) * sum_b
+        if outputs > 3:
+            y[3 * ys] = splat(0.5 * WINOGRAD_A) * difference_a + splat(2 * WINOGRAD_B) * difference_b
+        if outputs > 4:
+            y[4 * ys] = splat(0.25) * sum_a + splat(4) * sum_b
+        y[(outputs - 1) * ys] = y[(outputs - 1) * ys] + v[5 * vs]

@@ -1,10 +1,11 @@
-# 3 x 3 convolution at stride 1, gradient with respect to the filters, by Winograd's minimal filtering F(3 x 3, m x m).
+# 3 x 3 and 5 x 5 convolution at stride 1, gradient with respect to the filters, by Winograd's minimal filtering F(r x r, m x m).
 #
 #     dW_mc = A^T [ sum_tiles (G dy_m G^T) o (B^T x_c B) ] A
 #
-# x (N,C,H,W), dy (N,M,P,Q), dw (M,C/g,3,3); m is 2 or 4. A tile is m x m gradients and the (m + 2) x (m + 2) inputs that
-# they saw. The sum over tiles is, for each of the (m + 2)^2 values of a transformed tile, a matrix product [M, tiles]
-# [tiles, C]: with m = 4, 36 multiply-adds for 144 of the definition. Lanes of a vector are channels.
+# x (N,C,H,W), dy (N,M,P,Q), dw (M,C/g,r,r); with r = 3, m is 2 or 4, with r = 5 it is 2. A tile is m x m gradients and the
+# s x s inputs that they saw, s = m + r - 1. The sum over tiles is, for each of the s^2 values of a transformed tile, a matrix
+# product [M, tiles] [tiles, C]: with m = 4, 36 multiply-adds for 144 of the definition, with r = 5 for 100. Lanes of a vector
+# are channels.
 #
 # Blocks of lines of tiles follow each other; within a block threads share the transforms, then the products of the values.
 # Transformed channels that share a cache line are written by one thread: with a vector of them for each, 16 channels took
@@ -99,7 +100,7 @@ cdef size_t winograd_weight_memory(WinogradWeight* g, int threads, size_t cursor
     cdef Py_ssize_t copy
     g.step = <Py_ssize_t*> take(&cursor, g.block * g.across * sizeof(Py_ssize_t))
     g.sums = <real*> take(&cursor, g.shards * g.size * g.size * g.sum_value * sizeof(real))
-    copy = max((g.size * (g.across * g.m + 2) + 1) * VL, (g.block * g.across + 1) * (MR + VL))
+    copy = max((g.size * (g.across * g.m + g.size - g.m) + 1) * VL, (g.block * g.across + 1) * (MR + VL))
     g.copy_bytes = (copy * <Py_ssize_t> sizeof(real) + 63) // 64 * 64
     g.workspace_bytes = g.copy_bytes
     if g.shards == 1:
@@ -198,6 +199,8 @@ cdef void transform_vector(WinogradWeight* g, Part* part, Py_ssize_t line, Py_ss
             ask_channels(g, part, line + 1, c0 + j * VL // g.across, c0 + (j + 1) * VL // g.across)
         if part.side == 6:
             gradient_tile(6, 0, copy + j * g.m * VL, row, dst, part.value)
+        elif part.side == 2 and g.size == 6:
+            gradient_tile(6, 2, copy + j * g.m * VL, row, dst, part.value)
         elif part.side == 2:
             gradient_tile(4, 2, copy + j * g.m * VL, row, dst, part.value)
         elif g.m == 4:
@@ -254,31 +257,36 @@ cdef void add_products(WinogradWeight* g, Py_ssize_t value, Py_ssize_t tiles, bi
         run_vectors(rows, vectors_over(g.x.channels), &args)
 
 
+cdef void filter_output(int size, int taps, const vf* v, vf* y, int ys) noexcept nogil:
+    """One axis of a filter's gradient."""
+    if size == 4:
+        winograd_output(4, 3, v, 1, y, ys)
+    elif taps == 3:
+        winograd_output(6, 3, v, 1, y, ys)
+    else:
+        winograd_output(6, 5, v, 1, y, ys)
+
+
 cdef void gradient_filters(WinogradWeight* g, Py_ssize_t filter, bint accumulate, real* dw) noexcept nogil:
     """dw of one filter for all channels: (dw +) A^T S A, VL channels at a time."""
     cdef Py_ssize_t vector, c, k, lane
     cdef const real* sums = g.sums + filter * g.ldc
-    cdef vf half[18]
-    cdef vf y[9]
+    cdef vf half[30]
+    cdef vf y[MOST_TAPS]
     cdef vf v[6]
-    cdef int i, j, size = g.size
+    cdef int i, j, size = g.size, taps = size + 1 - g.m
     for vector in range(vectors_over(g.x.channels)):
         c = vector * VL
         for j in range(size):
             for i in range(size):
                 v[i] = load(sums + (i * size + j) * g.sum_value + c)
-            if size == 6:
-                winograd_output(6, 3, v, 1, half + j, 6)
-            else:
-                winograd_output(4, 3, v, 1, half + j, 6)
-        for i in range(3):
-            if size == 6:
-                winograd_output(6, 3, half + 6 * i, 1, y + 3 * i, 1)
-            else:
-                winograd_output(4, 3, half + 6 * i, 1, y + 3 * i, 1)
+            filter_output(size, taps, v, half + j, 6)
+        for i in range(taps):
+            filter_output(size, taps, half + 6 * i, y + taps * i, 1)
         for lane in range(min(VL, g.x.channels - c)):
-            for k in range(9):
-                dw[(c + lane) * 9 + k] = (<real*> y)[k * VL + lane] + (dw[(c + lane) * 9 + k] if accumulate else 0)
+            for k in range(taps * taps):
+                dw[0] = (<real*> y)[k * VL + lane] + (dw[0] if accumulate else 0)
+                dw += 1
 
 
 cdef inline Py_ssize_t line_parts(WinogradWeight* g) noexcept nogil:
@@ -374,9 +382,9 @@ def winograd_backward_weight(
     cdef Py_ssize_t u, group, filters = dw.shape[0] // groups, channels = dw.shape[1], p = dy.shape[2], q = dy.shape[3]
     cdef Py_ssize_t images = x.shape[0], area = p * q
     cdef unsigned char[::1] buffer
-    g.m, g.size, g.lines, g.across = m, m + 2, (p + m - 1) // m, (q + m - 1) // m
+    g.m, g.size, g.lines, g.across = m, m - 1 + <int> dw.shape[2], (p + m - 1) // m, (q + m - 1) // m
     g.total = images * g.lines
-    g.x.channels, g.x.height, g.x.width, g.x.top, g.x.left, g.x.side = channels, x.shape[2], x.shape[3], top, left, m + 2
+    g.x.channels, g.x.height, g.x.width, g.x.top, g.x.left, g.x.side = channels, x.shape[2], x.shape[3], top, left, g.size
     g.dy.channels, g.dy.height, g.dy.width, g.dy.top, g.dy.left, g.dy.side = filters, p, q, 0, 0, m
     g.x.image, g.dy.image = groups * channels * x.shape[2] * x.shape[3], groups * filters * area
     g.x.end, g.dy.end = &x[0, 0, 0, 0] + images * g.x.image, &dy[0, 0, 0, 0] + images * g.dy.image

@@ -253,6 +253,21 @@ def test_against_torch():
             assert_close(a, e.numpy(), dy.size, f"PyTorch, {options}")
 
 
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("filters", [1, 4, 20])
+def test_not_finite_pixels_reach_the_taps_that_read_them(filters, dtype):
+    """The last column of x is read by the last column of taps alone."""
+    rng = np.random.default_rng(0)
+    x, dy = rng.standard_normal((3, 1, 10, 27)).astype(dtype), rng.standard_normal((3, filters, 11, 27)).astype(dtype)
+    x[:, :, :, -1], padding = np.nan, ((2, 1), (2, 0))
+    expected = reference.conv_backward_weight(dy, x, (filters, 1, 3, 3), window((10, 27), 3, stride=1, padding=padding), 1)[0]
+    for isa in kernels.available():
+        with kernels.using(isa=isa):
+            dw = functional.conv2d_backward_weight(dy, x, (filters, 1, 3, 3), padding=padding, algorithm="direct")[0]
+        np.testing.assert_array_equal(np.isnan(dw), np.isnan(expected), err_msg=isa)
+        np.testing.assert_allclose(dw, expected, 1e-3 if dtype == "float32" else 1e-9, err_msg=isa)
+
+
 def test_not_finite_pixels_stay_where_they_are_read():
     x = np.zeros((1, 1, 5, 9), np.float32)
     x[0, 0, 2, 4] = np.nan

@@ -15,18 +15,18 @@ from convlayers.testing.machine import threads_at_every_size
 ISAS = kernels.available()
 
 
-def check_winograd(images, channels, filters, size, *, stride, padding, groups=1, dtype="float32", seed=0):
+def check_winograd(images, channels, filters, size, *, stride, padding, kernel=3, groups=1, dtype="float32", seed=0):
     """Forward with and without ReLU, input gradient, and at stride 1 the weight gradient."""
     rng = np.random.default_rng(seed)
     x = rng.standard_normal((images, channels, *size)).astype(dtype)
-    w = rng.standard_normal((filters, channels // groups, 3, 3)).astype(dtype)
+    w = rng.standard_normal((filters, channels // groups, kernel, kernel)).astype(dtype)
     b = rng.standard_normal(filters).astype(dtype)
-    win = window(size, 3, stride=stride, padding=padding)
+    win = window(size, kernel, stride=stride, padding=padding)
     dy = rng.standard_normal((images, filters, *win.output)).astype(dtype)
     how = {"stride": stride, "padding": padding, "groups": groups, "algorithm": "winograd"}
     y = reference.conv_forward(x, w, b, win, groups)
     expected = [y, np.maximum(y, 0), reference.conv_backward_input(dy, w, x.shape, win, groups)]
-    forward, backward = channels // groups * 9 + 1, filters // groups * 9
+    forward, backward = w[0].size + 1, w.size // channels
     lengths = [forward, forward, backward]
     if stride == 1:
         expected.append(reference.conv_backward_weight(dy, x, w.shape, win, groups)[0])
@@ -46,16 +46,19 @@ def check_winograd(images, channels, filters, size, *, stride, padding, groups=1
 def tilings(draw):
     """Images and padding of every remainder by the tile, channels and filters beside the edges of vectors and of tiles."""
     vector, rows = edges(draw(st.sampled_from(ISAS)), dtype := draw(st.sampled_from(DTYPES)))
-    padding = draw(st.tuples(*[st.tuples(st.integers(0, 3), st.integers(0, 3))] * 2))
-    size = [draw(st.integers(max(1, 3 - sum(pads)), 26)) for pads in padding]
+    kernel, stride = draw(st.sampled_from(((3, 1), (3, 2), (5, 1))))
+    padding = draw(st.tuples(*[st.tuples(st.integers(0, kernel), st.integers(0, kernel))] * 2))
+    size = [draw(st.integers(max(1, kernel - sum(pads)), 26)) for pads in padding]
     groups = draw(st.integers(1, 3))
+    least = 2 if kernel == 5 and groups > 1 else 1
     return {
         "images": draw(st.integers(1, 4)),
-        "channels": groups * draw(st.integers(1, 6) | st.sampled_from(beside(vector)[:4])),
+        "channels": groups * draw(st.integers(least, 6) | st.sampled_from([n for n in beside(vector)[:4] if n >= least])),
         "filters": groups * draw(st.integers(1, 6) | st.sampled_from(beside(rows))),
         "size": tuple(size),
-        "stride": draw(st.sampled_from((1, 2))),
+        "stride": stride,
         "padding": padding,
+        "kernel": kernel,
         "groups": groups,
         "dtype": dtype,
         "seed": draw(st.integers(0, 99)),
@@ -92,11 +95,36 @@ def test_table_of_tilings(name, dtype):
     check_winograd(images, channels, filters, size, stride=stride, padding=padding, dtype=dtype)
 
 
+# The same with 5 x 5 kernels, whose tiles are two pixels apart.
+LARGE = {
+    "one pixel in padding": (1, 2, 3, (1, 1), 2),
+    "one output": (1, 2, 3, (5, 5), 0),
+    "one column": (2, 3, 4, (9, 1), 2),
+    "whole tiles, whole vectors": (2, 3, 7, (32, 64), 2),
+    "an output over the tiles": (1, 3, 7, (35, 19), 2),
+    "an odd border": (2, 3, 4, (8, 9), ((1, 3), (3, 1))),
+    "an input gradient of more padding than pixels": (3, 4, 6, (8, 8), 0),
+    "padding wider than a filter": (1, 2, 3, (9, 8), ((5, 7), (6, 5))),
+    "several blocks and parts of the filters": (1, 64, 70, (40, 60), 2),
+    "tiles of many images in a block": (70, 5, 13, (4, 4), 2),
+    "more threads than blocks": (1, 4, 40, (8, 8), 2),
+    "a line of tiles over the block": (1, 40, 5, (9, 1100), 2),
+}
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("name", LARGE)
+def test_table_of_tilings_of_5_x_5_kernels(name, dtype):
+    images, channels, filters, size, padding = LARGE[name]
+    check_winograd(images, channels, filters, size, stride=1, padding=padding, kernel=5, dtype=dtype)
+
+
 # Lines of more tiles than a shard of the weight gradient and than a block hold, and fewer lines than there could be shards.
 @pytest.mark.parametrize("groups", [1, 2])
+@pytest.mark.parametrize("kernel", [3, 5])
 @pytest.mark.parametrize(("images", "size"), [(1, (4, 300)), (1, (5, 700)), (2, (9, 521)), (1, (40, 300))])
-def test_images_of_few_long_lines(images, size, groups):
-    check_winograd(images, 4, 6, size, stride=1, padding=1, groups=groups)
+def test_images_of_few_long_lines(images, size, kernel, groups):
+    check_winograd(images, 4, 6, size, stride=1, padding=kernel // 2, kernel=kernel, groups=groups)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -131,11 +159,12 @@ def test_filters_of_each_thread_and_of_all(isa, channels, filters):
             np.testing.assert_array_equal(one, two)
 
 
-def test_an_image_has_the_same_bits_in_every_batch():
+@pytest.mark.parametrize(("kernel", "stride"), [(3, 1), (3, 2), (5, 1)])
+def test_an_image_has_the_same_bits_in_every_batch(kernel, stride):
     """Blocks of tiles run over the ends of images; no tile knows of its neighbours."""
     rng = np.random.default_rng(3)
-    x, w = rng.standard_normal((9, 5, 11, 13), np.float32), rng.standard_normal((7, 5, 3, 3), np.float32)
-    how = {"stride": 2, "padding": 1, "algorithm": "winograd"}
+    x, w = rng.standard_normal((9, 5, 11, 13), np.float32), rng.standard_normal((7, 5, kernel, kernel), np.float32)
+    how = {"stride": stride, "padding": 1, "algorithm": "winograd"}
     y = functional.conv2d(x, w, **how)
     dx = functional.conv2d_backward_input(y, w, x.shape, **how)
     for n in range(len(x)):

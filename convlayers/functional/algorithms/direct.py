@@ -1,6 +1,7 @@
 """The sum as it is defined, on the register tile (ext/conv.pxi, ext/conv_weight.pxi)."""
 
 from math import prod
+from typing import Any
 
 import numpy as np
 
@@ -104,6 +105,12 @@ def backward_weight(problem: Problem) -> Backward:
         return depthwise.backward_weight(problem)
     compiled, (stride_h, stride_w, *rest) = kernels.compiled(problem.type), geometry(problem)
     how = *rest, problem.groups, threads_for(problem.work)
-    if _pixels_for_lanes(problem):
-        return weight_call(compiled.conv2d_backward_weight_few, problem, *how)
-    return weight_call(compiled.conv2d_backward_weight, problem, stride_h, stride_w, *how)
+    general = compiled.conv2d_backward_weight
+    if not _pixels_for_lanes(problem):
+        return weight_call(general, problem, stride_h, stride_w, *how)
+
+    def few(dy: np.ndarray, x: np.ndarray, dw: np.ndarray, *how: Any) -> None:
+        if not compiled.conv2d_backward_weight_few(dy, x, dw, *how):
+            general(dy, x, dw, stride_h, stride_w, *how)
+
+    return weight_call(few, problem, *how)

@@ -1,7 +1,7 @@
-"""Winograd's minimal filtering for 3 x 3 kernels (ext/winograd.pxi), and for larger ones (winograd_blocks.py).
+"""Winograd's minimal filtering for 3 x 3 and 5 x 5 kernels (ext/winograd.pxi), and for larger ones (winograd_blocks.py).
 
 At stride 1, F(m x m, 3 x 3) with m = 4 or 2: a quarter of the multiply-adds of the definition with m = 4, against transforms of
-the tiles and of the filters. At stride 2, forward and input gradient are made of F(4, 2) on every second input: 81 products
+the tiles and of the filters; F(2 x 2, 5 x 5): 36 products in place of 100. At stride 2, forward and input gradient are made of F(4, 2) on every second input: 81 products
 in place of 144. The rounding is of the order of the definition's own (docs/numerics.md), so `auto` may take it wherever it
 is cheaper.
 """
@@ -29,12 +29,12 @@ from .calls import (
 )
 from .problem import FORWARD, INPUT_GRADIENT, MACHINES, WEIGHT_GRADIENT, Machine, Problem, once
 
-# Cycles to transform one vector, by m: of tiles for one channel, going in or coming out, and of filters; and to copy a row of
-# one channel, and the call. Measured on Zen 5, but the filters' on Zen 3: as many streams are written as there are values of a
+# Cycles to transform one vector, by m and the kernel's side: of tiles for one channel, going in or coming out, and of filters;
+# and to copy a row of one channel, and the call. Measured on Zen 5, but the filters' on Zen 3: as many streams are written as there are values of a
 # tile, which takes up to three times as long where they leave the caches.
-_TILE_CYCLES = {4: 280, 2: 200}
-_GRADIENT_TILE_CYCLES = {4: 480, 2: 270}  # for the weight gradient, copies included
-_FILTER_CYCLES = {4: 500, 2: 250}
+_TILE_CYCLES = {(4, 3): 280, (2, 3): 200, (2, 5): 280}
+_GRADIENT_TILE_CYCLES = {(4, 3): 480, (2, 3): 270, (2, 5): 400}  # for the weight gradient, copies included
+_FILTER_CYCLES = {(4, 3): 500, (2, 3): 250, (2, 5): 700}
 _STRIDED_CYCLES = {FORWARD: 600, INPUT_GRADIENT: 750}  # at stride 2, of tiles, in or out; measured on Emerald Rapids
 _CACHED_BYTES = 16e6
 _ROW_CYCLES = 8
@@ -52,39 +52,41 @@ def refuses(problem: Problem) -> str | None:
         return "takes 3x3 kernels with stride 1 or 2 and larger ones with stride 1, dilation 1 alone"
     if win.stride == (2, 2) and problem.direction == WEIGHT_GRADIENT:
         return "takes the weight gradient at stride 1 alone"
-    if problem.depthwise and _large(problem):
+    if problem.depthwise and win.kernel != (3, 3):
         return "takes 3x3 kernels alone where each channel has filters of its own"
     return None if all(problem.x[2:]) else "takes no images without pixels"
 
 
-def _large(problem: Problem) -> bool:
-    return problem.win.kernel != (3, 3)
+def _by_blocks(problem: Problem) -> bool:
+    return problem.win.kernel not in ((3, 3), (5, 5))
 
 
 def _cost(problem: Problem, machine: Machine, m: int) -> float:
-    lanes, stride = machine.lanes(problem.dtype), problem.win.stride[0]
+    lanes, stride, taps = machine.lanes(problem.dtype), problem.win.stride[0], problem.win.kernel[0]
     filters, channels = problem.w[:2]
     height, width = problem.x[2:] if problem.direction == INPUT_GRADIENT else problem.win.output
     side = m * stride if problem.direction == INPUT_GRADIENT else m
     lines = -(-height // side)
     vectors = -(-problem.x[0] * lines * -(-width // side) // lanes)
-    sums: float = (m + 2 if stride == 1 else 9) ** 2 * vectors * lanes * filters * channels
+    sums: float = (m + taps - 1 if stride == 1 else 9) ** 2 * vectors * lanes * filters * channels
     # Starting a tile takes as long as seven of its steps; one of fewer rows than 4 waits for its sums.
     rows, depth = filters / problem.groups, float(channels)
     if problem.direction == INPUT_GRADIENT:
         rows, depth = depth, rows
     sums *= (1 + 7 / depth) * max(1, 4 / rows)
-    transformed = (m + 2) ** 2 * filters * channels * machine.vector_bytes / lanes
-    cycles = filters * channels / lanes * _FILTER_CYCLES[m] * (1 + min(2.0, transformed / _CACHED_BYTES)) + _CALL_CYCLES
+    transformed = (m + taps - 1) ** 2 * filters * channels * machine.vector_bytes / lanes
+    cycles = filters * channels / lanes * _FILTER_CYCLES[m, taps] * (1 + min(2.0, transformed / _CACHED_BYTES)) + _CALL_CYCLES
     if problem.direction == WEIGHT_GRADIENT:
-        cycles += vectors * (problem.x[1] + filters) * _GRADIENT_TILE_CYCLES[m]
+        cycles += vectors * (problem.x[1] + filters) * _GRADIENT_TILE_CYCLES[m, taps]
     else:
-        cycles += vectors * (problem.x[1] + filters) * (_TILE_CYCLES[m] if stride == 1 else _STRIDED_CYCLES[problem.direction])
-        cycles += problem.x[0] * problem.x[1] * (lines * m + 2) * _ROW_CYCLES
+        cycles += vectors * (problem.x[1] + filters) * (_TILE_CYCLES[m, taps] if stride == 1 else _STRIDED_CYCLES[problem.direction])
+        cycles += problem.x[0] * problem.x[1] * (lines * m + taps - 1) * _ROW_CYCLES
     return 2e-3 * sums / machine.gflops_of(problem.dtype) + machine.microseconds(cycles)
 
 
 def _tile_sizes(problem: Problem) -> list[int]:
+    if problem.win.kernel == (5, 5):
+        return [2]
     return [4, 2] if problem.win.stride == (1, 1) else [4]
 
 
@@ -95,7 +97,7 @@ def tile_size(problem: Problem) -> int:
 
 def cost(problem: Problem, machine: Machine) -> float:
     """Microseconds on one thread, with the best of the tiles."""
-    if _large(problem):
+    if _by_blocks(problem):
         return winograd_blocks.cost(problem, machine)
     return min(_cost(problem, machine, m) for m in _tile_sizes(problem))
 
@@ -108,7 +110,7 @@ def _arguments(problem: Problem) -> tuple[int, ...]:
 
 def forward(problem: Problem, relu: bool) -> Forward:
     """y, or max(y, 0)."""
-    if _large(problem) and problem.work:
+    if _by_blocks(problem) and problem.work:
         return winograd_blocks.forward(problem, relu)
     kernel, nothing = kernels.compiled(problem.type).winograd, NO_BIAS[problem.type]
     how = _arguments(problem), False, ceiling(relu), threads_for(problem.work), None
@@ -118,7 +120,7 @@ def forward(problem: Problem, relu: bool) -> Forward:
 def forward_fused(problem: Problem, relu: bool | float, residual: bool, kept: Kept | None) -> FusedForward | None:
     """y times a scale, plus a shift and a residual, in the last pass; None for larger kernels, which have none of that, and for
     an upper bound of a sum."""
-    if _large(problem) or (residual and isinstance(relu, float)):
+    if _by_blocks(problem) or (residual and isinstance(relu, float)):
         return None
     kernel, tiles = kernels.compiled(problem.type).winograd, _arguments(problem)
     place = None
@@ -129,7 +131,7 @@ def forward_fused(problem: Problem, relu: bool | float, residual: bool, kept: Ke
 
 def backward_input(problem: Problem) -> Backward:
     """dx."""
-    if _large(problem) and problem.work:
+    if _by_blocks(problem) and problem.work:
         return winograd_blocks.backward_input(problem)
     kernel = kernels.compiled(problem.type).winograd
     nothing = NO_BIAS[problem.type]
@@ -138,7 +140,7 @@ def backward_input(problem: Problem) -> Backward:
 
 def backward_input_onto(problem: Problem) -> BackwardOnto | None:
     """dx and an array of its shape that is added in the last pass; None for larger kernels, which have none of that."""
-    if _large(problem):
+    if _by_blocks(problem):
         return None
     kernel = kernels.compiled(problem.type).winograd
     return onto_call(kernel, problem, _arguments(problem), True, 0.0, threads_for(problem.work), None)
@@ -146,14 +148,14 @@ def backward_input_onto(problem: Problem) -> BackwardOnto | None:
 
 def backward_weight(problem: Problem) -> Backward:
     """dw."""
-    if _large(problem) and problem.work:
+    if _by_blocks(problem) and problem.work:
         return winograd_blocks.backward_weight(problem)
     return weight_call(*_weight_kernel(problem), False)
 
 
 def add_backward_weight(problem: Problem) -> WeightAdder | None:
     """A function of dy, x and what dw is added to; None for larger kernels, which have none."""
-    if _large(problem):
+    if _by_blocks(problem):
         return None
     kernel, _, *how = _weight_kernel(problem)
     return lambda dy, x, dw: kernel(dy, x, dw, *how, True) if x.size else None
