@@ -285,6 +285,11 @@ cdef inline void copy_run(const real* src, const real* end, Py_ssize_t stride, r
             dst[j] = src[j * stride]
 
 
+# Rows of so many bytes and more of the channel that comes next are asked for: 56 x 56 and 224 x 224 took 0.91 to 1.0 of the
+# time, shorter rows 1.0 to 1.03 (Zen 4).
+cdef enum:
+    ASKED_ROW = 192
+
 # Where loads may leave out lanes, those beside the image are a short line's zeros, in one go: 1.15 times with 16 channels of
 # 16 x 16 at stride 2 (Zen 5).
 
@@ -314,7 +319,7 @@ cdef void copy_padded(
     real* dst
 ) noexcept nogil:
     """The padded copy for the outputs from `first_row` on: [channel][row phase][column phase][lines][outputs + halo]."""
-    cdef Py_ssize_t width = cols.line, c, a, b, i, h, start, first, last
+    cdef Py_ssize_t width = cols.line, nbytes = cols.size * <Py_ssize_t> sizeof(real), c, a, b, i, h, start, first, last
     for c in range(channels):
         for a in range(rows.phases):
             for b in range(cols.phases):
@@ -329,6 +334,8 @@ cdef void copy_padded(
                 for i in range(lines):
                     h = (first_row + i + rows.low) * rows.step + rows.phase[a]
                     if 0 <= h < rows.size:
+                        if b == 0 and nbytes >= ASKED_ROW:
+                            prefetch(src + (rows.size + h) * cols.size, nbytes, False)
                         zero_run(dst, first)
                         copy_run(src + h * cols.size + start, end, cols.step, dst + first, last - first)
                         zero_run(dst + last, width - last)

@@ -12,7 +12,7 @@ from ..kernels import memory, threads_over
 from ..shapes import IntOrSequence, Padding
 from . import batchnorm
 from ._arrays import DTYPE_NAMES, NO_BIAS, as_array, check_gradient, fits
-from .algorithms.calls import Backward, BackwardOnto, Forward, Kept, Maybe, WeightAdder
+from .algorithms.calls import Backward, BackwardBoth, BackwardOnto, Forward, Kept, Maybe, WeightAdder
 from .algorithms.problem import FORWARD, INPUT_GRADIENT, WEIGHT_GRADIENT
 from .plan import Options, Plan, planned
 from .pointwise import add_to
@@ -89,6 +89,16 @@ def _bound_bias_gradient(shape: tuple[int, ...], dtype: np.dtype) -> Callable[[n
         return db
 
     return bound
+
+
+def _both(plan: Plan) -> BackwardBoth:
+    """What gives dw and db of dy and x, db from what the algorithm reads of dy where it does so."""
+    both_of = getattr(plan.run, "backward_both", None)
+    both: BackwardBoth | None = both_of(plan.problem) if both_of is not None else None
+    if both is not None:
+        return both
+    run, sums = plan.run.backward_weight(plan.problem), _bound_bias_gradient(plan.problem.y, plan.problem.type)
+    return lambda dy, x: (run(dy, x), sums(dy))
 
 
 # Along `rank` axes: what the layers call, with the options that they hold.
@@ -203,7 +213,9 @@ def backward_weight(
     x = as_array(x, names.x, rank + 2)
     plan = planned(WEIGHT_GRADIENT, x.shape, as_shape(w_shape, names.w_shape, rank + 2), DTYPE_NAMES[x.dtype], options)
     dy = check_gradient(dy, plan.problem.y, names.function, x.dtype)
-    return plan.run.backward_weight(plan.problem)(dy, x), bias_gradient(dy) if bias else NO_BIAS[x.dtype]
+    if bias:
+        return _both(plan)(dy, x)
+    return plan.run.backward_weight(plan.problem)(dy, x), NO_BIAS[x.dtype]
 
 
 # The same for arrays of one shape and type, planned beforehand: what a layer binds. An x or dy fits; of weights that is asked.
@@ -288,15 +300,19 @@ def bound_add_backward_weight(
     plan = planned(WEIGHT_GRADIENT, x_shape, w_shape, DTYPE_NAMES[dtype], options)
     run, adder_of = plan.run.backward_weight(plan.problem), getattr(plan.run, "add_backward_weight", None)
     adder: WeightAdder | None = adder_of(plan.problem) if adder_of is not None else None
-    sums = _bound_bias_gradient(plan.problem.y, dtype)
+    both, sums = _both(plan), _bound_bias_gradient(plan.problem.y, dtype)
 
     def bound(dy: np.ndarray, x: np.ndarray, dw: np.ndarray, db: np.ndarray | None) -> None:
         if adder is not None and fits(dw, w_shape, dtype):
             adder(dy, x, dw)
-        else:
+            if db is not None:
+                db += sums(dy)
+        elif db is None:
             dw += run(dy, x)
-        if db is not None:
-            db += sums(dy)
+        else:
+            more_w, more_b = both(dy, x)
+            dw += more_w
+            db += more_b
 
     return bound
 

@@ -105,7 +105,7 @@ def _deep_linear(m: int, n: int, k: int, dtype: np.dtype, relu: bool) -> Callabl
     def bound(x: np.ndarray, w: np.ndarray, bias: np.ndarray | None) -> np.ndarray:
         y = memory.empty((m, n), dtype)
         rows, filters, sums = x.reshape(1, m, 1, k), w.reshape(1, n, 1, k), y.reshape(m, n, 1, 1)
-        compiled.conv2d_backward_weight(rows, filters, sums, 1, 1, 0, 0, 1, 1, 1, threads)
+        compiled.conv2d_backward_weight(rows, filters, sums, 1, 1, 0, 0, 1, 1, 1, threads, NO_BIAS[dtype])
         if bias is not None:
             y += bias
         if relu:

@@ -17,6 +17,8 @@ and, where its last passes can do so,
                                 next call, or None
     backward_input_onto(problem)
                                 a function of dy, w and an array that gives dx plus that array; or None
+    backward_both(problem)
+                                a function of dy and x that gives dw and the bias's gradient; or None
     add_backward_weight(problem)
                                 a function of dy, x and an array that dw is added to; or None
 

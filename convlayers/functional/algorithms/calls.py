@@ -19,6 +19,7 @@ Maybe = np.ndarray | None
 FusedForward = Callable[[np.ndarray, np.ndarray, Maybe, Maybe, Maybe], np.ndarray]
 Backward = Callable[[np.ndarray, np.ndarray], np.ndarray]
 BackwardOnto = Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]
+BackwardBoth = Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]
 WeightAdder = Callable[[np.ndarray, np.ndarray, np.ndarray], None]
 
 
@@ -97,6 +98,18 @@ def onto_call(kernel: Callable, problem: Problem, *how: Any) -> BackwardOnto:
         if dx.size:
             kernel(dy, w, nothing, dx, *how, nothing, array.reshape(-1))
         return dx
+
+    return run
+
+
+def both_call(kernel: Callable, problem: Problem, *how: Any) -> BackwardBoth:
+    """dw and db of dy and x, by `kernel(dy, x, dw, *how, db)`."""
+    shape, dtype = problem.w, problem.type
+
+    def run(dy: np.ndarray, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        dw, db = memory.empty(shape, dtype), memory.empty(shape[:1], dtype)
+        kernel(dy, x, dw, *how, db)
+        return dw, db
 
     return run
 

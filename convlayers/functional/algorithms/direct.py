@@ -9,7 +9,19 @@ from ... import kernels
 from ...kernels import threads_for
 from .._arrays import NO_BIAS
 from . import depthwise
-from .calls import Backward, Forward, FusedForward, Kept, ceiling, forward_call, fused_call, input_call, weight_call
+from .calls import (
+    Backward,
+    BackwardBoth,
+    Forward,
+    FusedForward,
+    Kept,
+    both_call,
+    ceiling,
+    forward_call,
+    fused_call,
+    input_call,
+    weight_call,
+)
 from .problem import FORWARD, INPUT_GRADIENT, Machine, Problem, geometry, once
 
 # Sums of over 3/2 of so many taps, for that many filters and more, are taken by slices (ext/gather_tiles.pxi).
@@ -103,14 +115,21 @@ def backward_weight(problem: Problem) -> Backward:
     """dw."""
     if problem.depthwise:
         return depthwise.backward_weight(problem)
-    compiled, (stride_h, stride_w, *rest) = kernels.compiled(problem.type), geometry(problem)
-    how = *rest, problem.groups, threads_for(problem.work)
-    general = compiled.conv2d_backward_weight
+    compiled, nothing = kernels.compiled(problem.type), NO_BIAS[problem.type]
+    how = *geometry(problem), problem.groups, threads_for(problem.work)
     if not _pixels_for_lanes(problem):
-        return weight_call(general, problem, stride_h, stride_w, *how)
+        return weight_call(compiled.conv2d_backward_weight, problem, *how, nothing)
 
-    def few(dy: np.ndarray, x: np.ndarray, dw: np.ndarray, *how: Any) -> None:
-        if not compiled.conv2d_backward_weight_few(dy, x, dw, *how):
-            general(dy, x, dw, stride_h, stride_w, *how)
+    def few(dy: np.ndarray, x: np.ndarray, dw: np.ndarray, *at_stride_1: Any) -> None:
+        if not compiled.conv2d_backward_weight_few(dy, x, dw, *at_stride_1):
+            compiled.conv2d_backward_weight(dy, x, dw, *how, nothing)
 
-    return weight_call(few, problem, *how)
+    return weight_call(few, problem, *how[2:])
+
+
+def backward_both(problem: Problem) -> BackwardBoth | None:
+    """dw and db; None for depthwise kernels and few filters, which have none of that."""
+    if problem.depthwise or _pixels_for_lanes(problem) or not prod(problem.x):
+        return None
+    kernel = kernels.compiled(problem.type).conv2d_backward_weight
+    return both_call(kernel, problem, *geometry(problem), problem.groups, threads_for(problem.work))

@@ -18,7 +18,7 @@ import numpy as np
 
 from ...kernels import memory
 from ...shapes import Window
-from .calls import Backward, Forward
+from .calls import Backward, BackwardBoth, Forward
 from .problem import Problem
 
 # Bytes of columns held at once: few enough to be in a cache when they are read, and enough for one call of an algorithm.
@@ -45,6 +45,19 @@ class Viewed(NamedTuple):
         """dw."""
         flat, run = self.flat, self.algorithm.backward_weight(self.flat)
         return lambda dy, x: run(dy.reshape(flat.y), x.reshape(flat.x)).reshape(problem.w)
+
+    def backward_both(self, problem: Problem) -> BackwardBoth | None:
+        """dw and db, where the algorithm gives both."""
+        flat, both_of = self.flat, getattr(self.algorithm, "backward_both", None)
+        run = both_of(flat) if both_of is not None else None
+        if run is None:
+            return None
+
+        def both(dy: np.ndarray, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+            dw, db = run(dy.reshape(flat.y), x.reshape(flat.x))
+            return dw.reshape(problem.w), db
+
+        return both
 
 
 class Unrolled(NamedTuple):
