@@ -122,14 +122,14 @@ cdef inline Py_ssize_t depthwise_units(Depthwise* g) noexcept nogil:
     return mixed_units(g) if g.mixed else g.sides * g.channels * g.blocks
 
 
-cdef set_geometry(Depthwise* g, tuple geometry, bint flat, bint mixed):
-    """Strides, padding before and dilations, of rows and of columns: with the sizes, all that the layout follows from. With
-    `flat`, planes may be rows of pixels (depthwise_flat.pxi), with `mixed`, lanes be planes of any channels
+cdef set_geometry(Depthwise* g, tuple geometry, bint of_filters, bint mixed):
+    """Strides, padding before and dilations, of rows and of columns: with the sizes, all that the layout follows from, and with
+    `of_filters`, whether the filters' gradient is computed. With `mixed`, lanes may be planes of any channels
     (depthwise_mixed.pxi)."""
     g.rows.stride, g.cols.stride, g.rows.before, g.cols.before, g.rows.dilation, g.cols.dilation = geometry
     measure_span(&g.rows)
     measure_span(&g.cols)
-    g.flat, g.mixed = flat, mixed
+    g.of_filters, g.mixed = of_filters, mixed
     choose_cells(g)
 
 
@@ -192,7 +192,7 @@ def depthwise(
         scale_row(g.w + u * taps, scale[u], taps, scaled + u * taps)
     if scales:
         g.w = scaled
-    set_geometry(&g, geometry, True, True)
+    set_geometry(&g, geometry, False, True)
     g.bias, g.ceiling = &bias[0] if bias.shape[0] else NULL, ceiling
     share_rows(&g, threads)
     share_out(&shares, depthwise_units(&g), threads)

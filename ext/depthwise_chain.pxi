@@ -86,7 +86,7 @@ def depthwise_chain_forward(
     cdef unsigned char[::1] buffer, tables = _scratch(span_memory(&g.conv, w, 0), 1)
     span_memory(&g.conv, w, <size_t> &tables[0])
     set_sides(&g.conv, x, w, z, False)
-    set_geometry(&g.conv, geometry, True, False)
+    set_geometry(&g.conv, geometry, False, False)
     g.conv.bias, g.conv.ceiling = &bias[0] if bias.shape[0] else NULL, 0
     set_norms(&g, before, after, x.shape[2] * x.shape[3], y.shape[2] * y.shape[3])
     g.relu_before, g.relu_after = relu_before, relu_after
@@ -169,9 +169,9 @@ def depthwise_chain_backward(
     cdef unsigned char[::1] buffer, tables = _scratch(span_memory(weight, w, span_memory(&g.conv, w, 0)), 1)
     span_memory(weight, w, span_memory(&g.conv, w, <size_t> &tables[0]))
     set_sides(&g.conv, dy, w, dx, True)
-    set_geometry(&g.conv, geometry, True, False)
+    set_geometry(&g.conv, geometry, False, False)
     set_sides(weight, x, w, z, False)
-    set_geometry(weight, geometry, has_long_planes(weight), False)
+    set_geometry(weight, geometry, True, False)
     set_shards(&g.weight)
     g.conv.bias, g.conv.ceiling = NULL, 0
     set_norms(&g, before, after, x.shape[2] * x.shape[3], z.shape[2] * z.shape[3])

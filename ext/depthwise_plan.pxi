@@ -16,6 +16,7 @@ cdef enum:
 #   FLAT        all pixels of a plane as one row, in vectors that shuffles shift: no copy (depthwise_flat.pxi)
 #   WINDOWS     rows where they lie, three at a time in registers: no copy either (depthwise_windows.pxi)
 #   SHORT       the same with fewer registers, for short rows (depthwise_rows.pxi)
+#   TALL        larger kernels where planes lie, many rows at a time (depthwise_tall.pxi)
 cdef enum Layout:
     IN_PLACE
     LINES
@@ -23,6 +24,7 @@ cdef enum Layout:
     FLAT
     WINDOWS
     SHORT
+    TALL
 
 
 cdef struct Span:               # one axis, rows or columns
@@ -76,7 +78,7 @@ cdef struct Depthwise "convlayers_depthwise":
     real ceiling                # see tile.pxi
     Planes dst                  # and all of its filters
     Layout layout
-    bint flat                   # whether planes may be rows
+    bint of_filters             # whether taps are summed, not outputs
     bint mixed                  # lanes are planes in the order of memory, of any channels; until the layout is chosen, may be
     Py_ssize_t side             # images side by side in a line
     Py_ssize_t sides            # units of so many images
@@ -157,8 +159,10 @@ cdef Layout choose_layout(Depthwise* g) noexcept nogil:
     cdef Py_ssize_t q = g.cols.longest, whole = vectors_over(q), taps = g.inputs * g.rows.kernel * g.cols.kernel
     if PICKS and fits_windows(g):
         return WINDOWS
-    if PICKS and g.flat and fits_flat(g):
+    if PICKS and fits_flat(g) and (not g.of_filters or has_long_planes(g)):
         return FLAT
+    if PICKS and fits_tall(g) and not g.of_filters:
+        return TALL
     if SHORT_ROWS and fits_rows(g):
         return SHORT
     # In half cycles of a vector: a tap takes 1, a store in place 2, a store that is cut out again about 8 (Zen 5).

@@ -1,5 +1,5 @@
 # Depthwise planes that are read where they lie, one after the other: small ones as rows of pixels (depthwise_flat.pxi), others
-# row by row (depthwise_windows.pxi, depthwise_rows.pxi).
+# row by row (depthwise_windows.pxi, depthwise_rows.pxi) or, with larger kernels, many rows at a time (depthwise_tall.pxi).
 
 cdef enum:
     SERIES_PLANES = 16          # of a unit of work, at most,
@@ -55,7 +55,7 @@ cdef inline void store_sums_of "convlayers_store_sums_of"(Series* f, const vf* t
 
 
 cdef inline bint in_series(Depthwise* g) noexcept nogil:
-    return PICKS and (g.layout == FLAT or g.layout == WINDOWS) or SHORT_ROWS and g.layout == SHORT
+    return PICKS and (g.layout == FLAT or g.layout == WINDOWS or g.layout == TALL) or SHORT_ROWS and g.layout == SHORT
 
 
 cdef inline Py_ssize_t series_planes(Depthwise* g) noexcept nogil:
@@ -73,9 +73,10 @@ cdef inline Py_ssize_t series_images(Depthwise* g) noexcept nogil:
 cdef Series planes_from(Depthwise* g, Py_ssize_t image, Py_ssize_t channel, Py_ssize_t count) noexcept nogil:
     """From one plane on, those of the channels behind it."""
     cdef Series f
-    f.planes, f.w_apart, f.bias_apart, f.sums = count, 9, 1, NULL
+    cdef Py_ssize_t taps = g.rows.kernel * g.cols.kernel
+    f.planes, f.w_apart, f.bias_apart, f.sums = count, taps, 1, NULL
     f.x, f.x_apart, f.y, f.y_apart = plane(&g.src, image, channel), g.src.channel, plane(&g.dst, image, channel), g.dst.channel
-    f.w, f.bias = g.w + channel * 9, g.bias + channel if g.bias != NULL else NULL
+    f.w, f.bias = g.w + channel * taps, g.bias + channel if g.bias != NULL else NULL
     f.x_ahead, f.y_ahead = f.x_apart, f.y_apart
     return f
 
@@ -93,6 +94,8 @@ cdef void run_series(Depthwise* g, Series* f) noexcept nogil:
         run_short_rows(g, f)
     elif g.layout == FLAT:
         run_flat(g, f)
+    elif g.layout == TALL:
+        run_tall(g, f)
     else:
         run_windows(g, f)
 

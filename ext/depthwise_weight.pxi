@@ -341,7 +341,7 @@ def depthwise_backward_weight(
     cdef unsigned char[::1] buffer, tables = _scratch(span_memory(g, dw, 0), 1)
     span_memory(g, dw, <size_t> &tables[0])
     set_sides(g, x, dw, dy, False)
-    set_geometry(g, geometry, has_long_planes(g), False)
+    set_geometry(g, geometry, True, False)
     set_shards(&d)
     parts = (g.channels + d.together - 1) // d.together
     share_out(&shares, d.shards * parts, threads)
