@@ -253,6 +253,16 @@ def test_against_torch():
             assert_close(a, e.numpy(), dy.size, f"PyTorch, {options}")
 
 
+# Channels, filters, images and side: weight gradients whose x and dy change places, and a channel, a filter or a pixel beside.
+NARROW = [(64, 128, 4, 16), (65, 130, 4, 16), (64, 127, 4, 16), (3, 13, 1, 32), (3, 12, 1, 32), (5, 30, 1, 31), (1, 33, 2, 25)]
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize(("channels", "filters", "images", "side"), NARROW)
+def test_pointwise_kernels_of_few_channels(channels, filters, images, side, dtype):
+    check_conv(images, channels, filters, (side, side), (1, 1), dtype=dtype)
+
+
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("filters", [1, 4, 20])
 def test_not_finite_pixels_reach_the_taps_that_read_them(filters, dtype):

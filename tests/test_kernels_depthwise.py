@@ -198,6 +198,14 @@ TABLE = {
     "dilation to the image's edge": (2, 3, (9, 13), (3, 4), {"dilation": 4}),
     "kernel as large as the image": (2, 3, (11, 9), (11, 9), {}),
     "7x7": (2, 4, (28, 28), (7, 7), {"padding": 3}),
+    # Strips of 8 and of 14 rows, a row short and a row over; a vector of columns, one short and one over; the widest, one over.
+    "7x7, short strips": (3, 2, (8, 16), (7, 7), {"padding": 3}),
+    "7x7, a row and a column over": (3, 2, (15, 17), (7, 7), {"padding": ((3, 2), (1, 6))}),
+    "5x5, tall strips": (3, 4, (14, 15), (5, 5), {"padding": 2}),
+    "5x5, a row short": (2, 3, (13, 31), (5, 5), {"padding": 2}),
+    "5x5, no padding": (2, 3, (32, 52), (5, 5), {}),
+    "5x5, a column too many": (2, 3, (9, 49), (5, 5), {"padding": 2}),
+    "5x5, less rows than the kernel": (2, 3, (2, 12), (5, 5), {"padding": 4}),
     "5x5 with stride": (3, 4, (28, 28), (5, 5), {"padding": 2, "stride": 2}),
     "many filters a channel": (2, 2, (9, 9), (3, 3), {"padding": 1, "multiplier": 19}),
     # Images across the lanes of vectors, with several planes to sum for each channel, and pixels that no window reads.
@@ -219,6 +227,24 @@ TABLE = {
 def test_table_of_shapes(name, dtype):
     *sizes, options = TABLE[name]
     check_depthwise(*sizes, dtype=dtype, **options)
+
+
+@pytest.mark.parametrize("isa", kernels.available())
+@pytest.mark.parametrize("kernel", [5, 7])
+@pytest.mark.parametrize("width", [11, 12, 16, 19, 48, 49])
+def test_not_finite_pixels_reach_what_larger_kernels_read(isa, kernel, width):
+    rng = np.random.default_rng(0)
+    win = window((9, width), kernel, stride=1, padding=kernel // 2)
+    w = rng.uniform(1, 2, (3, 1, kernel, kernel)).astype(np.float32)
+    for at in range(0, 9 * width, 7):
+        x = rng.uniform(1, 2, (1, 3, 9, width)).astype(np.float32)
+        x[0, 1].flat[at] = NAN
+        with kernels.using(isa=isa):
+            y = functional.conv2d(x, w, padding=kernel // 2, groups=3, algorithm="direct")
+            dx = functional.conv2d_backward_input(x, w, x.shape, padding=kernel // 2, groups=3, algorithm="direct")
+        np.testing.assert_array_equal(np.isnan(y), np.isnan(reference.conv_forward(x, w, None, win, 3)), f"{isa}, pixel {at}")
+        expected = reference.conv_backward_input(x, w, x.shape, win, 3)
+        np.testing.assert_array_equal(np.isnan(dx), np.isnan(expected), f"{isa}, gradient of pixel {at}")
 
 
 @pytest.mark.parametrize("isa", kernels.available())
