@@ -14,6 +14,8 @@
 # Where the sums are small, with up to 64 channels, shards of the lines, as many as the sizes say, have sums of their own, and a
 # thread takes a shard through blocks that no other core touches. The shards are added in order.
 # A product continues its sums from block to block, tile after tile: the same bits for any block and any number of threads.
+#
+# The bias's gradient is summed line by line of tiles, from the copies that dy's are transformed from.
 
 # Bytes of the transformed tiles of a block: they stay in the last-level cache until they are multiplied.
 cdef enum:
@@ -50,6 +52,7 @@ cdef struct WinogradWeight:
     Py_ssize_t shards
     Part x
     Part dy
+    real* biases                # [line][channel of dy], NULL for none
     Py_ssize_t* step            # k times the pitch of x
     real* sums                  # [shard][value][filter][channel], filters `ldc` apart
     Py_ssize_t ldc
@@ -100,6 +103,8 @@ cdef size_t winograd_weight_memory(WinogradWeight* g, int threads, size_t cursor
     cdef Py_ssize_t copy
     g.step = <Py_ssize_t*> take(&cursor, g.block * g.across * sizeof(Py_ssize_t))
     g.sums = <real*> take(&cursor, g.shards * g.size * g.size * g.sum_value * sizeof(real))
+    if g.biases != NULL:
+        g.biases = <real*> take(&cursor, g.total * g.dy.pitch * sizeof(real))
     copy = max((g.size * (g.across * g.m + g.size - g.m) + 1) * VL, (g.block * g.across + 1) * (MR + VL))
     g.copy_bytes = (copy * <Py_ssize_t> sizeof(real) + 63) // 64 * 64
     g.workspace_bytes = g.copy_bytes
@@ -190,10 +195,22 @@ cdef inline void ask_channels(
             prefetch_far(<const char*> (src + c * area) + at)
 
 
+cdef inline vf sum_copy(const real* copy, Py_ssize_t count) noexcept nogil:
+    """Of `count` vectors, an even number."""
+    cdef vf a = splat(0), b = splat(0)
+    cdef Py_ssize_t k
+    for k in range(count // 2):
+        a = a + load(copy + 2 * k * VL)
+        b = b + load(copy + (2 * k + 1) * VL)
+    return a + b
+
+
 cdef void transform_vector(WinogradWeight* g, Part* part, Py_ssize_t line, Py_ssize_t c0, real* copy, real* dst) noexcept nogil:
     """The tiles of one line, for the channels c0 .. c0 + VL - 1."""
     cdef Py_ssize_t j, row = ((g.across - 1) * g.m + part.side) * VL
     copy_channels(g, part, line, c0, copy)
+    if part == &g.dy and g.biases != NULL:
+        store(g.biases + line * g.dy.pitch + c0, sum_copy(copy, g.m * g.m * g.across))
     for j in range(g.across):
         if line + 1 < g.total:
             ask_channels(g, part, line + 1, c0 + j * VL // g.across, c0 + (j + 1) * VL // g.across)
@@ -289,6 +306,17 @@ cdef void gradient_filters(WinogradWeight* g, Py_ssize_t filter, bint accumulate
                 dw += 1
 
 
+cdef void add_line_sums(WinogradWeight* g, bint accumulate, real* db) noexcept nogil:
+    """(db +) the sums of all lines, which are added in order and in double precision."""
+    cdef Py_ssize_t c, line
+    cdef double total
+    for c in range(g.dy.channels):
+        total = 0
+        for line in range(g.total):
+            total += g.biases[line * g.dy.pitch + c]
+        db[c] = <real> total + (db[c] if accumulate else 0)
+
+
 cdef inline Py_ssize_t line_parts(WinogradWeight* g) noexcept nogil:
     """Units of transforming a line of tiles: the cache lines of channels of x, then those of dy."""
     return cache_lines(g.x.channels) + cache_lines(g.dy.channels)
@@ -375,9 +403,10 @@ cdef void run_winograd_weight(WinogradWeight* g, int threads) noexcept nogil:
 
 def winograd_backward_weight(
     const real[:, :, :, ::1] dy, const real[:, :, :, ::1] x, real[:, :, :, ::1] dw,
-    int m, int top, int left, int groups, int threads, bint accumulate, /,
+    int m, int top, int left, int groups, int threads, bint accumulate, real[::1] db, /,
 ):
-    """Fill dw with the gradient with respect to the filters, or add it."""
+    """Fill dw with the gradient with respect to the filters, and db with that with respect to the bias unless it is empty, or
+    add both."""
     cdef WinogradWeight g
     cdef Py_ssize_t u, group, filters = dw.shape[0] // groups, channels = dw.shape[1], p = dy.shape[2], q = dy.shape[3]
     cdef Py_ssize_t images = x.shape[0], area = p * q
@@ -389,6 +418,8 @@ def winograd_backward_weight(
     g.x.image, g.dy.image = groups * channels * x.shape[2] * x.shape[3], groups * filters * area
     g.x.end, g.dy.end = &x[0, 0, 0, 0] + images * g.x.image, &dy[0, 0, 0, 0] + images * g.dy.image
     choose_weight_shards(&g)
+    # Only whether there is one, until memory is taken for it.
+    g.biases = &db[0] if db.shape[0] else NULL
     buffer = _scratch(winograd_weight_memory(&g, threads, 0))
     winograd_weight_memory(&g, threads, <size_t> &buffer[0])
     with nogil:
@@ -398,3 +429,5 @@ def winograd_backward_weight(
             run_winograd_weight(&g, threads)
             for u in prange(filters, schedule="static", num_threads=threads):
                 gradient_filters(&g, u, accumulate, &dw[group * filters + u, 0, 0, 0])
+            if g.biases != NULL:
+                add_line_sums(&g, accumulate, &db[group * filters])

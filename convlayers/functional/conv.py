@@ -300,13 +300,11 @@ def bound_add_backward_weight(
     plan = planned(WEIGHT_GRADIENT, x_shape, w_shape, DTYPE_NAMES[dtype], options)
     run, adder_of = plan.run.backward_weight(plan.problem), getattr(plan.run, "add_backward_weight", None)
     adder: WeightAdder | None = adder_of(plan.problem) if adder_of is not None else None
-    both, sums = _both(plan), _bound_bias_gradient(plan.problem.y, dtype)
+    both = _both(plan)
 
     def bound(dy: np.ndarray, x: np.ndarray, dw: np.ndarray, db: np.ndarray | None) -> None:
-        if adder is not None and fits(dw, w_shape, dtype):
-            adder(dy, x, dw)
-            if db is not None:
-                db += sums(dy)
+        if adder is not None and fits(dw, w_shape, dtype) and (db is None or fits(db, w_shape[:1], dtype)):
+            adder(dy, x, dw, db)
         elif db is None:
             dw += run(dy, x)
         else:

@@ -20,7 +20,7 @@ and, where its last passes can do so,
     backward_both(problem)
                                 a function of dy and x that gives dw and the bias's gradient; or None
     add_backward_weight(problem)
-                                a function of dy, x and an array that dw is added to; or None
+                                a function of dy, x and the arrays that dw and db, which may be None, are added to; or None
 
 The functions are for the instruction set of the problem and the thread count of the time when they were asked for.
 

@@ -20,7 +20,7 @@ FusedForward = Callable[[np.ndarray, np.ndarray, Maybe, Maybe, Maybe], np.ndarra
 Backward = Callable[[np.ndarray, np.ndarray], np.ndarray]
 BackwardOnto = Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]
 BackwardBoth = Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]
-WeightAdder = Callable[[np.ndarray, np.ndarray, np.ndarray], None]
+WeightAdder = Callable[[np.ndarray, np.ndarray, np.ndarray, Maybe], None]
 
 
 def ceiling(relu: bool | float) -> float:

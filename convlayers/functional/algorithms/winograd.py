@@ -15,11 +15,13 @@ from .._arrays import NO_BIAS
 from . import winograd_blocks
 from .calls import (
     Backward,
+    BackwardBoth,
     BackwardOnto,
     Forward,
     FusedForward,
     Kept,
     WeightAdder,
+    both_call,
     ceiling,
     forward_call,
     fused_call,
@@ -150,15 +152,22 @@ def backward_weight(problem: Problem) -> Backward:
     """dw."""
     if _by_blocks(problem) and problem.work:
         return winograd_blocks.backward_weight(problem)
-    return weight_call(*_weight_kernel(problem), False)
+    return weight_call(*_weight_kernel(problem), False, NO_BIAS[problem.type])
+
+
+def backward_both(problem: Problem) -> BackwardBoth | None:
+    """dw and db; None for larger kernels, which have none of that."""
+    if _by_blocks(problem) or not problem.work:
+        return None
+    return both_call(*_weight_kernel(problem), False)
 
 
 def add_backward_weight(problem: Problem) -> WeightAdder | None:
-    """A function of dy, x and what dw is added to; None for larger kernels, which have none."""
+    """A function of dy, x and what dw and db are added to; None for larger kernels, which have none."""
     if _by_blocks(problem):
         return None
-    kernel, _, *how = _weight_kernel(problem)
-    return lambda dy, x, dw: kernel(dy, x, dw, *how, True) if x.size else None
+    (kernel, _, *how), nothing = _weight_kernel(problem), NO_BIAS[problem.type]
+    return lambda dy, x, dw, db: kernel(dy, x, dw, *how, True, nothing if db is None else db) if x.size else None
 
 
 def _weight_kernel(problem: Problem) -> tuple[Any, ...]:
