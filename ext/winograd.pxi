@@ -5,7 +5,7 @@
 #
 # src (N,C,H,W), filters (M,C/g,r,r), dst (N,M,P,Q); with r = 3, m is 2 or 4, with r = 5 it is 2. The sum over channels is, for
 # each of the (m + r - 1)^2 values of a transformed tile, a matrix product [M, C] [C, tiles]: with F(4, 3) 36 values for 16
-# outputs, a quarter of the multiply-adds of the definition, with F(2, 5) 36 for 4, 2.8 times fewer. Lanes of a vector are tiles.
+# outputs, a quarter of the multiply-adds of the definition, with F(2, 5) 36 for 4, 2.8 times fewer. Lanes are tiles.
 #
 # Tiles are counted along a line of tiles, line after line, image after image; a block of them is the unit of work. Each
 # output is one sum over c in order, whatever the block or the thread: the same bits.
@@ -388,8 +388,8 @@ def winograd(
 ):
     """Fill dst with y, the convolution of src and w, times the scale, plus the bias and plus the residual, laid out as dst,
     unless they are empty, held between 0 and `ceiling` if that is over 0, which is infinity with a residual; with `backward`,
-    fill dst with dx for src as dy, convolved with the flipped filters and padded by r - 1 - pad. `tiles` are m, stride, top, left
-    and groups; `kept` is None, or where transformed filters stay for the next call (kept.pxi)."""
+    fill dst with dx for src as dy, convolved with the flipped filters and padded by r - 1 - pad. `tiles` are m, stride, top,
+    left and groups; `kept` is None, or where transformed filters stay for the next call (kept.pxi)."""
     cdef Winograd g
     cdef Py_ssize_t stride, top, left
     cdef int m, area = <int> (w.shape[2] * w.shape[3])

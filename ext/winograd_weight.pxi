@@ -1,4 +1,5 @@
-# 3 x 3 and 5 x 5 convolution at stride 1, gradient with respect to the filters, by Winograd's minimal filtering F(r x r, m x m).
+# 3 x 3 and 5 x 5 convolution at stride 1, gradient with respect to the filters, by Winograd's minimal filtering,
+# F(r x r, m x m).
 #
 #     dW_mc = A^T [ sum_tiles (G dy_m G^T) o (B^T x_c B) ] A
 #

@@ -6,13 +6,13 @@ from typing import NamedTuple, TypedDict, Unpack
 
 import numpy as np
 
-from .. import kernels
 from ..errors import ShapeError
-from ..kernels import memory, threads_over
+from ..kernels import memory
 from ..shapes import IntOrSequence, Padding
 from . import batchnorm
 from ._arrays import DTYPE_NAMES, NO_BIAS, as_array, check_gradient, fits
-from .algorithms.calls import Backward, BackwardBoth, BackwardOnto, Forward, Kept, Maybe, WeightAdder
+from ._bias import both_gradients
+from .algorithms.calls import Backward, BackwardOnto, Forward, Kept, Maybe, WeightAdder
 from .algorithms.problem import FORWARD, INPUT_GRADIENT, WEIGHT_GRADIENT
 from .plan import Options, Plan, planned
 from .pointwise import add_to
@@ -69,36 +69,6 @@ def as_shape(shape: Sequence[int], name: str, ndim: int) -> tuple[int, ...]:
     if len(shape) != ndim:
         raise ShapeError(f"{name} must have {ndim} axes; got {tuple(shape)}")
     return tuple(shape)
-
-
-def bias_gradient(dy: np.ndarray) -> np.ndarray:
-    """The sums over all axes but the channels."""
-    return _bound_bias_gradient(dy.shape, dy.dtype)(dy)
-
-
-def _bound_bias_gradient(shape: tuple[int, ...], dtype: np.dtype) -> Callable[[np.ndarray], np.ndarray]:
-    kernel, planes = kernels.compiled(dtype).channel_sums, (*shape[:2], prod(shape[2:]))
-    threads = threads_over(prod(shape))
-
-    def bound(dy: np.ndarray) -> np.ndarray:
-        db = memory.empty(planes[1:2], dtype)
-        if dy.size:
-            kernel(dy.reshape(planes), db, threads)
-        else:
-            db.fill(0)
-        return db
-
-    return bound
-
-
-def _both(plan: Plan) -> BackwardBoth:
-    """What gives dw and db of dy and x, db from what the algorithm reads of dy where it does so."""
-    both_of = getattr(plan.run, "backward_both", None)
-    both: BackwardBoth | None = both_of(plan.problem) if both_of is not None else None
-    if both is not None:
-        return both
-    run, sums = plan.run.backward_weight(plan.problem), _bound_bias_gradient(plan.problem.y, plan.problem.type)
-    return lambda dy, x: (run(dy, x), sums(dy))
 
 
 # Along `rank` axes: what the layers call, with the options that they hold.
@@ -214,7 +184,7 @@ def backward_weight(
     plan = planned(WEIGHT_GRADIENT, x.shape, as_shape(w_shape, names.w_shape, rank + 2), DTYPE_NAMES[x.dtype], options)
     dy = check_gradient(dy, plan.problem.y, names.function, x.dtype)
     if bias:
-        return _both(plan)(dy, x)
+        return both_gradients(plan)(dy, x)
     return plan.run.backward_weight(plan.problem)(dy, x), NO_BIAS[x.dtype]
 
 
@@ -300,7 +270,7 @@ def bound_add_backward_weight(
     plan = planned(WEIGHT_GRADIENT, x_shape, w_shape, DTYPE_NAMES[dtype], options)
     run, adder_of = plan.run.backward_weight(plan.problem), getattr(plan.run, "add_backward_weight", None)
     adder: WeightAdder | None = adder_of(plan.problem) if adder_of is not None else None
-    both = _both(plan)
+    both = both_gradients(plan)
 
     def bound(dy: np.ndarray, x: np.ndarray, dw: np.ndarray, db: np.ndarray | None) -> None:
         if adder is not None and fits(dw, w_shape, dtype) and (db is None or fits(db, w_shape[:1], dtype)):

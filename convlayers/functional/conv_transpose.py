@@ -6,9 +6,10 @@ import numpy as np
 
 from ..shapes import IntOrSequence, Padding
 from ._arrays import DTYPE_NAMES, NO_BIAS, as_array, check_gradient
+from ._bias import bias_gradient
 from .algorithms.problem import FORWARD, INPUT_GRADIENT, WEIGHT_GRADIENT
 from .batchnorm import scale_shift
-from .conv import ConvOptions, as_bias, as_shape, bias_gradient, names_by_rank
+from .conv import ConvOptions, as_bias, as_shape, names_by_rank
 from .plan import Options, planned
 from .pointwise import relu as rectified
 

@@ -49,8 +49,8 @@ def _pixels_for_lanes(problem: Problem) -> bool:
 @once
 def _narrow(problem: Problem) -> bool:
     """Whether a weight gradient is computed as the transposed one, of x with respect to dy: of the two arrays the kernel
-    transposes the one in the place of dy, better the smaller. 64 channels to 256 filters on 56 x 56 took 0.7 to 0.85 of the time,
-    16 to 96 on 112 x 112 0.5 to 0.65, 96 to 576 and more channels 0.97 to 1.1 (Zen 4, AVX-512 and AVX2).
+    transposes the one in the place of dy, better the smaller. 64 channels to 256 filters on 56 x 56 took 0.7 to 0.85 of the
+    time, 16 to 96 on 112 x 112 0.5 to 0.65, 96 to 576 and more channels 0.97 to 1.1 (Zen 4, AVX-512 and AVX2).
     """
     win, (filters, channels) = problem.win, problem.w[:2]
     plain = win.kernel == win.stride == (1, 1) and not any(map(any, win.padding)) and problem.groups == 1

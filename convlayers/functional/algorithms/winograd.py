@@ -1,9 +1,9 @@
 """Winograd's minimal filtering for 3 x 3 and 5 x 5 kernels (ext/winograd.pxi), and for larger ones (winograd_blocks.py).
 
 At stride 1, F(m x m, 3 x 3) with m = 4 or 2: a quarter of the multiply-adds of the definition with m = 4, against transforms of
-the tiles and of the filters; F(2 x 2, 5 x 5): 36 products in place of 100. At stride 2, forward and input gradient are made of F(4, 2) on every second input: 81 products
-in place of 144. The rounding is of the order of the definition's own (docs/numerics.md), so `auto` may take it wherever it
-is cheaper.
+the tiles and of the filters; and F(2 x 2, 5 x 5), 36 products in place of 100. At stride 2, forward and input gradient are
+made of F(4, 2) on every second input: 81 products in place of 144. The rounding is of the order of the definition's own
+(docs/numerics.md), so `auto` may take it wherever it is cheaper.
 """
 
 from math import prod
@@ -32,8 +32,9 @@ from .calls import (
 from .problem import FORWARD, INPUT_GRADIENT, MACHINES, WEIGHT_GRADIENT, Machine, Problem, once
 
 # Cycles to transform one vector, by m and the kernel's side: of tiles for one channel, going in or coming out, and of filters;
-# and to copy a row of one channel, and the call. Measured on Zen 5, but the filters' on Zen 3: as many streams are written as there are values of a
-# tile, which takes up to three times as long where they leave the caches.
+# and to copy a row of one channel, and the call. Measured on Zen 5, but the filters' on Zen 3 and those of 5 x 5 kernels on
+# Zen 4: as many streams are written as there are values of a tile, which takes up to three times as long where they leave the
+# caches.
 _TILE_CYCLES = {(4, 3): 280, (2, 3): 200, (2, 5): 150}
 _GRADIENT_TILE_CYCLES = {(4, 3): 480, (2, 3): 270, (2, 5): 180}  # for the weight gradient, copies included
 _FILTER_CYCLES = {(4, 3): 500, (2, 3): 250, (2, 5): 700}
@@ -81,7 +82,8 @@ def _cost(problem: Problem, machine: Machine, m: int) -> float:
     if problem.direction == WEIGHT_GRADIENT:
         cycles += vectors * (problem.x[1] + filters) * _GRADIENT_TILE_CYCLES[m, taps]
     else:
-        cycles += vectors * (problem.x[1] + filters) * (_TILE_CYCLES[m, taps] if stride == 1 else _STRIDED_CYCLES[problem.direction])
+        transform = _TILE_CYCLES[m, taps] if stride == 1 else _STRIDED_CYCLES[problem.direction]
+        cycles += vectors * (problem.x[1] + filters) * transform
         cycles += problem.x[0] * problem.x[1] * (lines * m + taps - 1) * _ROW_CYCLES
     return 2e-3 * sums / machine.gflops_of(problem.dtype) + machine.microseconds(cycles)
 
