@@ -41,10 +41,10 @@ COMMON = ["/O2", "/openmp"] if MSVC else GNU
 # with AVX-512 a sixth less code, at 0.92 to 1.03 of the speed of tiles of 32, half of it in gemm_rows.
 SMALL_TYPES, SMALL_SETS = ("float64",), ("baseline",) if X86 else ()
 # Expressions that are found again across blocks are another hundredth, and worth 2% of Winograd's speed to the others. Without
-# the last ordering of instructions those modules are a fortieth smaller: float64 took 0.96 to 1.02 of the time, 1.00 in the
-# mean, SSE2 0.97 to 1.06 (Zen 4), and AVX-512's float32 the same time, which has it still, since not all processors were asked.
+# the last ordering of instructions, and addresses counted on in place of computed, those modules are a 25th smaller: float64
+# took 0.96 to 1.05 of the time, 1.00 in the mean, SSE2 0.97 to 1.07, 1.02 (Zen 4).
 SMALLER = [] if MSVC or SANITIZE else ["-O2", "-fpeel-loops"]
-SMALLER += ["-fno-gcse", "-fno-schedule-insns2"] if SMALLER and sys.platform == "linux" else []
+SMALLER += ["-fno-gcse", "-fno-schedule-insns2", "-fno-ivopts"] if SMALLER and sys.platform == "linux" else []
 LINK = [] if MSVC else ["-fopenmp", *(SANITIZE or ["-Wl,-s"])]
 
 # With AVX2, expressions found again across blocks, paths of their own and joined loops are a hundredth of the modules: steps of
