@@ -36,6 +36,8 @@ cdef struct Winograd:
     int pace                    # inputs from one tile to the next
     int sets                    # transformed filters
     int odd[2]                  # input gradient at stride 2: whether padding puts a tile's first row and column at odd places
+    int idle                    # values that are zero in filters of a phase, see is_idle
+    bint phases_out             # whether the filters are of phases, or the channels
     Py_ssize_t images
     Py_ssize_t groups
     Py_ssize_t channels         # summed over, per group
@@ -248,6 +250,49 @@ cdef void transform_all(
         transform_filters(g, w, end, row_stride, channel_stride, flipped, unit, thread)
 
 
+cdef inline bint is_idle(Winograd* g, Py_ssize_t value, Py_ssize_t phase) noexcept nogil:
+    """Whether a value is zero in all filters of phase 2 a + b, which have fewer than r taps: the first value of an axis is the
+    filter's first tap, and the last one its last. `idle` has two bits for each a, and four further on for each b."""
+    cdef Py_ssize_t last = g.size - 1, i = value // g.size, j = value % g.size
+    cdef int of_row = g.idle >> phase // 2 * 2, of_column = g.idle >> 4 + phase % 2 * 2
+    return (i == 0 and of_row & 1) or (i == last and of_row & 2) or (j == 0 and of_column & 1) or (j == last and of_column & 2)
+
+
+cdef void multiply_depths(Winograd* g, Py_ssize_t first, Py_ssize_t count, Py_ssize_t vectors, const Tile* whole) noexcept nogil:
+    """A tile of rows for some of the channels, added to what others gave."""
+    cdef Tile args = whole[0]
+    args.depth = count
+    args.a = args.a + first * args.lda
+    args.b0 = args.b0 + first * PANEL
+    args.b1, args.c1 = args.b0 + VL, args.c0 + VL
+    run_vectors(<int> args.lda, vectors, &args)
+
+
+cdef void multiply_value(Winograd* g, Py_ssize_t value, Py_ssize_t m, Py_ssize_t vectors, Tile* args) noexcept nogil:
+    """The products of one value for a tile of rows from row m on, but for those with filters that are zero."""
+    cdef Py_ssize_t phase = 0, first, depth = g.channels // 4, rows = g.filters // 4
+    args.accumulate = False
+    if not g.idle:
+        multiply_depths(g, 0, g.channels, vectors, args)
+        return
+    if g.phases_out:
+        for phase in range(m // rows, (m + args.lda - 1) // rows + 1):
+            if not is_idle(g, value, phase):
+                multiply_depths(g, 0, g.channels, vectors, args)
+                return
+    else:
+        while phase < 4:
+            first = phase
+            while phase < 4 and not is_idle(g, value, phase):
+                phase += 1
+            if phase > first:
+                multiply_depths(g, first * depth, (phase - first) * depth, vectors, args)
+                args.accumulate = True
+            phase += 1
+    if not args.accumulate:
+        memset(args.c0, 0, args.lda * g.block * sizeof(real))
+
+
 cdef void multiply_block(
     Winograd* g, const real* filters, Py_ssize_t vectors, Py_ssize_t first, Py_ssize_t last, const real* inputs, real* products
 ) noexcept nogil:
@@ -255,8 +300,7 @@ cdef void multiply_block(
     cdef Py_ssize_t value, t, m, start = tile_start(first, g.filters)
     cdef Tile args
     args.ahead, args.asks = TAPS_AHEAD * PANEL, False
-    args.depth, args.step, args.init, args.accumulate, args.ceiling = g.channels, g.step, NULL, False, 0
-    args.ldc0 = args.ldc1 = g.block
+    args.step, args.init, args.ceiling, args.ldc0, args.ldc1 = g.step, NULL, 0, g.block, g.block
     args.next_b = g.channels * PANEL
     for value in range(g.size * g.size):
         for t in range(first, last):
@@ -264,11 +308,8 @@ cdef void multiply_block(
             args.lda = tile_start(t + 1, g.filters) - m
             args.a = filters + filter_set(g.size, <int> value) * g.filter_values + filter_tile(g, t)
             prefetch(args.a + args.lda * g.channels + VL, args.lda * g.channels * <Py_ssize_t> sizeof(real), False)
-            args.b0 = inputs + value * g.values_in
-            args.b1 = args.b0 + VL
-            args.c0 = products + value * g.values_out + (m - start) * g.block
-            args.c1 = args.c0 + VL
-            run_vectors(<int> args.lda, vectors, &args)
+            args.b0, args.c0 = inputs + value * g.values_in, products + value * g.values_out + (m - start) * g.block
+            multiply_value(g, value, m, vectors, &args)
 
 
 cdef void finish_filter(
@@ -393,7 +434,8 @@ def winograd(
     cdef Winograd g
     cdef Py_ssize_t stride, top, left
     cdef int m, area = <int> (w.shape[2] * w.shape[3])
-    m, stride, top, left, g.groups = tiles
+    m, stride, top, left, g.groups, g.idle = tiles
+    g.phases_out = backward
     g.taps = <int> w.shape[2]
     g.images, g.channels, g.filters = src.shape[0], w.shape[1], w.shape[0] // g.groups
     g.height, g.width, g.p, g.q, g.top, g.left = src.shape[2], src.shape[3], dst.shape[2], dst.shape[3], top, left

@@ -57,12 +57,10 @@ class Case:
 
 
 def convolve(algorithm, x, w, b, dy, how):
-    """The weight gradient at stride 2, which Winograd's tiles leave to others, is "auto"'s."""
-    forward = {**how, "algorithm": algorithm}
-    weight = how if algorithm == "winograd" and how.get("stride", 1) in (2, (2, 2)) else forward
-    y = functional.conv2d(x, w, b, **forward)
-    dx = functional.conv2d_backward_input(dy, w, x.shape, **forward)
-    return [y, dx, *functional.conv2d_backward_weight(dy, x, w.shape, **weight)]
+    """y, dx, dw and db."""
+    how = {**how, "algorithm": algorithm}
+    dx = functional.conv2d_backward_input(dy, w, x.shape, **how)
+    return [functional.conv2d(x, w, b, **how), dx, *functional.conv2d_backward_weight(dy, x, w.shape, **how)]
 
 
 def direct_bound(case, problem, wanted):

@@ -9,7 +9,7 @@ import pytest
 
 import convlayers as cl
 from convlayers import functional, kernels
-from convlayers.functional.algorithms import winograd
+from convlayers.functional.algorithms import winograd_tiles
 from convlayers.kernels import memory
 
 
@@ -102,7 +102,7 @@ def test_training_keeps_none():
 
 
 def test_large_filters_are_not_kept(monkeypatch):
-    monkeypatch.setattr(winograd, "_MOST_KEPT", 5 * 17 * 9 * 4 - 1)
+    monkeypatch.setattr(winograd_tiles, "_MOST_KEPT", 5 * 17 * 9 * 4 - 1)
     model, layer = built()
     np.testing.assert_array_equal(model(batch()), anew(layer, batch()))
     assert not layer.kept

@@ -16,10 +16,11 @@ ISAS = kernels.available()
 
 
 def check_winograd(images, channels, filters, size, *, stride, padding, kernel=3, groups=1, dtype="float32", seed=0):
-    """Forward with and without ReLU, input gradient, and at stride 1 the weight gradient."""
+    """Forward with and without ReLU, input gradient and weight gradient."""
     rng = np.random.default_rng(seed)
+    kernel = (kernel, kernel) if isinstance(kernel, int) else kernel
     x = rng.standard_normal((images, channels, *size)).astype(dtype)
-    w = rng.standard_normal((filters, channels // groups, kernel, kernel)).astype(dtype)
+    w = rng.standard_normal((filters, channels // groups, *kernel)).astype(dtype)
     b = rng.standard_normal(filters).astype(dtype)
     win = window(size, kernel, stride=stride, padding=padding)
     dy = rng.standard_normal((images, filters, *win.output)).astype(dtype)
@@ -27,17 +28,13 @@ def check_winograd(images, channels, filters, size, *, stride, padding, kernel=3
     y = reference.conv_forward(x, w, b, win, groups)
     expected = [y, np.maximum(y, 0), reference.conv_backward_input(dy, w, x.shape, win, groups)]
     forward, backward = w[0].size + 1, w.size // channels
-    lengths = [forward, forward, backward]
-    if stride == 1:
-        expected.append(reference.conv_backward_weight(dy, x, w.shape, win, groups)[0])
-        lengths.append(dy[:, 0].size)
+    expected += reference.conv_backward_weight(dy, x, w.shape, win, groups)
+    lengths = [forward, forward, backward, dy[:, 0].size, dy[:, 0].size]
 
     def compute():
         results = [functional.conv2d(x, w, b, **how), functional.conv2d(x, w, b, **how, relu=True)]
         results.append(functional.conv2d_backward_input(dy, w, x.shape, **how))
-        if stride == 1:
-            results.append(functional.conv2d_backward_weight(dy, x, w.shape, **how)[0])
-        return results
+        return results + list(functional.conv2d_backward_weight(dy, x, w.shape, **how))
 
     assert_kernel(compute, expected, lengths, f"x {x.shape}, w {w.shape}, {how}, seed {seed}", dtype)
 
@@ -46,11 +43,12 @@ def check_winograd(images, channels, filters, size, *, stride, padding, kernel=3
 def tilings(draw):
     """Images and padding of every remainder by the tile, channels and filters beside the edges of vectors and of tiles."""
     vector, rows = edges(draw(st.sampled_from(ISAS)), dtype := draw(st.sampled_from(DTYPES)))
-    kernel, stride = draw(st.sampled_from(((3, 1), (3, 2), (5, 1))))
-    padding = draw(st.tuples(*[st.tuples(st.integers(0, kernel), st.integers(0, kernel))] * 2))
+    kernel, stride = draw(st.sampled_from(((3, 1), (3, 2), (5, 1), (4, 2), (5, 2), (6, 2))))
+    before = st.integers(0, kernel) if kernel < 6 else st.sampled_from((0, 2, 4, 6))
+    padding = draw(st.tuples(*[st.tuples(before, st.integers(0, kernel))] * 2))
     size = [draw(st.integers(max(1, kernel - sum(pads)), 26)) for pads in padding]
     groups = draw(st.integers(1, 3))
-    least = 2 if kernel == 5 and groups > 1 else 1
+    least = 2 if kernel > 3 and groups > 1 else 1
     return {
         "images": draw(st.integers(1, 4)),
         "channels": groups * draw(st.integers(least, 6) | st.sampled_from([n for n in beside(vector)[:4] if n >= least])),
@@ -119,6 +117,39 @@ def test_table_of_tilings_of_5_x_5_kernels(name, dtype):
     check_winograd(images, channels, filters, size, stride=1, padding=padding, kernel=5, dtype=dtype)
 
 
+# Kernel, images, channels, filters, size and padding; each phase of an image is half of it.
+PHASES = {
+    "one pixel in padding": (5, 1, 2, 3, (1, 1), 2),
+    "one output": (4, 1, 2, 3, (4, 4), 0),
+    "one column": (5, 2, 3, 4, (9, 1), 2),
+    "whole tiles, whole vectors": (4, 2, 3, 7, (32, 64), 1),
+    "an output over the tiles": (5, 1, 3, 7, (35, 19), 2),
+    "phases of unequal size": (6, 2, 3, 5, (9, 13), 2),
+    "fewer taps than phases have room for": (4, 2, 3, 5, (10, 12), 0),
+    "an odd border": (4, 2, 3, 4, (8, 9), ((1, 2), (2, 1))),
+    "a kernel of unequal sides": ((3, 6), 2, 5, 4, (8, 19), ((0, 1), (2, 0))),
+    "padding wider than a filter": (5, 1, 2, 3, (9, 8), ((5, 7), (6, 5))),
+    # 19 filters are two tiles of rows, and 4 x 19 gradients are not whole tiles of a phase.
+    "tiles of rows in two phases": (5, 3, 19, 19, (16, 16), 2),
+    "several blocks and parts of the filters": (5, 1, 64, 70, (40, 60), 2),
+    "tiles of many images in a block": (4, 70, 5, 13, (4, 4), 1),
+    "more threads than blocks": (5, 1, 4, 40, (8, 8), 2),
+}
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("name", PHASES)
+def test_table_of_phases(name, dtype):
+    kernel, images, channels, filters, size, padding = PHASES[name]
+    check_winograd(images, channels, filters, size, stride=2, padding=padding, kernel=kernel, dtype=dtype)
+
+
+@pytest.mark.parametrize("groups", [2, 3])
+@pytest.mark.parametrize("kernel", [3, 4, 5])
+def test_phases_of_groups(kernel, groups):
+    check_winograd(3, 4 * groups, 5 * groups, (13, 10), stride=2, padding=kernel // 2, kernel=kernel, groups=groups)
+
+
 # Lines of more tiles than a shard of the weight gradient and than a block hold, and fewer lines than there could be shards.
 @pytest.mark.parametrize("groups", [1, 2])
 @pytest.mark.parametrize("kernel", [3, 5])
@@ -159,7 +190,7 @@ def test_filters_of_each_thread_and_of_all(isa, channels, filters):
             np.testing.assert_array_equal(one, two)
 
 
-@pytest.mark.parametrize(("kernel", "stride"), [(3, 1), (3, 2), (5, 1)])
+@pytest.mark.parametrize(("kernel", "stride"), [(3, 1), (3, 2), (5, 1), (4, 2), (5, 2)])
 def test_an_image_has_the_same_bits_in_every_batch(kernel, stride):
     """Blocks of tiles run over the ends of images; no tile knows of its neighbours."""
     rng = np.random.default_rng(3)
@@ -173,9 +204,10 @@ def test_an_image_has_the_same_bits_in_every_batch(kernel, stride):
         np.testing.assert_array_equal(functional.conv2d_backward_input(y[one], w, (1, *x.shape[1:]), **how), dx[one])
 
 
-def test_a_strided_weight_gradient_is_left_to_others():
-    x, w = np.zeros((1, 2, 8, 8), np.float32), (3, 2, 3, 3)
-    with pytest.raises(ConfigError, match="'winograd' takes the weight gradient at stride 1 alone; direct, fft, einsum can"):
-        functional.conv2d_backward_weight(np.zeros((1, 3, 4, 4)), x, w, stride=2, padding=1, algorithm="winograd")
-    with pytest.raises(ConfigError, match="'winograd' takes 3x3 kernels with stride 1 or 2 and larger ones"):
-        functional.conv2d(x, np.zeros(w), stride=(1, 2), algorithm="winograd")
+def test_what_is_left_to_others_at_stride_2():
+    x, refused = np.zeros((1, 2, 9, 9), np.float32), "'winograd' takes kernels of 3x3 to 5x5 at stride 2, and of 6x6 where"
+    for kernel, padding in ((7, 3), (6, 1), (2, 0)):
+        with pytest.raises(ConfigError, match=refused if kernel > 2 else "takes kernels of 3x3 and larger"):
+            functional.conv2d(x, np.zeros((3, 2, kernel, kernel)), stride=2, padding=padding, algorithm="winograd")
+    with pytest.raises(ConfigError, match="'winograd' takes kernels of 3x3 and larger with stride 1 or 2, dilation 1 alone"):
+        functional.conv2d(x, np.zeros((3, 2, 3, 3)), stride=(1, 2), algorithm="winograd")

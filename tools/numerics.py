@@ -46,6 +46,7 @@ class Shape(NamedTuple):
 SHAPES = (
     *(Shape(3, channels, 16) for channels in (3, 16, 64, 512)),
     *(Shape(3, channels, 32, stride=2) for channels in (16, 64, 512)),
+    *(Shape(kernel, 64, 32, stride=2) for kernel in (4, 5)),
     Shape(5, 32, 16),
     Shape(7, 32, 16),
     Shape(11, 16, 32),

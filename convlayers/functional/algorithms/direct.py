@@ -86,9 +86,9 @@ def cost(problem: Problem, machine: Machine) -> float:
     elif problem.direction == INPUT_GRADIENT:
         rows, products = channels, x * filters * taps // thinned
         stores, moved = 8 * thinned / (filters * taps), 0.15 * (x + y)
-        packed = 2 if thinned == 1 else 5
+        packed = 0.65 if thinned == 1 else 1.0
     else:
-        rows, vector, moved, packed = channels * taps, machine.lanes(problem.dtype), 0.15 * x + 0.3 * y, 2
+        rows, vector, moved, packed = channels * taps, machine.lanes(problem.dtype), 0.15 * x + 0.3 * y, 0.75
         if not _pixels_for_lanes(problem):
             products *= -(-filters // vector) * vector / filters
     if problem.direction in (FORWARD, INPUT_GRADIENT):

@@ -1,177 +1,81 @@
-"""Winograd's minimal filtering for 3 x 3 and 5 x 5 kernels (ext/winograd.pxi), and for larger ones (winograd_blocks.py).
+"""Winograd's minimal filtering, of each kind of kernel in its own way: by tiles that are convolved as they are
+(winograd_tiles.py), larger kernels by blocks of their taps (winograd_blocks.py), and strides by an image's phases
+(winograd_phases.py).
 
-At stride 1, F(m x m, 3 x 3) with m = 4 or 2: a quarter of the multiply-adds of the definition with m = 4, against transforms of
-the tiles and of the filters; and F(2 x 2, 5 x 5), 36 products in place of 100. At stride 2, forward and input gradient are
-made of F(4, 2) on every second input: 81 products in place of 144. The rounding is of the order of the definition's own
-(docs/numerics.md), so `auto` may take it wherever it is cheaper.
+The rounding is of the order of the definition's own (docs/numerics.md), so `auto` may take it wherever it is cheaper.
 """
 
-from math import prod
-from typing import Any
+from types import ModuleType
 
-from ... import kernels
-from ...kernels import threads_for
-from .._arrays import NO_BIAS
-from . import winograd_blocks
-from .calls import (
-    Backward,
-    BackwardBoth,
-    BackwardOnto,
-    Forward,
-    FusedForward,
-    Kept,
-    WeightAdder,
-    both_call,
-    ceiling,
-    forward_call,
-    fused_call,
-    input_call,
-    onto_call,
-    weight_call,
-)
-from .problem import FORWARD, INPUT_GRADIENT, MACHINES, WEIGHT_GRADIENT, Machine, Problem, once
-
-# Cycles to transform one vector, by m and the kernel's side: of tiles for one channel, going in or coming out, and of filters;
-# and to copy a row of one channel, and the call. Measured on Zen 5, but the filters' on Zen 3 and those of 5 x 5 kernels on
-# Zen 4: as many streams are written as there are values of a tile, which takes up to three times as long where they leave the
-# caches.
-_TILE_CYCLES = {(4, 3): 280, (2, 3): 200, (2, 5): 150}
-_GRADIENT_TILE_CYCLES = {(4, 3): 480, (2, 3): 270, (2, 5): 180}  # for the weight gradient, copies included
-_FILTER_CYCLES = {(4, 3): 500, (2, 3): 250, (2, 5): 700}
-_STRIDED_CYCLES = {FORWARD: 600, INPUT_GRADIENT: 750}  # at stride 2, of tiles, in or out; measured on Emerald Rapids
-_CACHED_BYTES = 16e6
-_ROW_CYCLES = 8
-_CALL_CYCLES = 16_000
-# Bytes of filters beyond which those transformed are not kept: a copy and what is made of it are up to five times as many, for
-# each size of tile.
-_MOST_KEPT = 5 << 19
+from . import winograd_blocks, winograd_phases, winograd_tiles
+from .calls import Backward, BackwardBoth, BackwardOnto, Forward, FusedForward, Kept, WeightAdder
+from .problem import WEIGHT_GRADIENT, Machine, Problem
 
 
 def refuses(problem: Problem) -> str | None:
-    """It computes 3 x 3 kernels at stride 1, and but for the weight gradient at stride 2, and larger ones at stride 1."""
+    """It computes kernels of 3 x 3 and more at stride 1, and at stride 2 those that winograd_phases.py takes."""
     win = problem.win
-    strides = ((1, 1), (2, 2)) if win.kernel == (3, 3) else ((1, 1),)
-    if min(win.kernel) < 2 or max(win.kernel) < 3 or win.stride not in strides or win.dilation != (1, 1):
-        return "takes 3x3 kernels with stride 1 or 2 and larger ones with stride 1, dilation 1 alone"
-    if win.stride == (2, 2) and problem.direction == WEIGHT_GRADIENT:
-        return "takes the weight gradient at stride 1 alone"
+    if min(win.kernel) < 2 or max(win.kernel) < 3 or win.stride not in ((1, 1), (2, 2)) or win.dilation != (1, 1):
+        return "takes kernels of 3x3 and larger with stride 1 or 2, dilation 1 alone"
+    if win.stride == (2, 2) and not winograd_phases.takes(win):
+        return "takes kernels of 3x3 to 5x5 at stride 2, and of 6x6 where padding is even"
     if problem.depthwise and win.kernel != (3, 3):
         return "takes 3x3 kernels alone where each channel has filters of its own"
     return None if all(problem.x[2:]) else "takes no images without pixels"
 
 
-def _by_blocks(problem: Problem) -> bool:
-    return problem.win.kernel not in ((3, 3), (5, 5))
-
-
-def _cost(problem: Problem, machine: Machine, m: int) -> float:
-    lanes, stride, taps = machine.lanes(problem.dtype), problem.win.stride[0], problem.win.kernel[0]
-    filters, channels = problem.w[:2]
-    height, width = problem.x[2:] if problem.direction == INPUT_GRADIENT else problem.win.output
-    side = m * stride if problem.direction == INPUT_GRADIENT else m
-    lines = -(-height // side)
-    vectors = -(-problem.x[0] * lines * -(-width // side) // lanes)
-    sums: float = (m + taps - 1 if stride == 1 else 9) ** 2 * vectors * lanes * filters * channels
-    # Starting a tile takes as long as seven of its steps; one of fewer rows than 4 waits for its sums.
-    rows, depth = filters / problem.groups, float(channels)
-    if problem.direction == INPUT_GRADIENT:
-        rows, depth = depth, rows
-    sums *= (1 + 7 / depth) * max(1, 4 / rows)
-    transformed = (m + taps - 1) ** 2 * filters * channels * machine.vector_bytes / lanes
-    cycles = filters * channels / lanes * _FILTER_CYCLES[m, taps] * (1 + min(2.0, transformed / _CACHED_BYTES)) + _CALL_CYCLES
-    if problem.direction == WEIGHT_GRADIENT:
-        cycles += vectors * (problem.x[1] + filters) * _GRADIENT_TILE_CYCLES[m, taps]
-    else:
-        transform = _TILE_CYCLES[m, taps] if stride == 1 else _STRIDED_CYCLES[problem.direction]
-        cycles += vectors * (problem.x[1] + filters) * transform
-        cycles += problem.x[0] * problem.x[1] * (lines * m + taps - 1) * _ROW_CYCLES
-    return 2e-3 * sums / machine.gflops_of(problem.dtype) + machine.microseconds(cycles)
-
-
-def _tile_sizes(problem: Problem) -> list[int]:
-    if problem.win.kernel == (5, 5):
-        return [2]
-    return [4, 2] if problem.win.stride == (1, 1) else [4]
-
-
-def tile_size(problem: Problem) -> int:
-    """m: the one that costs less."""
-    return min(_tile_sizes(problem), key=lambda m: _cost(problem.typical, MACHINES[problem.isa], m))
+def _kind(problem: Problem) -> ModuleType:
+    win = problem.win
+    if not problem.work:
+        return winograd_tiles
+    if win.stride == (2, 2):
+        return winograd_phases if win.kernel != (3, 3) or problem.direction == WEIGHT_GRADIENT else winograd_tiles
+    return winograd_tiles if win.kernel in ((3, 3), (5, 5)) else winograd_blocks
 
 
 def cost(problem: Problem, machine: Machine) -> float:
-    """Microseconds on one thread, with the best of the tiles."""
-    if _by_blocks(problem):
-        return winograd_blocks.cost(problem, machine)
-    return min(_cost(problem, machine, m) for m in _tile_sizes(problem))
-
-
-@once
-def _arguments(problem: Problem) -> tuple[int, ...]:
-    (top, _), (left, _) = problem.win.padding
-    return tile_size(problem), problem.win.stride[0], top, left, problem.groups
+    """Microseconds on one thread."""
+    microseconds: float = _kind(problem).cost(problem, machine)
+    return microseconds
 
 
 def forward(problem: Problem, relu: bool) -> Forward:
     """y, or max(y, 0)."""
-    if _by_blocks(problem) and problem.work:
-        return winograd_blocks.forward(problem, relu)
-    kernel, nothing = kernels.compiled(problem.type).winograd, NO_BIAS[problem.type]
-    how = _arguments(problem), False, ceiling(relu), threads_for(problem.work), None
-    return forward_call(kernel, problem, *how, nothing, nothing)
+    run: Forward = _kind(problem).forward(problem, relu)
+    return run
 
 
 def forward_fused(problem: Problem, relu: bool | float, residual: bool, kept: Kept | None) -> FusedForward | None:
-    """y times a scale, plus a shift and a residual, in the last pass; None for larger kernels, which have none of that, and for
-    an upper bound of a sum."""
-    if _by_blocks(problem) or (residual and isinstance(relu, float)):
-        return None
-    kernel, tiles = kernels.compiled(problem.type).winograd, _arguments(problem)
-    place = None
-    if kept is not None and prod(problem.w) * problem.type.itemsize <= _MOST_KEPT:
-        place = kept, (problem.isa, problem.dtype, problem.w, *tiles)
-    return fused_call(kernel, problem, tiles, False, ceiling(relu), threads_for(problem.work), place)
+    """y times a scale, plus a shift and a residual, in the last pass; None where a kind has none of that."""
+    fused_of = getattr(_kind(problem), "forward_fused", None)
+    return fused_of and fused_of(problem, relu, residual, kept)
 
 
 def backward_input(problem: Problem) -> Backward:
     """dx."""
-    if _by_blocks(problem) and problem.work:
-        return winograd_blocks.backward_input(problem)
-    kernel = kernels.compiled(problem.type).winograd
-    nothing = NO_BIAS[problem.type]
-    return input_call(kernel, problem, _arguments(problem), True, 0.0, threads_for(problem.work), None, nothing, nothing)
+    run: Backward = _kind(problem).backward_input(problem)
+    return run
 
 
 def backward_input_onto(problem: Problem) -> BackwardOnto | None:
-    """dx and an array of its shape that is added in the last pass; None for larger kernels, which have none of that."""
-    if _by_blocks(problem):
-        return None
-    kernel = kernels.compiled(problem.type).winograd
-    return onto_call(kernel, problem, _arguments(problem), True, 0.0, threads_for(problem.work), None)
+    """dx and an array of its shape that is added in the last pass; None where a kind has none of that."""
+    onto_of = getattr(_kind(problem), "backward_input_onto", None)
+    return onto_of and onto_of(problem)
 
 
 def backward_weight(problem: Problem) -> Backward:
     """dw."""
-    if _by_blocks(problem) and problem.work:
-        return winograd_blocks.backward_weight(problem)
-    return weight_call(*_weight_kernel(problem), False, NO_BIAS[problem.type])
+    run: Backward = _kind(problem).backward_weight(problem)
+    return run
 
 
 def backward_both(problem: Problem) -> BackwardBoth | None:
-    """dw and db; None for larger kernels, which have none of that."""
-    if _by_blocks(problem) or not problem.work:
-        return None
-    return both_call(*_weight_kernel(problem), False)
+    """dw and db; None where a kind has none of that."""
+    both_of = getattr(_kind(problem), "backward_both", None)
+    return both_of and both_of(problem)
 
 
 def add_backward_weight(problem: Problem) -> WeightAdder | None:
-    """A function of dy, x and what dw and db are added to; None for larger kernels, which have none."""
-    if _by_blocks(problem):
-        return None
-    (kernel, _, *how), nothing = _weight_kernel(problem), NO_BIAS[problem.type]
-    return lambda dy, x, dw, db: kernel(dy, x, dw, *how, True, nothing if db is None else db) if x.size else None
-
-
-def _weight_kernel(problem: Problem) -> tuple[Any, ...]:
-    m, _, *rest = _arguments(problem)
-    return kernels.compiled(problem.type).winograd_backward_weight, problem, m, *rest, threads_for(problem.work)
+    """A function of dy, x and what dw and db are added to; None where a kind has none of that."""
+    add_of = getattr(_kind(problem), "add_backward_weight", None)
+    return add_of and add_of(problem)
