@@ -22,6 +22,8 @@ in between; a layer that does not offer it sees nothing of this.
                              the same bits as a ReLU behind the layer gives
     fuses_clip = True        in inference without a gradient, `relu` may be a float: `min(max(y, 0), relu)`, to the bits of a
                              `Clip` from 0 to that behind the layer, as ReLU6 is
+    fuses_clip_in_training = True
+                             the same where a gradient is asked: then `backward` is that of both
     commutes_with_relu = True
                              for a layer that fuses a ReLU: one in front of it does the same as one behind it, forward and back,
                              so that in training it takes over that one too
@@ -104,6 +106,7 @@ class Layer:
     joins: ClassVar[bool] = False
     fuses_relu: ClassVar[bool] = False
     fuses_clip: ClassVar[bool] = False
+    fuses_clip_in_training: ClassVar[bool] = False
     commutes_with_relu: ClassVar[bool] = False
     absorbs_affine: ClassVar[bool] = False
     absorbs_residual: ClassVar[bool] = False

@@ -1,8 +1,8 @@
-# Batch normalisation of images, channel by channel, with a ReLU in its last pass where one follows.
+# Batch normalisation of images, channel by channel, with a ReLU or ReLU6 in its last pass where one follows.
 #
 #     mean = (1/m) sum x      var = (1/m) sum (x - mean)^2      over the m = N A values of a channel
-#     z = (x - mean) s + b    s = w / sqrt(var + eps)           y = z, with relu max(z, 0)
-#     db = sum g              dw = sum g (x - mean) / sqrt(var + eps)        g = dy, with relu dy where z > 0, else 0
+#     z = (x - mean) s + b    s = w / sqrt(var + eps)           y = z, or held between 0 and a ceiling
+#     db = sum g              dw = sum g (x - mean) / sqrt(var + eps)        g = dy; so held, dy where 0 < z < ceiling, else 0
 #     dx = s (g - db / m - (x - mean) dw / (m sqrt(var + eps)))              s g where mean and var are constants
 #
 # x, y, dy, dx (N, C, A), A pixels a plane; w, b, dw, db (C,). moments (2, C): mean and var, in double. affine (3, C): center,
@@ -63,8 +63,8 @@ cdef void add_block(Norm* g, Py_ssize_t c, Py_ssize_t block) noexcept nogil:
         add_values(y, g.residual + (y - g.out.start), s.count, g.relu_of_sum, y)
 
 
-cdef void normalise_block(Norm* g, bint relu, Py_ssize_t c, Py_ssize_t block) noexcept nogil:
-    if relu:
+cdef void normalise_block(Norm* g, Py_ssize_t c, Py_ssize_t block) noexcept nogil:
+    if g.relu:
         write_block(NORMALISED, True, g, c, block)
     else:
         write_block(NORMALISED, False, g, c, block)
@@ -72,20 +72,20 @@ cdef void normalise_block(Norm* g, bint relu, Py_ssize_t c, Py_ssize_t block) no
         add_block(g, c, block)
 
 
-cdef void normalise_channel(Norm* g, bint relu, Py_ssize_t c) noexcept nogil:
+cdef void normalise_channel(Norm* g, Py_ssize_t c) noexcept nogil:
     cdef Py_ssize_t b
     for b in range(g.blocks):
-        normalise_block(g, relu, c, b)
+        normalise_block(g, c, b)
 
 
-cdef void normalise_by_batch(Norm* g, bint relu, Py_ssize_t c) noexcept nogil:
+cdef void normalise_by_batch(Norm* g, Py_ssize_t c) noexcept nogil:
     """All forward passes over a channel, by its own moments."""
     cdef Py_ssize_t b
     for b in range(g.blocks):
         block_moments(g, c, b)
     merge_moments(g, c)
     fill_affine(g, c, g.weight[c], g.bias[c])
-    normalise_channel(g, relu, c)
+    normalise_channel(g, c)
 
 
 def batch_norm_affine(
@@ -110,29 +110,31 @@ def batch_norm_follow(
 
 
 def batch_norm_forward(
-    const real[:, :, ::1] x, weights, norm, real[:, :, ::1] y, bint training, bint relu, int threads,
+    const real[:, :, ::1] x, weights, norm, real[:, :, ::1] y, bint training, double ceiling, int threads,
     const real[::1] residual, /,
 ):
     """Fill y and norm's affine, from the moments given or, in training, from those of x, which are filled in. The residual is
-    laid out like y, of planes of more than one pixel, unless it is empty; `relu` is then that of the sum."""
+    laid out like y, of planes of more than one pixel, unless it is empty. y is held between 0 and `ceiling` if that is over 0;
+    with a residual the sum is, and the ceiling infinity."""
     cdef Norm g
     cdef Py_ssize_t c, u, channels = x.shape[1]
     cdef unsigned char[::1] buffer
     cut_norm(&g, x.shape[0], channels, x.shape[2])
     set_norm(&g, norm)
+    set_ceiling(&g, ceiling)
     set_weights(&g, weights)
     g.x, g.out = planes(&x[0, 0, 0], channels, g.area), planes(&y[0, 0, 0], channels, g.area)
     if residual.shape[0]:
-        g.residual, g.relu_of_sum, relu = &residual[0], relu, False
+        g.residual, g.relu_of_sum, g.relu = &residual[0], g.relu, False
     buffer = _scratch(norm_memory(&g, 0))
     norm_memory(&g, <size_t> &buffer[0])
     with nogil, parallel(num_threads=threads):
         if g.area == 1:
             for u in prange((channels + STRIP - 1) // STRIP, schedule="static"):
-                strip_forward(&g, training, relu, u * STRIP)
+                strip_forward(&g, training, u * STRIP)
         elif training and channels >= 2 * threads:
             for c in prange(channels, schedule="static"):
-                normalise_by_batch(&g, relu, c)
+                normalise_by_batch(&g, c)
         else:
             if training:
                 for u in prange(channels * g.blocks, schedule="static"):
@@ -145,7 +147,7 @@ def batch_norm_forward(
             wait_for_all()
             # Neighbouring channels one after the other, as they lie in memory.
             for u in prange(channels * g.blocks, schedule="static"):
-                normalise_block(&g, relu, u % channels, u // channels)
+                normalise_block(&g, u % channels, u // channels)
 
 
 cdef void rectify_block(Norm* g, Py_ssize_t c, Py_ssize_t block) noexcept nogil:
@@ -159,10 +161,10 @@ cdef void rectify_block(Norm* g, Py_ssize_t c, Py_ssize_t block) noexcept nogil:
         relu_gradients(g.dsum + at, g.sum + at, gradient, s.count)
 
 
-cdef void block_gradients(Norm* g, bint relu, Py_ssize_t c, Py_ssize_t block) noexcept nogil:
+cdef void block_gradients(Norm* g, Py_ssize_t c, Py_ssize_t block) noexcept nogil:
     if g.sum != NULL:
         rectify_block(g, c, block)
-    if relu:
+    if g.relu:
         sum_block(GRADIENTS, True, g, c, block, g.center[c], block_sums(g, c, block))
     else:
         sum_block(GRADIENTS, False, g, c, block, g.center[c], block_sums(g, c, block))
@@ -190,30 +192,30 @@ cdef void merge_gradients(Norm* g, Py_ssize_t c) noexcept nogil:
     g.dw[c] += <real> fill_slope(g, c, total, product)
 
 
-cdef void spread_block(Norm* g, bint training, bint relu, Py_ssize_t c, Py_ssize_t block) noexcept nogil:
-    if training and relu:
+cdef void spread_block(Norm* g, bint training, Py_ssize_t c, Py_ssize_t block) noexcept nogil:
+    if training and g.relu:
         write_block(INPUT_GRADIENT, True, g, c, block)
     elif training:
         write_block(INPUT_GRADIENT, False, g, c, block)
-    elif relu:
+    elif g.relu:
         write_block(SCALED_GRADIENT, True, g, c, block)
     else:
         write_block(SCALED_GRADIENT, False, g, c, block)
 
 
-cdef void differentiate_channel(Norm* g, bint training, bint relu, Py_ssize_t c) noexcept nogil:
+cdef void differentiate_channel(Norm* g, bint training, Py_ssize_t c) noexcept nogil:
     """All backward passes over a channel."""
     cdef Py_ssize_t b
     for b in range(g.blocks):
-        block_gradients(g, relu, c, b)
+        block_gradients(g, c, b)
     merge_gradients(g, c)
     for b in range(g.blocks):
-        spread_block(g, training, relu, c, b)
+        spread_block(g, training, c, b)
 
 
 def batch_norm_backward(
     const real[:, :, ::1] dy, const real[:, :, ::1] x, norm, real[:, :, ::1] dx, real[::1] dw, real[::1] db,
-    bint training, bint relu, int threads, const real[::1] sum, real[::1] dr, /,
+    bint training, double ceiling, int threads, const real[::1] sum, real[::1] dr, /,
 ):
     """Fill dx, and add to dw and db; norm is what the forward pass left. With the sum's y, if that was rectified, fill dr, the
     residual's gradient, too; else both are empty."""
@@ -222,6 +224,7 @@ def batch_norm_backward(
     cdef unsigned char[::1] buffer
     cut_norm(&g, x.shape[0], channels, x.shape[2])
     set_norm(&g, norm)
+    set_ceiling(&g, ceiling)
     g.x, g.dy = planes(&x[0, 0, 0], channels, g.area), planes(&dy[0, 0, 0], channels, g.area)
     g.out, g.dw, g.db = planes(&dx[0, 0, 0], channels, g.area), &dw[0], &db[0]
     if sum.shape[0]:
@@ -231,16 +234,16 @@ def batch_norm_backward(
     with nogil, parallel(num_threads=threads):
         if g.area == 1:
             for u in prange((channels + STRIP - 1) // STRIP, schedule="static"):
-                strip_backward(&g, training, relu, u * STRIP)
+                strip_backward(&g, training, u * STRIP)
         elif channels >= 2 * threads:
             for c in prange(channels, schedule="static"):
-                differentiate_channel(&g, training, relu, c)
+                differentiate_channel(&g, training, c)
         else:
             for u in prange(channels * g.blocks, schedule="static"):
-                block_gradients(&g, relu, u // g.blocks, u % g.blocks)
+                block_gradients(&g, u // g.blocks, u % g.blocks)
             wait_for_all()
             for c in prange(channels, schedule="static"):
                 merge_gradients(&g, c)
             wait_for_all()
             for u in prange(channels * g.blocks, schedule="static"):
-                spread_block(&g, training, relu, u // g.blocks, u % g.blocks)
+                spread_block(&g, training, u // g.blocks, u % g.blocks)

@@ -36,6 +36,8 @@ cdef struct Norm "convlayers_norm":
     real* offset
     real* dw
     real* db
+    bint relu                   # whether y is max(z, 0),
+    real bound                  # or the smaller of that and a bound; NaN for none
     double* partial             # two values for each block of each channel
     const real* residual        # added to y and laid out like it, or NULL
     bint relu_of_sum
@@ -50,9 +52,15 @@ cdef struct Stretch:
     Py_ssize_t count
 
 
+cdef void set_ceiling(Norm* g, double ceiling) noexcept nogil:
+    """0 for no ReLU, infinity for one without an upper bound."""
+    g.relu, g.bound = ceiling > 0, <real> (ceiling if ceiling < INFINITY else NAN)
+
+
 cdef void cut_norm(Norm* g, Py_ssize_t images, Py_ssize_t channels, Py_ssize_t area) noexcept nogil:
     g.dy = planes(NULL, 0, 0)
     g.residual = g.sum = NULL
+    set_ceiling(g, 0)
     g.images, g.channels, g.area = images, channels, area
     g.together = BLOCK_ROWS if area == 1 else max(1, NORM_BLOCK // area)
     g.pieces = (area + NORM_BLOCK - 1) // NORM_BLOCK
@@ -111,7 +119,9 @@ cdef inline void ask_ahead(Norm* g, Planes* p, const real* at, Py_ssize_t n, Str
         prefetch(at + ahead * p.image, s.count * <Py_ssize_t> sizeof(real), write)
 
 
-cdef inline void add_terms(int what, bint relu, vf d, vf dy, vf scale, vf shift, vf* first, vf* second) noexcept nogil:
+cdef inline void add_terms(
+    int what, bint relu, vf d, vf dy, vf scale, vf shift, vf bound, vf* first, vf* second
+) noexcept nogil:
     if what == TOTAL:
         first[0] = first[0] + d
     elif what == DEVIATIONS:
@@ -119,7 +129,7 @@ cdef inline void add_terms(int what, bint relu, vf d, vf dy, vf scale, vf shift,
         second[0] = second[0] + d * d
     else:
         if relu:
-            dy = vrelu_gradient(d * scale + shift, dy)
+            dy = vclip_gradient(d * scale + shift, bound, dy)
         first[0] = first[0] + dy
         second[0] = second[0] + dy * d
 
@@ -130,7 +140,7 @@ cdef inline void sum_block "convlayers_sum_block"(
     """The two sums of a block of channel c. Four accumulators each, since an addition waits for the one before it."""
     cdef vf first[4]
     cdef vf second[4]
-    cdef vf mid = splat(center), scale = splat(0), shift = splat(0), dy = splat(0)
+    cdef vf mid = splat(center), scale = splat(0), shift = splat(0), bound = splat(g.bound), dy = splat(0)
     cdef Stretch s = stretch(g, block)
     cdef Py_ssize_t n, j
     cdef const real* x
@@ -157,18 +167,18 @@ cdef inline void sum_block "convlayers_sum_block"(
             for i in range(4):
                 if what == GRADIENTS:
                     dy = load(gradient + j + i * VL)
-                add_terms(what, relu, load(x + j + i * VL) - mid, dy, scale, shift, first + i, second + i)
+                add_terms(what, relu, load(x + j + i * VL) - mid, dy, scale, shift, bound, first + i, second + i)
             j += 4 * VL
         while j + VL <= s.count:
             if what == GRADIENTS:
                 dy = load(gradient + j)
-            add_terms(what, relu, load(x + j) - mid, dy, scale, shift, first, second)
+            add_terms(what, relu, load(x + j) - mid, dy, scale, shift, bound, first, second)
             j += VL
         if j < s.count:
             # In the lanes behind the last value d and dy are 0.
             if what == GRADIENTS:
                 dy = load_part(gradient + j, s.count - j, 0)
-            add_terms(what, relu, load_part(x + j, s.count - j, center) - mid, dy, scale, shift, first, second)
+            add_terms(what, relu, load_part(x + j, s.count - j, center) - mid, dy, scale, shift, bound, first, second)
         x += g.x.image
         gradient += g.dy.image
     sums[0] = lane_sum((first[0] + first[1]) + (first[2] + first[3]))
@@ -176,13 +186,15 @@ cdef inline void sum_block "convlayers_sum_block"(
         sums[1] = lane_sum((second[0] + second[1]) + (second[2] + second[3]))
 
 
-cdef inline vf written(int what, bint relu, vf d, vf dy, vf scale, vf shift, vf slope, vf offset) noexcept nogil:
+cdef inline vf written(
+    int what, bint relu, vf d, vf dy, vf scale, vf shift, vf bound, vf slope, vf offset
+) noexcept nogil:
     cdef vf z
     if what == NORMALISED:
         z = d * scale + shift
-        return vrelu(z) if relu else z
+        return vsmaller(bound, vrelu(z)) if relu else z
     if relu:
-        dy = vrelu_gradient(d * scale + shift, dy)
+        dy = vclip_gradient(d * scale + shift, bound, dy)
     if what == SCALED_GRADIENT:
         return dy * scale
     return dy * scale + (d * slope + offset)
@@ -193,7 +205,7 @@ cdef inline void write_block "convlayers_write_block"(
 ) noexcept nogil:
     """The outputs of a block of channel c."""
     cdef vf center = splat(g.center[c]), scale = splat(g.scale[c]), shift = splat(g.shift[c])
-    cdef vf slope = splat(0), offset = splat(0), dy = splat(0)
+    cdef vf slope = splat(0), offset = splat(0), dy = splat(0), bound = splat(g.bound)
     cdef Stretch s = stretch(g, block)
     cdef Py_ssize_t n, j
     cdef const real* x
@@ -209,13 +221,13 @@ cdef inline void write_block "convlayers_write_block"(
         while j + VL <= s.count:
             if what != NORMALISED:
                 dy = load(gradient + j)
-            store(out + j, written(what, relu, load(x + j) - center, dy, scale, shift, slope, offset))
+            store(out + j, written(what, relu, load(x + j) - center, dy, scale, shift, bound, slope, offset))
             j += VL
         if j < s.count:
             if what != NORMALISED:
                 dy = load_part(gradient + j, s.count - j, 0)
             store_part(out + j, s.count - j,
-                       written(what, relu, load_part(x + j, s.count - j, 0) - center, dy, scale, shift, slope, offset))
+                       written(what, relu, load_part(x + j, s.count - j, 0) - center, dy, scale, shift, bound, slope, offset))
         x += g.x.image
         gradient += g.dy.image
         out += g.out.image

@@ -41,7 +41,12 @@ cdef void strip_moments(Norm* g, Py_ssize_t c0, Py_ssize_t count, Py_ssize_t blo
         sums[1] = squares[j] - <double> total[j] * total[j] / size
 
 
-cdef void strip_gradients(Norm* g, bint relu, Py_ssize_t c0, Py_ssize_t count, Py_ssize_t block) noexcept nogil:
+cdef inline real clip_gradient(const Norm* g, real z, real dy) noexcept nogil:
+    """vclip_gradient of one value."""
+    return 0 if g.relu and (not z > 0 or z >= g.bound) else dy
+
+
+cdef void strip_gradients(Norm* g, Py_ssize_t c0, Py_ssize_t count, Py_ssize_t block) noexcept nogil:
     """Of each channel: sum g and sum g d over a block."""
     cdef real total[STRIP]
     cdef real products[STRIP]
@@ -60,7 +65,7 @@ cdef void strip_gradients(Norm* g, bint relu, Py_ssize_t c0, Py_ssize_t count, P
         x, dy = g.x.start + n * g.channels + c0, g.dy.start + n * g.channels + c0
         for j in range(count):
             d = x[j] - center[j]
-            gradient = 0 if relu and not d * scale[j] + shift[j] > 0 else dy[j]
+            gradient = clip_gradient(g, d * scale[j] + shift[j], dy[j])
             total[j] += gradient
             products[j] += gradient * d
     for j in range(count):
@@ -68,7 +73,7 @@ cdef void strip_gradients(Norm* g, bint relu, Py_ssize_t c0, Py_ssize_t count, P
         block_sums(g, c0 + j, block)[1] = products[j]
 
 
-cdef void strip_normalised(Norm* g, bint relu, Py_ssize_t c0, Py_ssize_t count, Py_ssize_t n) noexcept nogil:
+cdef void strip_normalised(Norm* g, Py_ssize_t c0, Py_ssize_t count, Py_ssize_t n) noexcept nogil:
     """The row n of y."""
     cdef const real* center = g.center + c0
     cdef const real* scale = g.scale + c0
@@ -79,11 +84,13 @@ cdef void strip_normalised(Norm* g, bint relu, Py_ssize_t c0, Py_ssize_t count, 
     cdef Py_ssize_t j
     for j in range(count):
         z = (x[j] - center[j]) * scale[j] + shift[j]
-        y[j] = 0 if relu and z < 0 else z
+        if g.relu:
+            z = 0 if z < 0 else g.bound if z > g.bound else z
+        y[j] = z
 
 
 cdef void strip_input_gradient(
-    Norm* g, bint training, bint relu, Py_ssize_t c0, Py_ssize_t count, Py_ssize_t n
+    Norm* g, bint training, Py_ssize_t c0, Py_ssize_t count, Py_ssize_t n
 ) noexcept nogil:
     """The row n of dx."""
     cdef const real* center = g.center + c0
@@ -98,11 +105,11 @@ cdef void strip_input_gradient(
     cdef Py_ssize_t j
     for j in range(count):
         d = x[j] - center[j]
-        gradient = 0 if relu and not d * scale[j] + shift[j] > 0 else dy[j]
+        gradient = clip_gradient(g, d * scale[j] + shift[j], dy[j])
         dx[j] = gradient * scale[j] + ((d * slope[j] + offset[j]) if training else 0)
 
 
-cdef void strip_forward(Norm* g, bint training, bint relu, Py_ssize_t c0) noexcept nogil:
+cdef void strip_forward(Norm* g, bint training, Py_ssize_t c0) noexcept nogil:
     cdef Py_ssize_t count = min(STRIP, g.channels - c0), c, b, n
     if training:
         for b in range(g.blocks):
@@ -112,14 +119,14 @@ cdef void strip_forward(Norm* g, bint training, bint relu, Py_ssize_t c0) noexce
             merge_moments(g, c)
         fill_affine(g, c, g.weight[c], g.bias[c])
     for n in range(g.images):
-        strip_normalised(g, relu, c0, count, n)
+        strip_normalised(g, c0, count, n)
 
 
-cdef void strip_backward(Norm* g, bint training, bint relu, Py_ssize_t c0) noexcept nogil:
+cdef void strip_backward(Norm* g, bint training, Py_ssize_t c0) noexcept nogil:
     cdef Py_ssize_t count = min(STRIP, g.channels - c0), c, b, n
     for b in range(g.blocks):
-        strip_gradients(g, relu, c0, count, b)
+        strip_gradients(g, c0, count, b)
     for c in range(c0, c0 + count):
         merge_gradients(g, c)
     for n in range(g.images):
-        strip_input_gradient(g, training, relu, c0, count, n)
+        strip_input_gradient(g, training, c0, count, n)

@@ -1,6 +1,6 @@
 # A depthwise convolution with the batch normalizations before and behind it, channel by channel, in training.
 #
-#     u = norm(x)      z = u * w + b      y = norm'(z)        norm and norm' by the batch's moments, perhaps with a ReLU
+#     u = norm(x)      z = u * w + b      y = norm'(z)        norm and norm' by the batch's moments, with a ReLU or ReLU6
 #
 # x, u (N, C, H, W), z, y (N, C, P, Q): no channel reads another, so one thread takes a channel of all images through
 # everything, forward and back. Layer by layer each pass goes through memory; here x, and dy and z, are read once, and z and
@@ -11,9 +11,7 @@
 cdef struct Chain "convlayers_chain":
     Norm before
     bint begins                 # with a norm: else u is x
-    bint relu_before
     Norm after
-    bint relu_after
     Depthwise conv
     DepthwiseWeight weight      # backward, beside `conv` for the input's gradient
     real* db                    # of the convolution, or NULL
@@ -66,17 +64,17 @@ cdef void chain_forward(Chain* chain, Py_ssize_t first, Py_ssize_t count, int th
     conv.dst = after.x = scratch_planes(room(chain, thread, 1), first, chain.group, after.area)
     for c in range(first, first + count):
         if chain.begins:
-            normalise_by_batch(&before, chain.relu_before, c)
+            normalise_by_batch(&before, c)
         run_channel(&conv, c, conv.workspace + thread * conv.workspace_bytes)
     keep_planes(&after.x, &chain.after.x, first, count, after.images, after.area)
     for c in range(first, first + count):
-        normalise_by_batch(&after, chain.relu_after, c)
+        normalise_by_batch(&after, c)
 
 
 def depthwise_chain_forward(
     const real[:, :, :, ::1] x, before_weights, before, const real[:, :, :, ::1] w, const real[::1] bias,
     real[:, :, :, ::1] z, after_weights, after, real[:, :, :, ::1] y, tuple geometry,
-    bint relu_before, bint relu_after, int threads, /,
+    double ceiling_before, double ceiling_after, int threads, /,
 ):
     """Fill z, y and the moments and affine of both norms; `before` may be None, and bias is empty where there is none."""
     cdef Chain g
@@ -89,7 +87,8 @@ def depthwise_chain_forward(
     set_geometry(&g.conv, geometry, False, False)
     g.conv.bias, g.conv.ceiling = &bias[0] if bias.shape[0] else NULL, 0
     set_norms(&g, before, after, x.shape[2] * x.shape[3], y.shape[2] * y.shape[3])
-    g.relu_before, g.relu_after = relu_before, relu_after
+    set_ceiling(&g.before, ceiling_before)
+    set_ceiling(&g.after, ceiling_after)
     if g.begins:
         set_weights(&g.before, before_weights)
     set_weights(&g.after, after_weights)
@@ -126,7 +125,7 @@ cdef void chain_backward(Chain* chain, Py_ssize_t first, Py_ssize_t count, int t
     move_planes(&chain.after.dy, &after.dy, first, count, after.images, after.area)
     move_planes(&chain.after.x, &after.x, first, count, after.images, after.area)
     for c in range(first, first + count):
-        differentiate_channel(&after, True, chain.relu_after, c)
+        differentiate_channel(&after, True, c)
         if chain.db != NULL:
             chain.db[c] += channel_sum(plane(&after.out, 0, c), after.images, after.out.image, after.area)
     if chain.begins:
@@ -137,7 +136,7 @@ cdef void chain_backward(Chain* chain, Py_ssize_t first, Py_ssize_t count, int t
         weight.g.src_end = room(chain, thread, 2)
     for c in range(first, first + count):
         if chain.begins:
-            normalise_channel(&before, chain.relu_before, c)
+            normalise_channel(&before, c)
         for shard in range(weight.shards):
             add_shard(&weight, shard, c, c + 1, weight.g.workspace + thread * weight.g.workspace_bytes,
                       <real*> (weight.sums + thread * weight.sums_bytes))
@@ -145,7 +144,7 @@ cdef void chain_backward(Chain* chain, Py_ssize_t first, Py_ssize_t count, int t
     if chain.begins:
         before.out = chain.before.out
         for c in range(first, first + count):
-            differentiate_channel(&before, True, chain.relu_before, c)
+            differentiate_channel(&before, True, c)
 
 
 cdef set_gradients(Norm* g, gradients):
@@ -157,7 +156,7 @@ cdef set_gradients(Norm* g, gradients):
 def depthwise_chain_backward(
     const real[:, :, :, ::1] dy, const real[:, :, :, ::1] x, before, const real[:, :, :, ::1] w,
     const real[:, :, :, ::1] z, after, real[:, :, :, ::1] dx, before_gradients, real[:, :, :, ::1] dw, real[::1] db,
-    after_gradients, tuple geometry, bint relu_before, bint relu_after, int threads, /,
+    after_gradients, tuple geometry, double ceiling_before, double ceiling_after, int threads, /,
 ):
     """Fill dx, and add to dw, to db unless it is empty, and to the gradients of both norms, of weight and bias each. The norms
     are what forward left; `before` may be None."""
@@ -175,7 +174,8 @@ def depthwise_chain_backward(
     set_shards(&g.weight)
     g.conv.bias, g.conv.ceiling = NULL, 0
     set_norms(&g, before, after, x.shape[2] * x.shape[3], z.shape[2] * z.shape[3])
-    g.relu_before, g.relu_after = relu_before, relu_after
+    set_ceiling(&g.before, ceiling_before)
+    set_ceiling(&g.after, ceiling_after)
     g.before.x, g.before.out, g.after.x, g.after.dy = weight.src, g.conv.dst, weight.dst, g.conv.src
     if g.begins:
         set_gradients(&g.before, before_gradients)

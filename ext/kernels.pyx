@@ -7,7 +7,7 @@ written whole; scratch memory comes from `convlayers.kernels.memory`; results do
 """
 
 from cython.parallel cimport parallel, prange, threadid
-from libc.math cimport INFINITY, log, sqrt
+from libc.math cimport INFINITY, NAN, log, sqrt
 from libc.string cimport memcmp, memcpy, memset
 
 from . import memory as _memory

@@ -2,6 +2,7 @@
 
 cdef extern from "vec.h" nogil:
     vf vrelu_gradient(vf, vf)
+    vf vclip_gradient(vf, vf, vf)
 
 
 cdef inline double lane_sum(vf v) noexcept nogil:

@@ -122,6 +122,8 @@ static vf vreal(vmask bits) {
 /* max(v, 0), and dy where v is over 0: NaN stays in the first and counts as not over 0 in the second. */
 ALWAYS_INLINE vf vrelu(vf v) { return vlarger(splat(0), v); }
 ALWAYS_INLINE vf vrelu_gradient(vf v, vf dy) { return vselect(v > splat(0), dy, splat(0)); }
+/* The same of min(max(v, 0), bound); NaN is no bound. */
+ALWAYS_INLINE vf vclip_gradient(vf v, vf bound, vf dy) { return vselect(v >= bound, splat(0), vrelu_gradient(v, dy)); }
 
 /* Lanes of two vectors by number, b's counted on from a's, and loads and stores of some lanes alone, a bit each, zeros in the
    others: where one instruction does so, and for float64, of which less code is asked, not at all. With 64 bytes alone, for

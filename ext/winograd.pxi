@@ -258,7 +258,9 @@ cdef inline bint is_idle(Winograd* g, Py_ssize_t value, Py_ssize_t phase) noexce
     return (i == 0 and of_row & 1) or (i == last and of_row & 2) or (j == 0 and of_column & 1) or (j == last and of_column & 2)
 
 
-cdef void multiply_depths(Winograd* g, Py_ssize_t first, Py_ssize_t count, Py_ssize_t vectors, const Tile* whole) noexcept nogil:
+cdef void multiply_depths(
+    Winograd* g, Py_ssize_t first, Py_ssize_t count, Py_ssize_t vectors, const Tile* whole
+) noexcept nogil:
     """A tile of rows for some of the channels, added to what others gave."""
     cdef Tile args = whole[0]
     args.depth = count

@@ -13,17 +13,22 @@ from convlayers.model.chains import DepthwiseChain, Fused
 from convlayers.testing import assert_gradient, on_every_machine
 
 
+def relu(bound):
+    return cl.Clip(0, bound) if isinstance(bound, float) else cl.ReLU()
+
+
 def stack(shape, *, before=True, relus=(True, True), kernel=3, **how):
-    """The nodes of norm, ReLU, depthwise convolution, norm and ReLU, the input's first; what is not wanted is missing."""
+    """The nodes of norm, ReLU, depthwise convolution, norm and ReLU, the input's first; what is not wanted is missing, and a
+    float is a ReLU's upper bound."""
     nodes = [cl.Input(shape)]
     if before:
         nodes.append(cl.BatchNorm2d()(nodes[-1]))
         if relus[0]:
-            nodes.append(cl.ReLU()(nodes[-1]))
+            nodes.append(relu(relus[0])(nodes[-1]))
     nodes.append(cl.Conv2d(shape[0], kernel, groups=shape[0], **{"algorithm": "direct", **how})(nodes[-1]))
     nodes.append(cl.BatchNorm2d(eps=1e-3, momentum=0.3)(nodes[-1]))
     if relus[1]:
-        nodes.append(cl.ReLU()(nodes[-1]))
+        nodes.append(relu(relus[1])(nodes[-1]))
     return nodes
 
 
@@ -90,7 +95,7 @@ cases = st.fixed_dictionaries(
         "padding": st.integers(0, 2),
         "bias": st.booleans(),
         "before": st.booleans(),
-        "relus": st.tuples(st.booleans(), st.booleans()),
+        "relus": st.tuples(*[st.sampled_from((False, True, 0.5))] * 2),
     }
 )
 
@@ -144,6 +149,8 @@ def test_found_with_and_without_a_norm_before():
     mobile = cl.models.mobilenet_small()
     assert [chain.before is not None for chain in chains(mobile)] == [True] * 5
     assert sum(task.chain is None for task in mobile.passes.tasks) == len(mobile.passes.tasks) - 5
+    bounded = chains(cl.models.mobilenet_v2((3, 32, 32), 10))
+    assert [(chain.relu_before, chain.relu_after) for chain in bounded] == [(6.0, 6.0)] * 17
     x, *_, end = stack((4, 6, 6), before=False)
     (chain,) = chains(cl.Model(x, end))
     assert chain.before is None

@@ -387,6 +387,23 @@ def test_a_clip_stays_in_training_and_where_a_gradient_is_asked():
         assert model.backward(np.ones_like(y), tape).any()
 
 
+def test_a_clip_goes_into_a_normalization_in_training_too():
+    """To the bits of the clip behind it, forward and back."""
+    rng = np.random.default_rng(0)
+    for shape in ((3, 9, 9), (3, 1, 1)):
+        x, dy = rng.standard_normal((2, 4, *shape), np.float32)
+        fused, apart = (cl.Sequential([cl.BatchNorm2d(), cl.Clip(0, 0.5)], input_shape=shape) for _ in range(2))
+        assert len(fused.passes.calls) == len(fused.passes.calls_of_inference) == 1
+        (_, norm), (_, clip) = apart.layers()
+        for training in (True, False):
+            y, tape = fused.forward(x, training=training)
+            z, cache = norm.forward(x, training=training)
+            expected, kept = clip.forward(z, training=training)
+            np.testing.assert_array_equal(y, expected)
+            np.testing.assert_array_equal(fused.backward(dy, tape), norm.backward(clip.backward(dy, kept), cache))
+        np.testing.assert_array_equal(fused(x), clip.forward(norm.forward(x, training=False)[0], training=False)[0])
+
+
 def test_a_residual_of_another_shape_is_refused():
     layer = cl.Conv2d(4, 3)
     layer.build((2, 5, 5), np.random.default_rng(0))

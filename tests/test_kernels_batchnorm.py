@@ -6,6 +6,7 @@ from helpers import DTYPES, assert_kernel, beside, edges, random_cases
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import convlayers as cl
 from convlayers import functional, kernels
 from convlayers.errors import ArrayTypeError, ShapeError
 from convlayers.kernels import reference
@@ -49,26 +50,28 @@ def check(shape, dtype, seed=0, mean=0.0):
         assert_kernel(compute, expected, [length] * 6, what, dtype)
 
 
-def fused(shape, dtype, seed=0):
-    """With relu, the bits of a ReLU after it, forward and back."""
+def fused(shape, dtype, relu, seed=0):
+    """With relu, the bits of a ReLU after it, forward and back; a float is its upper bound."""
     x, dy, weight, bias, *running = drawn(shape, dtype, seed)
+    behind = cl.Clip(0, relu) if isinstance(relu, float) else cl.ReLU()
     for moments in (running, ()):
-        y, done = functional.batch_norm(x, weight, bias, *moments)
-        y = functional.relu(y)
-        yield [y, *functional.batch_norm_backward(functional.relu_backward(dy, y), done)]
-        y, done = functional.batch_norm(x, weight, bias, *moments, relu=True)
+        z, done = functional.batch_norm(x, weight, bias, *moments)
+        y, kept = behind.forward(z, training=True)
+        yield [y, *functional.batch_norm_backward(behind.backward(dy, kept), done)]
+        y, done = functional.batch_norm(x, weight, bias, *moments, relu=relu)
         yield [y, *functional.batch_norm_backward(dy, done)]
 
 
 def assert_fused(shape, dtype, seed=0):
-    def compute():
-        apart, together, apart_trained, together_trained = fused(shape, dtype, seed)
+    def compute(relu):
+        apart, together, apart_trained, together_trained = fused(shape, dtype, relu, seed)
         for one, other in ((apart, together), (apart_trained, together_trained)):
             for a, b in zip(one, other, strict=True):
-                assert a.tobytes() == b.tobytes(), f"fused, x {shape}, {dtype}, seed {seed}, under {kernels.isa()}"
+                assert a.tobytes() == b.tobytes(), f"fused, {relu=}, x {shape}, {dtype}, seed {seed}, under {kernels.isa()}"
         return together_trained
 
-    assert_kernel(compute, compute(), [BLOCK] * 4, f"fused {shape}", dtype)
+    for relu in (True, 0.75):
+        assert_kernel(lambda relu=relu: compute(relu), compute(relu), [BLOCK] * 4, f"fused {shape}, {relu=}", dtype)
 
 
 shapes = st.tuples(st.integers(2, 5), st.integers(1, 9), st.integers(1, 12), st.integers(1, 12))

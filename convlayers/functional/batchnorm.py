@@ -10,6 +10,7 @@ from .. import kernels
 from ..errors import ShapeError
 from ..kernels import memory, threads_over
 from ._arrays import NO_BIAS, as_array, check_gradient, fits
+from .algorithms.calls import ceiling
 
 
 class BatchNormPass(NamedTuple):
@@ -20,7 +21,7 @@ class BatchNormPass(NamedTuple):
     affine: np.ndarray
     eps: float
     training: bool
-    relu: bool
+    relu: bool | float
 
 
 def _planes(shape: tuple[int, ...]) -> tuple[int, int, int]:
@@ -42,12 +43,12 @@ def batch_norm(
     var: np.ndarray | None = None,
     *,
     eps: float = 1e-5,
-    relu: bool = False,
+    relu: bool | float = False,
 ) -> tuple[np.ndarray, BatchNormPass]:
     """`y = (x - mean) / sqrt(var + eps) * weight + bias`, channel by channel, and what `batch_norm_backward` needs.
 
     x `(N, C, ...)`, the others `(C,)`. Without `mean` and `var`, those of x, as in training: then a channel needs two
-    values at least. `relu` gives `max(y, 0)`, to the bit what `relu(y)` gives.
+    values at least. `relu` gives `max(y, 0)`, to the bit what `relu(y)` gives; a float its upper bound, as `clip` does.
     """
     x = as_array(x, "batch_norm: x")
     if x.ndim < 2:
@@ -65,7 +66,7 @@ def batch_norm(
     y, affine = memory.empty(x.shape, x.dtype), np.empty((3, channels), x.dtype)
     if x.size:
         kernel, planes = kernels.compiled(x.dtype).batch_norm_forward, _planes(x.shape)
-        last = training, relu, threads_over(x.size)
+        last = training, ceiling(relu), threads_over(x.size)
         kernel(x.reshape(planes), (weight, bias), (moments, affine, eps), y.reshape(planes), *last, NO_BIAS[x.dtype])
     return y, BatchNormPass(x, moments, affine, eps, training, relu)
 
@@ -78,7 +79,7 @@ def batch_norm_backward(dy: np.ndarray, done: BatchNormPass) -> tuple[np.ndarray
     if x.size:
         kernel, planes = kernels.compiled(x.dtype).batch_norm_backward, _planes(x.shape)
         norm, none = (done.moments, done.affine, done.eps), NO_BIAS[x.dtype]
-        last = done.training, done.relu, threads_over(x.size), none, none
+        last = done.training, ceiling(done.relu), threads_over(x.size), none, none
         kernel(dy.reshape(planes), x.reshape(planes), norm, dx.reshape(planes), dw, db, *last)
     return dx, dw, db
 
@@ -97,7 +98,9 @@ class BoundBatchNorm(NamedTuple):
     backward_of_sum: Callable[[np.ndarray, BatchNormPass, np.ndarray, np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]
 
 
-def bound_batch_norm(shape: tuple[int, ...], dtype: np.dtype, eps: float, momentum: float, relu: bool) -> BoundBatchNorm:
+def bound_batch_norm(
+    shape: tuple[int, ...], dtype: np.dtype, eps: float, momentum: float, relu: bool | float
+) -> BoundBatchNorm:
     """For a shape with two values a channel or more."""
     compiled, planes, threads, none = kernels.compiled(dtype), _planes(shape), threads_over(prod(shape)), NO_BIAS[dtype]
     run, differentiate, follow = compiled.batch_norm_forward, compiled.batch_norm_backward, compiled.batch_norm_follow
@@ -112,14 +115,14 @@ def bound_batch_norm(shape: tuple[int, ...], dtype: np.dtype, eps: float, moment
         residual: np.ndarray | None = None,
     ) -> tuple[np.ndarray, BatchNormPass]:
         y, moments, affine = memory.empty(shape, dtype), np.empty((2, channels)), np.empty((3, channels), dtype)
-        last = True, relu, threads, none if residual is None else residual.reshape(-1)
+        last = True, ceiling(relu), threads, none if residual is None else residual.reshape(-1)
         run(x.reshape(planes), (weight, bias), (moments, affine, eps), y.reshape(planes), *last)
         follow(mean, var, moments, momentum, correction)
-        return y, BatchNormPass(x, moments, affine, eps, True, relu and residual is None)
+        return y, BatchNormPass(x, moments, affine, eps, True, residual is None and relu)
 
     def backward(dy: np.ndarray, done: BatchNormPass, dw: np.ndarray, db: np.ndarray) -> np.ndarray:
         dx = memory.empty(shape, dtype)
-        norm, last = (done.moments, done.affine, done.eps), (True, done.relu, threads, none, none)
+        norm, last = (done.moments, done.affine, done.eps), (True, ceiling(done.relu), threads, none, none)
         differentiate(dy.reshape(planes), done.x.reshape(planes), norm, dx.reshape(planes), dw, db, *last)
         return dx
 
@@ -127,7 +130,7 @@ def bound_batch_norm(shape: tuple[int, ...], dtype: np.dtype, eps: float, moment
         dy: np.ndarray, done: BatchNormPass, y: np.ndarray, dw: np.ndarray, db: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray]:
         dx, dr = memory.empty(shape, dtype), memory.empty(shape, dtype)
-        norm, last = (done.moments, done.affine, done.eps), (True, False, threads, y.reshape(-1), dr.reshape(-1))
+        norm, last = (done.moments, done.affine, done.eps), (True, 0.0, threads, y.reshape(-1), dr.reshape(-1))
         differentiate(dy.reshape(planes), done.x.reshape(planes), norm, dx.reshape(planes), dw, db, *last)
         return dx, dr
 
@@ -183,7 +186,7 @@ def bound_scale_shift(
     def bound(x: np.ndarray, scale: np.ndarray, shift: np.ndarray, y: np.ndarray) -> np.ndarray:
         if x.size:
             norm = moments, np.empty((3, planes[1]), dtype), 0.0
-            kernel(x.reshape(planes), (scale, shift), norm, y.reshape(planes), False, relu, threads, NO_BIAS[dtype])
+            kernel(x.reshape(planes), (scale, shift), norm, y.reshape(planes), False, ceiling(relu), threads, NO_BIAS[dtype])
         return y
 
     return bound

@@ -9,6 +9,7 @@ import numpy as np
 from .. import kernels
 from ..kernels import memory, threads_over
 from ._arrays import NO_BIAS
+from .algorithms.calls import ceiling
 from .algorithms.problem import Problem, geometry
 from .batchnorm import unbiased
 
@@ -16,11 +17,11 @@ Arrays = tuple[np.ndarray, ...]
 
 
 class Norm(NamedTuple):
-    """How a batch normalization by the batch's moments is told, and whether it takes over a ReLU."""
+    """How a batch normalization by the batch's moments is told, and whether it takes over a ReLU, a float being its bound."""
 
     eps: float
     momentum: float
-    relu: bool
+    relu: bool | float
 
 
 class NormPass(NamedTuple):
@@ -56,8 +57,8 @@ def bound_chain(problem: Problem, before: Norm | None, after: Norm) -> BoundChai
     """For x `(N, C, H, W)` and w `(C, 1, R, S)` of the problem's shapes and type; all other arrays are `(C,)`."""
     dtype, channels, compiled = problem.type, problem.x[1], kernels.compiled(problem.type)
     run, differentiate, follow = compiled.depthwise_chain_forward, compiled.depthwise_chain_backward, compiled.batch_norm_follow
-    relus = before is not None and before.relu, after.relu
-    last = geometry(problem), *relus, threads_over(prod(problem.x))
+    ceilings = ceiling(before is not None and before.relu), ceiling(after.relu)
+    last = geometry(problem), *ceilings, threads_over(prod(problem.x))
     none, (of_x, of_z) = NO_BIAS[dtype], (unbiased(prod(shape) // channels) for shape in (problem.x, problem.y))
 
     def begun(norm: Norm) -> NormPass:

@@ -38,6 +38,8 @@ class _BatchNorm(Layer):
 
     ranks: ClassVar[tuple[int, ...]]  # of the samples: numbers of spatial axes
     fuses_relu = True
+    fuses_clip = True
+    fuses_clip_in_training = True
     absorbs_residual_in_training = True
 
     def __init__(self, *, eps: float = 1e-5, momentum: float = 0.1) -> None:

@@ -20,7 +20,6 @@ from ..layers.normalization import BatchNorm2d
 from .fusion import Task
 
 _NO_RELU: dict[str, Any] = {}
-_RELU = {"relu": True}
 
 
 class Fused(NamedTuple):
@@ -37,10 +36,18 @@ class DepthwiseChain(Layer):
     one pass does not fit. The arrays are the layers'.
     """
 
-    def __init__(self, before: BatchNorm2d | None, conv: Conv2d, after: BatchNorm2d, relu_before: bool, relu_after: bool):
+    def __init__(
+        self,
+        before: BatchNorm2d | None,
+        conv: Conv2d,
+        after: BatchNorm2d,
+        relu_before: bool | float,
+        relu_after: bool | float,
+    ) -> None:
         self.before, self.conv, self.after = before, conv, after
         self.relu_before, self.relu_after = relu_before, relu_after
-        parts = (before, _RELU if relu_before else _NO_RELU), (conv, _NO_RELU), (after, _RELU if relu_after else _NO_RELU)
+        relus = [{"relu": relu} if relu else _NO_RELU for relu in (relu_before, relu_after)]
+        parts = (before, relus[0]), (conv, _NO_RELU), (after, relus[1])
         self._parts: list[tuple[Layer, dict[str, Any]]] = [(layer, how) for layer, how in parts if layer is not None]
         self.params = {f"{i}.{name}": array for i, (layer, _) in enumerate(self._parts) for name, array in layer.params.items()}
 
@@ -128,7 +135,7 @@ def chained(tasks: Sequence[Task], outputs: Sequence[int], free: Callable[[Layer
         first = before or task
         taken |= {t.target for t in (before, task, after) if t is not None}
         layers = cast(BatchNorm2d, before.layer) if before else None, cast(Conv2d, task.layer), cast(BatchNorm2d, after.layer)
-        chain = DepthwiseChain(*layers, before is not None and bool(before.relu), bool(after.relu))
+        chain = DepthwiseChain(*layers, before is not None and before.relu, after.relu)
         joined[first.number] = first._replace(target=after.target, relu=False, chain=chain)
     return [joined.get(task.number, task) for task in tasks if task.number in joined or task.target not in taken]
 

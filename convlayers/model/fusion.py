@@ -53,7 +53,8 @@ def _relu_of(layer: Layer, behind: Layer, *, inference: bool) -> bool | float:
     """True for a ReLU that a layer takes over, the upper bound of a Clip from 0 on, or False."""
     if layer.fuses_relu and type(behind) is ReLU:
         return True
-    if inference and layer.fuses_clip and type(behind) is Clip and behind.max is not None:
+    able = layer.fuses_clip if inference else layer.fuses_clip_in_training
+    if able and type(behind) is Clip and behind.max is not None:
         low, high = behind.constants()
         # -0 is another value, and so is what float32 rounds to 0.
         return float(high) if low == 0 and copysign(1, low) > 0 and np.float32(high) > 0 else False

@@ -5,12 +5,15 @@ What a layer may rely on is in `convlayers.layer`; what a user may rely on is he
 
 import inspect
 import json
+import math
+from itertools import product
 from typing import Any
 
 import numpy as np
 
 from .. import functional
 from ..layer import Bound, Layer, Shape, has_bind, has_scale_shift, joined
+from ..layers.activations import Clip, ReLU
 from .case import STEP, Case, as_list, contents, zero
 from .gradients import assert_gradient
 from .machine import assert_close, assert_same, on_every_machine, same_bits
@@ -191,26 +194,28 @@ def keeps_nothing(case: Case) -> None:
 
 
 def takes_over_relu(case: Case) -> None:
-    """A layer that fuses a ReLU gives the bits of a ReLU behind it, forward and back."""
-    if not case.cls.fuses_relu:
-        return
-    for training in (False, True):
+    """A layer that fuses a ReLU, with an upper bound or without, gives the bits of one behind it, forward and back."""
+    bounds = [math.inf] * case.cls.fuses_relu + [0.25] * case.cls.fuses_clip_in_training
+    for bound, training in product(bounds, (False, True)):
         results = []
         for fused in (False, True):
             layer, _ = case.built()
             x = case.inputs(_BATCH)
+            relu = {"relu": bound if bound < math.inf else True} if fused else {}
             with case.step():
-                y, cache = layer.forward(x, training=training, **({"relu": True} if fused else {}))
-            y = y if fused else functional.relu(y)
+                y, cache = layer.forward(x, training=training, **relu)
+            behind = Clip(0, bound) if bound < math.inf else ReLU()
+            y, kept = (y, None) if fused else behind.forward(y, training=training)
             dy = case.gradient(y)
+            dy = dy if fused else behind.backward(dy, kept)
             zero(layer)
-            dx = as_list(layer.backward(dy if fused else functional.relu_backward(dy, y), cache))
+            dx = as_list(layer.backward(dy, cache))
             gradients = [g.copy() for g in layer.grads.values()]
             zero(layer)
-            layer.accumulate(dy if fused else functional.relu_backward(dy, y), cache)
-            dx += as_list(layer.backward_input(dy if fused else functional.relu_backward(dy, y), cache))
+            layer.accumulate(dy, cache)
+            dx += as_list(layer.backward_input(dy, cache))
             results.append([y, *dx, *gradients, *layer.grads.values(), *layer.buffers.values()])
-        assert_same(results[1], results[0], f"with the ReLU inside, training={training}")
+        assert_same(results[1], results[0], f"with the ReLU inside, bound {bound}, training={training}")
     if case.cls.fuses_clip:
         built, _ = case.built()
         outer: Any = built  # its forward may take more than that of `Layer`
@@ -255,10 +260,10 @@ def bound_to_a_shape(case: Case) -> None:
 def _taken_over(case: Case, output: Shape, training: bool) -> list[dict[str, Any]]:
     """What a model may tell the layer beside its input."""
     options: list[dict[str, Any]] = [{}]
+    if case.cls.fuses_clip_in_training if training else case.cls.fuses_clip:
+        options.append({"relu": 0.25})
     if case.cls.fuses_relu:
         options.append({"relu": True})
-    if case.cls.fuses_clip and not training:
-        options.append({"relu": 0.25})
     if case.cls.absorbs_affine and not training:
         options.append({"affine": case.rng("affine").uniform(-2, 2, (2, output[0])).astype(np.float32)})
     if case.cls.absorbs_residual_in_training if training else case.cls.absorbs_residual:
