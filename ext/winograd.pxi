@@ -22,6 +22,9 @@ cdef enum:
     # read takes longer to write than to compute. Shared, 64 images of 4 x 4 with 16 x 32 filters took 1.4 to 1.5 times as long.
     OWN_FILTERS = 640 * 1024
     OWN_THREADS = 4
+    # With so few blocks of tiles, more of them go to the products tile by tile of rows, and never leave the second level: 36
+    # values of 512 x 512 filters are 38 MB, written and read.
+    FLEETING_BLOCKS = 2
 
 
 cdef inline Py_ssize_t most_tiles_bytes() noexcept nogil:
@@ -67,8 +70,14 @@ cdef struct Winograd:
     Py_ssize_t pixel[36]        # where each value of that tile lies in the copy
     Py_ssize_t* step            # k * PANEL
     Py_ssize_t* staged          # 4 t: where the tiles of a vector lie in rows of their own
+    const real* w               # taps
+    const real* w_end
+    Py_ssize_t row_stride       # from one filter to the next, and from one channel
+    Py_ssize_t channel_stride
+    bint flipped
     real* filters_in            # transformed: [copy][group][value][tile of rows][channel][row]
     int copies                  # one for all threads, or one for each; none where they are kept
+    bint fleeting               # a copy holds one tile of rows, made when it is needed
     Py_ssize_t filter_values    # from one value to the next
     char* workspace
     Py_ssize_t image            # values from one image of src to the next
@@ -115,8 +124,8 @@ cdef inline int halo(Winograd* g) noexcept nogil:
 
 
 cdef inline Py_ssize_t transformed_bytes(Winograd* g) noexcept nogil:
-    """Of all filters."""
-    return g.groups * g.sets * g.filter_values * <Py_ssize_t> sizeof(real)
+    """Of a copy of the filters."""
+    return (1 if g.fleeting else g.groups) * g.sets * g.filter_values * <Py_ssize_t> sizeof(real)
 
 
 cdef size_t place_workspace(Winograd* g, Workspace* space, size_t cursor) noexcept nogil:
@@ -139,7 +148,7 @@ cdef size_t place_workspace(Winograd* g, Workspace* space, size_t cursor) noexce
     return cursor
 
 
-cdef void choose_winograd_blocks(Winograd* g, int threads) noexcept nogil:
+cdef void choose_winograd_blocks(Winograd* g, bint kept, int threads) noexcept nogil:
     cdef Py_ssize_t values = g.size * g.size, most, tile, units
     g.lines, g.across = (g.p + g.m - 1) // g.m, (g.q + g.m - 1) // g.m
     g.tiles = g.images * g.lines * g.across
@@ -169,8 +178,13 @@ cdef void choose_winograd_blocks(Winograd* g, int threads) noexcept nogil:
         # Even columns and odd ones, each with what half a vector writes too much.
         g.pitch = 2 * vectors_over(max(g.across + halo(g), (max(0, g.left) + g.span + VL) // 2 + 1)) * VL
     g.filter_values = g.filters * g.channels + tile_count(g.filters) * VL
-    g.copies = 1
-    if threads <= OWN_THREADS and transformed_bytes(g) <= OWN_FILTERS:
+    g.copies, g.fleeting = 1, False
+    if kept:
+        g.copies = 0
+    elif transformed_bytes(g) > OWN_FILTERS and g.blocks <= FLEETING_BLOCKS:
+        g.copies, g.fleeting, g.part = threads, True, 1
+        g.filter_values = min(MR, g.filters) * g.channels + VL
+    elif threads <= OWN_THREADS and transformed_bytes(g) <= OWN_FILTERS:
         g.copies = threads
 
 
@@ -182,136 +196,6 @@ cdef size_t winograd_memory(Winograd* g, int threads, size_t cursor) noexcept no
     g.workspace_bytes = <Py_ssize_t> place_workspace(g, &space, 0)
     g.workspace = <char*> take(&cursor, threads * g.workspace_bytes)
     return cursor
-
-
-# Filters
-
-
-cdef inline real* filters_of(Winograd* g, int thread, Py_ssize_t group) noexcept nogil:
-    """The transformed filters of a group that a thread writes and reads."""
-    return g.filters_in + ((thread if g.copies > 1 else 0) * g.groups + group) * g.sets * g.filter_values
-
-
-cdef inline Py_ssize_t filter_tile(Winograd* g, Py_ssize_t t) noexcept nogil:
-    """Where the rows of tile t begin within a value of the transformed filters."""
-    return tile_start(t, g.filters) * g.channels + t * VL
-
-
-cdef inline void filter_values "convlayers_filter_values"(
-    int size, int count, const real* taps, Py_ssize_t tap_stride, bint flipped, real* dst, Py_ssize_t ldv
-) noexcept nogil:
-    """U = G g G^T for VL filters of count x count taps, which are vectors `tap_stride` apart."""
-    cdef vf g[MOST_TAPS]
-    cdef vf half[30]
-    cdef vf u[6]
-    cdef int i, j
-    for i in range(count * count):
-        g[i] = load(taps + (count * count - 1 - i if flipped else i) * tap_stride)
-    if size == STRIDED:
-        strided_filter_values(g, dst, ldv)
-        return
-    for j in range(count):
-        winograd_filter(size, count, g + j, count, half + j, count)
-    for i in range(size):
-        winograd_filter(size, count, half + count * i, 1, u, 1)
-        for j in range(size):
-            store(dst + (i * size + j) * ldv, u[j])
-
-
-cdef void transform_filters(
-    Winograd* g, const real* w, const real* end, Py_ssize_t row_stride, Py_ssize_t channel_stride, bint flipped,
-    Py_ssize_t unit, int thread
-) noexcept nogil:
-    """One tile of rows of one group, for all channels: [channel][row] of every value."""
-    cdef Py_ssize_t tiles = tile_count(g.filters), group = unit // tiles, t = unit % tiles, m = tile_start(t, g.filters)
-    cdef Py_ssize_t rows = tile_start(t + 1, g.filters) - m, c, i
-    cdef Py_ssize_t group_stride = max(g.filters * row_stride, g.channels * channel_stride)
-    cdef real taps[TILE_TAPS]
-    cdef Py_ssize_t pitch = vectors_over(rows) * VL
-    cdef real* dst = filters_of(g, thread, group) + filter_tile(g, t)
-    w += group * group_stride + m * row_stride
-    for c in range(g.channels):
-        transpose_run(w + c * channel_stride, end, row_stride, rows, g.taps * g.taps, taps, pitch)
-        # What a vector writes too much lies where the next channel's rows are written later.
-        for i in range(vectors_over(rows)):
-            if g.taps == 3:
-                filter_values(g.size, 3, taps + i * VL, pitch, flipped, dst + i * VL, g.filter_values)
-            else:
-                filter_values(6, 5, taps + i * VL, pitch, flipped, dst + i * VL, g.filter_values)
-        dst += rows
-
-
-cdef void transform_all(
-    Winograd* g, const real* w, const real* end, Py_ssize_t row_stride, Py_ssize_t channel_stride, bint flipped, int thread
-) noexcept nogil:
-    """All of them, by one thread for itself."""
-    cdef Py_ssize_t unit
-    for unit in range(g.groups * tile_count(g.filters)):
-        transform_filters(g, w, end, row_stride, channel_stride, flipped, unit, thread)
-
-
-cdef inline bint is_idle(Winograd* g, Py_ssize_t value, Py_ssize_t phase) noexcept nogil:
-    """Whether a value is zero in all filters of phase 2 a + b, which have fewer than r taps: the first value of an axis is the
-    filter's first tap, and the last one its last. `idle` has two bits for each a, and four further on for each b."""
-    cdef Py_ssize_t last = g.size - 1, i = value // g.size, j = value % g.size
-    cdef int of_row = g.idle >> phase // 2 * 2, of_column = g.idle >> 4 + phase % 2 * 2
-    return (i == 0 and of_row & 1) or (i == last and of_row & 2) or (j == 0 and of_column & 1) or (j == last and of_column & 2)
-
-
-cdef void multiply_depths(
-    Winograd* g, Py_ssize_t first, Py_ssize_t count, Py_ssize_t vectors, const Tile* whole
-) noexcept nogil:
-    """A tile of rows for some of the channels, added to what others gave."""
-    cdef Tile args = whole[0]
-    args.depth = count
-    args.a = args.a + first * args.lda
-    args.b0 = args.b0 + first * PANEL
-    args.b1, args.c1 = args.b0 + VL, args.c0 + VL
-    run_vectors(<int> args.lda, vectors, &args)
-
-
-cdef void multiply_value(Winograd* g, Py_ssize_t value, Py_ssize_t m, Py_ssize_t vectors, Tile* args) noexcept nogil:
-    """The products of one value for a tile of rows from row m on, but for those with filters that are zero."""
-    cdef Py_ssize_t phase = 0, first, depth = g.channels // 4, rows = g.filters // 4
-    args.accumulate = False
-    if not g.idle:
-        multiply_depths(g, 0, g.channels, vectors, args)
-        return
-    if g.phases_out:
-        for phase in range(m // rows, (m + args.lda - 1) // rows + 1):
-            if not is_idle(g, value, phase):
-                multiply_depths(g, 0, g.channels, vectors, args)
-                return
-    else:
-        while phase < 4:
-            first = phase
-            while phase < 4 and not is_idle(g, value, phase):
-                phase += 1
-            if phase > first:
-                multiply_depths(g, first * depth, (phase - first) * depth, vectors, args)
-                args.accumulate = True
-            phase += 1
-    if not args.accumulate:
-        memset(args.c0, 0, args.lda * g.block * sizeof(real))
-
-
-cdef void multiply_block(
-    Winograd* g, const real* filters, Py_ssize_t vectors, Py_ssize_t first, Py_ssize_t last, const real* inputs, real* products
-) noexcept nogil:
-    """For each value the product of tiles and the filters of the tiles of rows first .. last - 1: [value][filter][tile]."""
-    cdef Py_ssize_t value, t, m, start = tile_start(first, g.filters)
-    cdef Tile args
-    args.ahead, args.asks = TAPS_AHEAD * PANEL, False
-    args.step, args.init, args.ceiling, args.ldc0, args.ldc1 = g.step, NULL, 0, g.block, g.block
-    args.next_b = g.channels * PANEL
-    for value in range(g.size * g.size):
-        for t in range(first, last):
-            m = tile_start(t, g.filters)
-            args.lda = tile_start(t + 1, g.filters) - m
-            args.a = filters + filter_set(g.size, <int> value) * g.filter_values + filter_tile(g, t)
-            prefetch(args.a + args.lda * g.channels + VL, args.lda * g.channels * <Py_ssize_t> sizeof(real), False)
-            args.b0, args.c0 = inputs + value * g.values_in, products + value * g.values_out + (m - start) * g.block
-            multiply_value(g, value, m, vectors, &args)
 
 
 cdef void finish_filter(
@@ -362,6 +246,8 @@ cdef void run_winograd_unit(Winograd* g, Py_ssize_t unit, int thread) noexcept n
     while first < last:
         next = min(last, first + g.part)
         start = tile_start(first, g.filters)
+        if g.fleeting:
+            transform_filters(g, group * count + first, thread)
         multiply_block(g, filters_of(g, thread, group), vectors_over(t1 - t0), first, next, space.inputs, space.products)
         for m in range(start, tile_start(next, g.filters)):
             dst = g.dst + (group * g.filters + m) * area
@@ -370,30 +256,26 @@ cdef void run_winograd_unit(Winograd* g, Py_ssize_t unit, int thread) noexcept n
         first = next
 
 
-cdef run_winograd(
-    Winograd* g, const real[:, :, :, ::1] w, Py_ssize_t row_stride, Py_ssize_t channel_stride, bint flipped, tuple kept,
-    int threads
-):
+cdef run_winograd(Winograd* g, const real[:, :, :, ::1] w, tuple kept, int threads):
     """Take scratch memory for a convolution whose sizes are set, and run it, with filters that were kept if there are any."""
     cdef unsigned char[::1] buffer, array
     cdef Py_ssize_t u, unit, tiles = g.groups * tile_count(g.filters)
     cdef Py_ssize_t count = w.shape[0] * w.shape[1] * w.shape[2] * w.shape[3]
     cdef Shares shares
     cdef Units units
-    cdef const real* taps = &w[0, 0, 0, 0]
-    cdef const real* end
     cdef bint found = False
     g.image = g.groups * g.channels * g.height * g.width
     g.src_end = g.src + g.images * g.image
-    choose_winograd_blocks(g, threads)
+    g.w, g.w_end = &w[0, 0, 0, 0], &w[0, 0, 0, 0] + count
+    choose_winograd_blocks(g, kept is not None, threads)
     if kept is not None:
-        filters = find_kept(kept, taps, count, transformed_bytes(g), threads)
+        filters = find_kept(kept, g.w, count, transformed_bytes(g), threads)
         found = filters is not None
         if not found:
-            filters = new_kept(taps, count, transformed_bytes(g))
+            filters = new_kept(g.w, count, transformed_bytes(g))
         array = filters
-        taps, g.copies = <const real*> &array[0], 0
-    end = taps + count
+        g.w = <const real*> &array[0]
+        g.w_end = g.w + count
     buffer = _scratch(winograd_memory(g, threads, 0))
     winograd_memory(g, threads, <size_t> &buffer[0])
     if kept is not None:
@@ -405,11 +287,11 @@ cdef run_winograd(
         for u in range(VL):
             g.staged[u] = g.m * u
         with parallel(num_threads=threads):
-            if g.copies > 1:
-                transform_all(g, taps, end, row_stride, channel_stride, flipped, threadid())
-            elif not found:
+            if g.copies > 1 and not g.fleeting:
+                transform_all(g, threadid())
+            elif not (found or g.fleeting):
                 for u in prange(tiles, schedule="static"):
-                    transform_filters(g, taps, end, row_stride, channel_stride, flipped, u, 0)
+                    transform_filters(g, u, 0)
                 wait_for_all()
             units = next_units(&shares, threadid())
             while units.first < units.end:
@@ -450,12 +332,14 @@ def winograd(
         open_tiles(&g, m, m + g.taps - 1, m + g.taps - 1, m, m + g.taps - 1)
     elif not backward:
         open_tiles(&g, 4, STRIDED, 9, 8, STRIDED_FILTERS)
+    g.flipped, g.row_stride, g.channel_stride = False, g.channels * area, area
     if not backward:
-        run_winograd(&g, w, g.channels * area, area, False, kept, threads)
+        run_winograd(&g, w, kept, threads)
         return
+    g.flipped, g.row_stride, g.channel_stride = True, g.channel_stride, g.row_stride
     g.channels, g.filters, g.top, g.left = g.filters, g.channels, g.taps - 1 - top, g.taps - 1 - left
     if stride == 2:
         # The first tile begins with input 0, which has place `pad` among the padded ones.
         open_tiles(&g, 8, STRIDED, 5, 4, STRIDED_FILTERS)
         g.top, g.left, g.odd[0], g.odd[1] = 1 - (top + 1) // 2, 1 - (left + 1) // 2, top % 2, left % 2
-    run_winograd(&g, w, area, g.filters * area, True, kept, threads)
+    run_winograd(&g, w, kept, threads)

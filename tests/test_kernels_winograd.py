@@ -83,6 +83,11 @@ TABLE = {
     "tiles of many images in a block": (70, 5, 13, (4, 4), 2, 1),
     "more threads than blocks": (1, 4, 40, (8, 8), 2, 1),
     "a line of tiles over the block": (1, 40, 5, (9, 1100), 2, 1),
+    # Sums over a megabyte: weight gradients by parts of the channels; filters made tile by tile of rows.
+    "parts of the channels": (2, 130, 101, (9, 10), 1, 1),
+    "parts of the filters": (1, 33, 300, (5, 40), 1, 0),
+    "one more channel than parts of equal size": (1, 257, 65, (4, 9), 1, 1),
+    "parts with a strided filter": (2, 70, 90, (9, 10), 2, 1),
 }
 
 
@@ -173,18 +178,22 @@ def test_small_images(isa, dtype, padding):
             check_winograd(2, vector + 1, max(1, vector - 1), (side, 10 - side), **how)
 
 
-# Up to four threads transform few filters each for itself; more threads, and many filters, share them.
+# Up to four threads transform few filters each for itself; more threads, and many filters, share them, but where tiles are few.
+# The weight gradient of many channels is computed part by part of them, as many as there are threads.
 @pytest.mark.parametrize("isa", kernels.available())
-@pytest.mark.parametrize(("channels", "filters"), [(16, 32), (72, 80)])
-def test_filters_of_each_thread_and_of_all(isa, channels, filters):
+@pytest.mark.parametrize(
+    ("channels", "filters", "size"), [(16, 32, (9, 10)), (72, 80, (9, 10)), (72, 80, (30, 41)), (130, 101, (9, 10))]
+)
+def test_filters_of_each_thread_and_of_all(isa, channels, filters, size):
     rng = np.random.default_rng(5)
-    x, w = rng.standard_normal((3, channels, 9, 10), np.float32), rng.standard_normal((filters, channels, 3, 3), np.float32)
+    x, w = rng.standard_normal((3, channels, *size), np.float32), rng.standard_normal((filters, channels, 3, 3), np.float32)
     how = {"padding": 1, "algorithm": "winograd"}
     results = []
     for threads in (1, 2, 4, 5, 9):
         with kernels.using(isa=isa, threads=threads), threads_at_every_size(), memory.poisoned():
             y = functional.conv2d(x, w, **how)
-            results.append((y, functional.conv2d_backward_input(y, w, x.shape, **how)))
+            dx = functional.conv2d_backward_input(y, w, x.shape, **how)
+            results.append((y, dx, *functional.conv2d_backward_weight(y, x, w.shape, **how)))
     for other in results[1:]:
         for one, two in zip(results[0], other, strict=True):
             np.testing.assert_array_equal(one, two)

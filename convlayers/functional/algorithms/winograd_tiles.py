@@ -38,6 +38,7 @@ _GRADIENT_TILE_CYCLES = {(4, 3): 480, (2, 3): 270, (2, 5): 180}  # for the weigh
 _FILTER_CYCLES = {(4, 3): 500, (2, 3): 250, (2, 5): 700}
 _STRIDED_CYCLES = {FORWARD: 600, INPUT_GRADIENT: 750}  # at stride 2, of tiles, in or out; measured on Emerald Rapids
 _CACHED_BYTES = 16e6
+_FEW_TILES = 64  # up to so many, transformed filters never leave the second-level cache
 _ROW_CYCLES = 8
 _CALL_CYCLES = 16_000
 # Bytes of filters beyond which those transformed are not kept: a copy and what is made of it are up to five times as many, for
@@ -60,6 +61,8 @@ def tile_cost(problem: Problem, machine: Machine, m: int, share: float = 1) -> f
         rows, depth = depth, rows
     sums *= share * (1 + 7 / depth) * max(1, 4 / rows)
     transformed = (m + taps - 1) ** 2 * filters * channels * machine.vector_bytes / lanes
+    if problem.direction != WEIGHT_GRADIENT and vectors * lanes <= _FEW_TILES:
+        transformed = 0
     cycles = filters * channels / lanes * _FILTER_CYCLES[m, taps] * (1 + min(2.0, transformed / _CACHED_BYTES)) + _CALL_CYCLES
     if problem.direction == WEIGHT_GRADIENT:
         cycles += vectors * (problem.x[1] + filters) * _GRADIENT_TILE_CYCLES[m, taps]
