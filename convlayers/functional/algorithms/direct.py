@@ -30,6 +30,8 @@ _SLICE, _SLICE_FILTERS = 768, 64
 # The gradient of so few filters over so many channels is computed with pixels for lanes, 1.3 to 2.8 times as fast (Zen 3); with
 # filters for lanes else. Few taps alone do not pay: with 16 filters and more, 0.8 to 1.9 times, 1.05 in the mean.
 _FEW_FILTERS, _FEW_CHANNELS = 12, 64
+# By how much longer images of up to a vector of outputs take with vectors of so many: 1.0 (3 x 3) to 1.6 (2 x 2) (Zen 4).
+_SMALL_IMAGES, _MANY_LANES = 1.3, 16
 # With at least twice as many filters as so few channels, and so many pixels in all, x and dy of 1 x 1 kernels change places.
 _NARROW_CHANNELS, _NARROW_PIXELS = 64, 1024
 
@@ -60,12 +62,13 @@ def _narrow(problem: Problem) -> bool:
 
 
 def _filled(problem: Problem, filters: int, lanes: int) -> float:
-    """By how much the last vector of each image, partly empty, lengthens a sum by slices: 7 x 7 outputs fill 49 of 64 lanes."""
+    """By how much the last vector of each image, partly empty, lengthens a sum by slices: 7 x 7 outputs fill 49 of 64 lanes; and
+    what images of up to one long vector leave empty of the vectors that they share."""
     forward = problem.direction == FORWARD
     taps = prod(problem.w[1:]) if forward else problem.w[0] // problem.groups * prod(problem.w[2:]) // prod(problem.win.stride)
-    if 2 * taps <= 3 * _SLICE or filters < _SLICE_FILTERS:
-        return 1.0
     pixels = prod(problem.y[2:]) if forward else -(-prod(problem.x[2:]) // prod(problem.win.stride))
+    if 2 * taps <= 3 * _SLICE or filters < _SLICE_FILTERS:
+        return _SMALL_IMAGES if 1 < pixels <= lanes and lanes >= _MANY_LANES else 1.0
     return -(-pixels // lanes) * lanes / pixels
 
 
