@@ -47,8 +47,9 @@ SMALLER = [] if MSVC or SANITIZE else ["-O2", "-fpeel-loops"]
 SMALLER += ["-fno-gcse", "-fno-schedule-insns2", "-fno-ivopts"] if SMALLER and sys.platform == "linux" else []
 LINK = [] if MSVC else ["-fopenmp", *(SANITIZE or ["-Wl,-s"])]
 
-# Expressions found again across blocks, paths of their own and joined loops are a hundredth of the modules for AVX2 and AVX-512,
-# a last ordering of instructions a fiftieth: convolutions took 0.95 to 1.08 times as long without, 1.00 in the mean (Zen 4).
+# Expressions found again across blocks, paths of their own and joined loops are a hundredth of the modules for AVX2 and
+# AVX-512, a last ordering of instructions a fiftieth: convolutions were 0.93 to 1.05 times as fast without, 1.00 in the mean
+# (Zen 4).
 FEWER = ["-fno-gcse", "-fno-split-paths", "-fno-loop-unroll-and-jam", "-fno-schedule-insns2"]
 FEWER = FEWER if sys.platform == "linux" and not SANITIZE else []
 

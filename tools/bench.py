@@ -6,7 +6,8 @@
     python tools/bench.py --only infer --case vgg   the cases whose title holds this text
     python tools/bench.py --conv 8,64,56,128,3,2,1  a layer of your own: batch, channels, side, filters, kernel and, if
                                                     not 1, 0 and 1, stride, padding and groups
-    python tools/bench.py --infer mobilenet_v2,1    inference of a classifier of images in `convlayers.models`, at this batch
+    python tools/bench.py --infer mobilenet_v2,1    inference of a classifier of images in `convlayers.models`, at this batch,
+    python tools/bench.py --train mobilenet_v2,8    or a training step of it
     python tools/bench.py --isa avx2                convlayers and PyTorch held to an instruction set
 
 Each side is a process of its own; they are timed turn by turn, and a ratio is the median of the turns' ratios. Every result is
@@ -28,7 +29,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 from typing import Any, NamedTuple
 
-from benchlib.cases import CONVS, INFERS, PASSES, POOLS, TRAINS, Conv, Infer, Pool
+from benchlib.cases import CONVS, INFERS, KINDS, PASSES, POOLS, TRAINS, Conv, Pool
 
 from convlayers import models
 
@@ -129,14 +130,14 @@ def convolution(text: str) -> Conv:
     return case
 
 
-def inference(text: str) -> Infer:
-    """The case that `--infer` names."""
+def network(text: str) -> tuple[str, int]:
+    """The model and the batch that `--infer` and `--train` name."""
     name, _, batch = text.partition(",")
     if not batch.isdecimal() or int(batch) < 1:
         raise argparse.ArgumentTypeError(f"{text}: it must be MODEL,BATCH, as in resnet18,1")
     if not callable(getattr(models, name, None)):
         raise argparse.ArgumentTypeError(f"{text}: convlayers.models has no {name!r}")
-    return Infer(name, int(batch))
+    return name, int(batch)
 
 
 def table(kind: str, sides: dict[str, Side], args: argparse.Namespace) -> dict[str, list[float]]:
@@ -234,17 +235,20 @@ def main() -> None:
     parser.add_argument("--only", choices=(*TABLES, "memory", "import", "export", "onnx-import"))
     parser.add_argument("--case", default="", metavar="TEXT", help="only the cases whose title holds this text")
     parser.add_argument("--conv", type=convolution, action="append", metavar="SIZES", help="this layer; may be given again")
-    parser.add_argument("--infer", type=inference, action="append", metavar="MODEL,BATCH", help="this model; likewise")
+    for kind in ("infer", "train"):
+        parser.add_argument(f"--{kind}", type=network, action="append", metavar="MODEL,BATCH", help="this model; likewise")
     parser.add_argument("--isa", choices=tuple(TORCH_ISA))
     parser.add_argument("--threads", type=int, default=min(2, os.cpu_count() or 1))
     parser.add_argument("--turns", type=int, default=7)
     parser.add_argument("--seconds", type=float, default=0.2, help="for one side's turn")
     args = parser.parse_args()
-    if args.conv and args.infer:
-        parser.error("give --conv or --infer, one kind at a time")
-    args.asked = args.conv or args.infer
-    if args.asked:
-        args.only = "conv" if args.conv else "infer"
+    asked = {"conv": args.conv, "infer": args.infer, "train": args.train}
+    kinds = [kind for kind, cases in asked.items() if cases]
+    if len(kinds) > 1:
+        parser.error("give --conv, --infer or --train, one kind at a time")
+    args.asked = [KINDS[kind](*case) for kind in kinds for case in asked[kind]]
+    if kinds:
+        args.only = kinds[0]
     given = environment(args.threads, args.isa)
     with_torch = importlib.util.find_spec("torch") is not None
     isa = args.isa or "the fastest instruction set of each side"

@@ -62,7 +62,7 @@ def _narrow(problem: Problem) -> bool:
 
 
 def _filled(problem: Problem, filters: int, lanes: int) -> float:
-    """By how much the last vector of each image, partly empty, lengthens a sum by slices: 7 x 7 outputs fill 49 of 64 lanes; and
+    """By how much the last vector of each image, partly empty, lengthens a sum by slices, 7 x 7 outputs fill 49 of 64 lanes; or
     what images of up to one long vector leave empty of the vectors that they share."""
     forward = problem.direction == FORWARD
     taps = prod(problem.w[1:]) if forward else problem.w[0] // problem.groups * prod(problem.w[2:]) // prod(problem.win.stride)
