@@ -1,5 +1,6 @@
-# 3 x 3 and 5 x 5 convolution by Winograd's minimal filtering, F(m x m, r x r): forward and input gradient; stride 1, and the
-# frame of what winograd_strided.pxi has for stride 2.
+# 3 x 3 and 5 x 5 convolution by Winograd's minimal filtering, F(m x m, r x r): forward and input gradient; stride 1, alone or
+# over the phases of an image (phases.pxi), and the frame of what winograd_strided.pxi has for stride 2. Filters and products
+# are winograd_filters.pxi's, tiles winograd_tiles.pxi's.
 #
 #     Y = A^T [ sum_c (G g_mc G^T) o (B^T d_c B) ] A        for each tile of m x m outputs
 #
