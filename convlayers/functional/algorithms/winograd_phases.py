@@ -108,24 +108,12 @@ def _tiles(problem: Problem) -> tuple[int, ...]:
     return _TILE, 1, top, left, problem.groups, phases.idle(problem.direction == INPUT_GRADIENT)
 
 
-def _split(images: np.ndarray, shape: tuple[int, ...], groups: int, odd: tuple[int, int]) -> np.ndarray:
-    """The phases of images, of `shape`; those of a group's channels follow each other."""
-    phases = memory.empty(shape, images.dtype)
-    (n, channels), threads = images.shape[:2], threads_over(images.size)
-    grouped = images.reshape(n * groups, channels // groups, *images.shape[2:])
-    into = phases.reshape(n * groups, shape[1] // groups, *shape[2:])
-    kernels.compiled(images.dtype).phases(grouped, into, *odd, False, threads)
-    return phases
-
-
-def _join(phases: np.ndarray, shape: tuple[int, ...], groups: int, odd: tuple[int, int]) -> np.ndarray:
-    """The images of `shape` that have these phases."""
-    images = memory.empty(shape, phases.dtype)
-    (n, channels), threads = shape[:2], threads_over(images.size)
-    grouped = phases.reshape(n * groups, phases.shape[1] // groups, *phases.shape[2:])
-    into = images.reshape(n * groups, channels // groups, *shape[2:])
-    kernels.compiled(phases.dtype).phases(grouped, into, *odd, True, threads)
-    return images
+def _moved(array: np.ndarray, shape: tuple[int, ...], groups: int, odd: tuple[int, int], join: bool) -> np.ndarray:
+    """The phases, of `shape`, of images, those of a group's channels after each other; or with `join` the images of phases."""
+    moved = memory.empty(shape, array.dtype)
+    source, target = (a.reshape(len(a) * groups, a.shape[1] // groups, *a.shape[2:]) for a in (array, moved))
+    kernels.compiled(array.dtype).phases(source, target, *odd, join, threads_over(array.size))
+    return moved
 
 
 _EVEN = 0, 0
@@ -139,7 +127,9 @@ def forward_fused(problem: Problem, relu: bool | float, residual: bool, kept: Ke
         return None
 
     def run(x: np.ndarray, w: np.ndarray, scale: Maybe, shift: Maybe, added: Maybe) -> np.ndarray:
-        return convolve(_split(x, inner.x, problem.groups, _EVEN), _split(w, inner.w, 1, odd), scale, shift, added)
+        return convolve(
+            _moved(x, inner.x, problem.groups, _EVEN, False), _moved(w, inner.w, 1, odd, False), scale, shift, added
+        )
 
     return run
 
@@ -155,14 +145,14 @@ def backward_input(problem: Problem) -> Backward:
     """dx."""
     inner, odd, _ = _phases(problem)
     convolve = winograd_tiles.input_gradient(inner, _tiles(problem))
-    return lambda dy, w: _join(convolve(dy, _split(w, inner.w, 1, odd)), problem.x, problem.groups, _EVEN)
+    return lambda dy, w: _moved(convolve(dy, _moved(w, inner.w, 1, odd, False)), problem.x, problem.groups, _EVEN, True)
 
 
 def backward_weight(problem: Problem) -> Backward:
     """dw."""
     inner, odd, _ = _phases(problem)
     sums = weight_call(*winograd_tiles.weight_kernel(inner, _tiles(problem)), False, NO_BIAS[problem.type])
-    return lambda dy, x: _join(sums(dy, _split(x, inner.x, problem.groups, _EVEN)), problem.w, 1, odd)
+    return lambda dy, x: _moved(sums(dy, _moved(x, inner.x, problem.groups, _EVEN, False)), problem.w, 1, odd, True)
 
 
 def backward_both(problem: Problem) -> BackwardBoth:
@@ -171,7 +161,7 @@ def backward_both(problem: Problem) -> BackwardBoth:
     sums = both_call(*winograd_tiles.weight_kernel(inner, _tiles(problem)), False)
 
     def run(dy: np.ndarray, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        dw, db = sums(dy, _split(x, inner.x, problem.groups, _EVEN))
-        return _join(dw, problem.w, 1, odd), db
+        dw, db = sums(dy, _moved(x, inner.x, problem.groups, _EVEN, False))
+        return _moved(dw, problem.w, 1, odd, True), db
 
     return run
