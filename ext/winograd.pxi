@@ -141,7 +141,8 @@ cdef size_t place_workspace(Winograd* g, Workspace* space, size_t cursor) noexce
     space.before = <vmask*> take(&cursor, g.block * sizeof(vmask))
     space.lines = <Line*> take(&cursor, lines * sizeof(Line))
     space.spare = <real*> take(&cursor, (g.reach + 1) * g.span * sizeof(real))
-    copy = (g.height * g.width + 1) * VL if g.one_tile else lines * g.size * g.pitch + VL
+    # Tiles are read in fours, the last one up to three values too far.
+    copy = (g.height * g.width + 1) * VL if g.one_tile else lines * g.size * g.pitch + max(VL, 4)
     space.copy = <real*> take(&cursor, copy * sizeof(real))
     space.inputs = <real*> take(&cursor, values * g.values_in * sizeof(real))
     space.products = <real*> take(&cursor, values * g.values_out * sizeof(real))
