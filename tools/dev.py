@@ -264,7 +264,12 @@ def asan(rest: list[str]) -> int:
             raise ChoreError("a planted overflow was not caught: the kernels that were run were not checked")
         print("a planted overflow is caught; the tests follow", flush=True)
         command = [python, "-m", "pytest", "-p", "no:cacheprovider", *map(str, tests), *rest]
-        return subprocess.run(command, cwd=folder, env=env).returncode
+        # pytest keeps what a test prints, and a report ends the process: so it goes to a file.
+        env["ASAN_OPTIONS"] += f":log_path={folder / 'report'}"
+        code = subprocess.run(command, cwd=folder, env=env).returncode
+        for report in folder.glob("report*"):
+            print("", report.read_text(), sep="\n")
+        return code
 
 
 def wheel(rest: list[str]) -> int:
