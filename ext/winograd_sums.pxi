@@ -23,11 +23,8 @@ cdef inline Py_ssize_t odd_lines(Py_ssize_t values) noexcept nogil:
 
 
 cdef size_t place_parts(WinogradWeight* g, size_t cursor) noexcept nogil:
-    """The transformed tiles of a block, at `cursor`; the address behind them."""
-    cdef Py_ssize_t tiles = g.block * g.across, values = g.size * g.size
-    g.x.panel, g.dy.panel = tiles * g.x.pitch, PANEL
-    g.x.value = (g.x.channels + PANEL - 1) // PANEL * g.x.panel + PANEL
-    g.dy.value = tiles * g.dy.pitch + PANEL
+    """The transformed tiles of a block, at `cursor`, with room for the largest part; the address behind them."""
+    cdef Py_ssize_t values = g.size * g.size
     g.x.values = <real*> take(&cursor, values * g.x.value * sizeof(real))
     g.dy.values = <real*> take(&cursor, values * g.dy.value * sizeof(real))
     return cursor
@@ -91,19 +88,20 @@ cdef void choose_weight_block(WinogradWeight* g) noexcept nogil:
         most = second_level()
     line = values * (c + m) * g.across * <Py_ssize_t> sizeof(real)
     g.block = max(1, min(most // line, g.total))
+    g.x.panel, g.dy.panel = g.block * g.across * g.x.pitch, PANEL
+    g.x.value = (c + PANEL - 1) // PANEL * g.x.panel + PANEL
+    g.dy.value = g.block * g.across * g.dy.pitch + PANEL
 
 
 cdef size_t winograd_weight_memory(WinogradWeight* g, int threads, size_t cursor) noexcept nogil:
     cdef Py_ssize_t copy
-    cdef WinogradWeight part = g[0]
-    part.x.channels = most_channels(g.x.channels, PANEL, g.x_parts)
     g.step = <Py_ssize_t*> take(&cursor, g.block * g.across * sizeof(Py_ssize_t))
     g.bias_pitch = vectors_over(g.dy.channels) * VL
     if g.biases != NULL:
         g.biases = <real*> take(&cursor, g.total * g.bias_pitch * sizeof(real))
     copy = max((g.size * (g.across * g.m + g.size - g.m) + 1) * VL, (g.block * g.across + 1) * (MR + VL))
     g.copy_bytes = (copy * <Py_ssize_t> sizeof(real) + 63) // 64 * 64
-    g.workspace_bytes = g.copy_bytes + <Py_ssize_t> place_parts(&part, 0)
+    g.workspace_bytes = g.copy_bytes + <Py_ssize_t> place_parts(g, 0)
     # The sums of a part are its thread's alone.
     g.sums = <real*> take(&cursor, (threads if g.shards == 1 else g.shards) * g.unit_sums * sizeof(real))
     g.workspace = <char*> take(&cursor, threads * g.workspace_bytes)
