@@ -1,7 +1,6 @@
 # Sums over a vector's lanes, and vectors of which only some lanes are in use.
 
 cdef extern from "vec.h" nogil:
-    vf vrelu_gradient(vf, vf)
     vf vclip_gradient(vf, vf, vf)
 
 

@@ -48,8 +48,8 @@ cdef Py_ssize_t unit_cycles(WinogradWeight* g, Py_ssize_t channels, Py_ssize_t f
 
 cdef void choose_weight_parts(WinogradWeight* g, int threads) noexcept nogil:
     """The parts of the channels with which all threads are done soonest, and whose sums are small enough. No result depends on
-    them. Sums of 5/4 of the second level beside tiles of as much as it holds: half of each took 1.1 times as long, twice of
-    each 0.9 to 1.2 (Zen 4, 1 MB).
+    them. Sums of 5/4 of the second level beside tiles of as much as it holds: half of the sums with 3/8 of the tiles took
+    1.1 times as long, 9/4 with 5/4 as long (Zen 4, 1 MB).
     """
     cdef Py_ssize_t pairs = second_level() * 5 // 4 // (g.size * g.size * <Py_ssize_t> sizeof(real))
     cdef Py_ssize_t strips = (g.dy.channels + CACHE_LINE - 1) // CACHE_LINE, of_x, of_dy, c, m, cycles, least = 0

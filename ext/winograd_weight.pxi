@@ -8,8 +8,8 @@
 # product [M, tiles] [tiles, C]: with m = 4, 36 multiply-adds for 144 of the definition, with r = 5 for 100. Lanes of a vector
 # are channels.
 #
-# A unit of work is some channels of x, some of dy and some of the lines of tiles; how they are cut is winograd_sums.pxi's. Here
-# is how a line of tiles is transformed.
+# A unit of work is a shard of the lines of tiles, or some channels of x and some of dy, as winograd_sums.pxi cuts them. Here is
+# how a line of tiles is transformed.
 #
 # The bias's gradient is summed line by line of tiles, from the copies that dy's are transformed from.
 
@@ -38,7 +38,7 @@ cdef struct WinogradWeight:
     Py_ssize_t across           # tiles in a line
     Py_ssize_t total            # lines in all images
     Py_ssize_t block            # lines of a block
-    Py_ssize_t shards           # of the lines, parts of the channels of x and parts of those of dy: the units of work
+    Py_ssize_t shards           # of the lines; 1 where there are parts of the channels, of x and of dy
     Py_ssize_t x_parts
     Py_ssize_t dy_parts
     Part x
@@ -51,7 +51,7 @@ cdef struct WinogradWeight:
     Py_ssize_t sum_value
     Py_ssize_t unit_sums        # values from one unit's to the next
     char* workspace
-    Py_ssize_t copy_bytes       # of one thread: a line's copy or packed gradients, behind it transformed tiles, and sums
+    Py_ssize_t copy_bytes       # of one thread: a line's copy or packed gradients; its transformed tiles lie behind
     Py_ssize_t workspace_bytes
 
 
