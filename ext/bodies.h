@@ -80,6 +80,7 @@ ALWAYS_INLINE void convlayers_transpose_rows(int, const real *, const real *, pt
 ALWAYS_INLINE void convlayers_winograd_input(int, const vf *, int, vf *, int);
 ALWAYS_INLINE void convlayers_winograd_filter(int, int, const vf *, int, vf *, int);
 ALWAYS_INLINE void convlayers_winograd_output(int, int, const vf *, int, vf *, int);
+ALWAYS_INLINE void convlayers_winograd_product(const vf *, int, vf *, int);
 ALWAYS_INLINE void convlayers_strided_filter(const vf *, int, vf *, int);
 ALWAYS_INLINE void convlayers_strided_input(const vf *, int, vf *, int);
 ALWAYS_INLINE void convlayers_strided_output(const vf *, int, vf *, int);
@@ -91,8 +92,9 @@ ALWAYS_INLINE void convlayers_tiles_across(int, int, int, const real *, ptrdiff_
 ALWAYS_INLINE void convlayers_tall_feed(int, int, int, ptrdiff_t, ptrdiff_t, const real *, ptrdiff_t, unsigned, const vf *, vf *);
 ALWAYS_INLINE void convlayers_tall_column(int, int, ptrdiff_t, ptrdiff_t, const real *, ptrdiff_t, unsigned, const real *, ptrdiff_t, vf *);
 ALWAYS_INLINE void convlayers_tall_plane(int, int, struct convlayers_depthwise *, struct convlayers_series *);
-ALWAYS_INLINE void convlayers_columns_apart(int, const real **, ptrdiff_t, real *, ptrdiff_t, ptrdiff_t);
-ALWAYS_INLINE void convlayers_tiles_apart(int, const real *, ptrdiff_t, const ptrdiff_t *, const vmask *, ptrdiff_t, real *, ptrdiff_t);
+ALWAYS_INLINE void convlayers_columns_apart(int, int, const real **, ptrdiff_t, real *, ptrdiff_t, ptrdiff_t);
+ALWAYS_INLINE void convlayers_tiles_apart(int, int, const real *, ptrdiff_t, const ptrdiff_t *, const vmask *, ptrdiff_t, real *,
+                                          ptrdiff_t);
 ALWAYS_INLINE void convlayers_filter_values(int, int, const real *, ptrdiff_t, int, real *, ptrdiff_t);
 ALWAYS_INLINE vf convlayers_finished(vf, vf, vf, real);
 ALWAYS_INLINE void convlayers_output_pairs(int, const real *, ptrdiff_t, vf, vf, real, real *, ptrdiff_t);

@@ -42,6 +42,8 @@ cdef struct Winograd:
     int odd[2]                  # input gradient at stride 2: whether padding puts a tile's first row and column at odd places
     int idle                    # values that are zero in filters of a phase, see is_idle
     bint phases_out             # whether the filters are of phases, or the channels
+    bint overlaps               # whether tiles overlap in dst, not in src (winograd_overlap.pxi)
+    Py_ssize_t cut[2]           # rows and columns of dst, as they are summed, in front of its first ones
     Py_ssize_t images
     Py_ssize_t groups
     Py_ssize_t channels         # summed over, per group
@@ -63,7 +65,8 @@ cdef struct Winograd:
     Py_ssize_t lines            # lines of tiles in an image
     Py_ssize_t across           # tiles in a line
     Py_ssize_t tiles
-    Py_ssize_t block            # tiles of a block, a whole number of vectors
+    Py_ssize_t block            # tiles of a block, a whole number of vectors, and those in use
+    Py_ssize_t share
     Py_ssize_t blocks
     Py_ssize_t splits           # parts of the filters, each a unit of work
     Py_ssize_t part             # tiles of rows of which a unit holds the products at once
@@ -116,7 +119,8 @@ cdef struct Workspace:
     real* copy                  # the lines of one channel, transformed down and padded; of tiles that are images, pixels
     real* inputs                # transformed tiles: [value][panel][channel][PANEL]
     real* products              # [value][filter][tile]
-    real* outputs               # rows of one filter's tiles: [row][tile][4 values]
+    real* outputs               # rows of one filter's tiles: [row][tile][m values]
+    vmask* pieces               # of tiles that overlap (winograd_overlap.pxi)
 
 
 cdef inline int halo(Winograd* g) noexcept nogil:
@@ -146,13 +150,15 @@ cdef size_t place_workspace(Winograd* g, Workspace* space, size_t cursor) noexce
     space.copy = <real*> take(&cursor, copy * sizeof(real))
     space.inputs = <real*> take(&cursor, values * g.values_in * sizeof(real))
     space.products = <real*> take(&cursor, values * g.values_out * sizeof(real))
-    space.outputs = <real*> take(&cursor, g.m * g.row * sizeof(real))
+    space.outputs = <real*> take(&cursor, staged_values(g) * sizeof(real))
+    space.pieces = <vmask*> take(&cursor, overlap_bytes(g))
     return cursor
 
 
 cdef void choose_winograd_blocks(Winograd* g, bint kept, int threads) noexcept nogil:
     cdef Py_ssize_t values = g.size * g.size, most, tile, units
-    g.lines, g.across = (g.p + g.m - 1) // g.m, (g.q + g.m - 1) // g.m
+    g.lines = ((g.height if g.overlaps else g.p) + g.m - 1) // g.m
+    g.across = ((g.width if g.overlaps else g.q) + g.m - 1) // g.m
     g.tiles = g.images * g.lines * g.across
     place_one_tile(g)
     g.part = tile_count(g.filters)
@@ -164,7 +170,11 @@ cdef void choose_winograd_blocks(Winograd* g, bint kept, int threads) noexcept n
     g.block = max(PANEL, most // PANEL * PANEL)
     # A block for every thread at least, if that leaves a vector of tiles to each.
     g.block = min(g.block, vectors_over((g.tiles + threads - 1) // threads) * VL)
-    g.blocks = (g.tiles + g.block - 1) // g.block
+    g.share = g.block
+    if g.overlaps:
+        g.share = max(1, min(g.block // (g.lines * g.across), (g.images + threads - 1) // threads)) * g.lines * g.across
+        g.block = vectors_over(g.share) * VL
+    g.blocks = (g.tiles + g.share - 1) // g.share
     units = g.groups * g.blocks
     g.splits = max(1, min(tile_count(g.filters), threads // units if threads > units else 1))
     if g.size == STRIDED:
@@ -210,6 +220,9 @@ cdef void finish_filter(
     cdef const Py_ssize_t* place
     cdef real* out = dst if whole else space.outputs
     cdef Py_ssize_t v, number = 0, row = g.q if whole else g.row
+    if g.overlaps:
+        finish_overlap(g, products, t0, t1, dst, space)
+        return
     for v in range(vectors_over(t1 - t0)):
         while next != NULL and number <= space.last[v]:
             ask_outputs(g, space.lines + number, next)
@@ -235,12 +248,14 @@ cdef void run_winograd_unit(Winograd* g, Py_ssize_t unit, int thread) noexcept n
     """One block of tiles of one group, for one part of the filters."""
     cdef Py_ssize_t split = unit % g.splits, block = unit // g.splits % g.blocks, group = unit // g.splits // g.blocks
     cdef Py_ssize_t count = tile_count(g.filters), first = split * count // g.splits, last = (split + 1) * count // g.splits
-    cdef Py_ssize_t t0 = block * g.block, t1 = min(g.tiles, t0 + g.block), m, next, start, area = g.p * g.q
+    cdef Py_ssize_t t0 = block * g.share, t1 = min(g.tiles, t0 + g.share), m, next, start, area = g.p * g.q
     cdef Py_ssize_t image_stride = g.groups * g.filters * area, end = tile_start(last, g.filters)
     cdef real* dst
     cdef Workspace space
     place_workspace(g, &space, <size_t> (g.workspace + thread * g.workspace_bytes))
     place_block(g, image_stride, t0, t1, &space)
+    if g.overlaps:
+        place_pieces(g, space.pieces)
     if g.one_tile:
         transform_images(g, g.src + group * g.channels * g.height * g.width, t0, t1, &space)
     else:
@@ -316,11 +331,12 @@ def winograd(
     """Fill dst with y, the convolution of src and w, times the scale, plus the bias and plus the residual, laid out as dst,
     unless they are empty, held between 0 and `ceiling` if that is over 0, which is infinity with a residual; with `backward`,
     fill dst with dx for src as dy, convolved with the flipped filters and padded by r - 1 - pad. `tiles` are m, stride, top,
-    left and groups; `kept` is None, or where transformed filters stay for the next call (kept.pxi)."""
+    left, groups, what of the filters is zero (is_idle), and whether gradients' tiles overlap; `kept` is None, or where
+    transformed filters stay for the next call (kept.pxi)."""
     cdef Winograd g
     cdef Py_ssize_t stride, top, left
     cdef int m, area = <int> (w.shape[2] * w.shape[3])
-    m, stride, top, left, g.groups, g.idle = tiles
+    m, stride, top, left, g.groups, g.idle, g.overlaps = tiles
     g.phases_out = backward
     g.taps = <int> w.shape[2]
     g.images, g.channels, g.filters = src.shape[0], w.shape[1], w.shape[0] // g.groups
@@ -338,10 +354,13 @@ def winograd(
     if not backward:
         run_winograd(&g, w, kept, threads)
         return
-    g.flipped, g.row_stride, g.channel_stride = True, g.channel_stride, g.row_stride
+    g.flipped, g.row_stride, g.channel_stride = not g.overlaps, g.channel_stride, g.row_stride
     g.channels, g.filters, g.top, g.left = g.filters, g.channels, g.taps - 1 - top, g.taps - 1 - left
     if stride == 2:
         # The first tile begins with input 0, which has place `pad` among the padded ones.
         open_tiles(&g, 8, STRIDED, 5, 4, STRIDED_FILTERS)
         g.top, g.left, g.odd[0], g.odd[1] = 1 - (top + 1) // 2, 1 - (left + 1) // 2, top % 2, left % 2
+    elif g.overlaps:
+        open_tiles(&g, m, 6, m, m, 6)
+        g.top, g.left, g.cut[0], g.cut[1] = 0, 0, top, left
     run_winograd(&g, w, kept, threads)

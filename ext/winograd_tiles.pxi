@@ -10,6 +10,8 @@ cdef inline void tile_input "convlayers_tile_input"(int size, int reach, const v
         strided_input(d, 1, v, vs)
     elif reach == 5:
         spread_input(d, 1, odd, v, vs)
+    elif reach < size:
+        winograd_filter(6, reach, d, 1, v, vs)
     else:
         winograd_input(size, d, 1, v, vs)
 
@@ -35,7 +37,7 @@ cdef inline void columns_down "convlayers_columns_down"(
 
 
 cdef inline void columns_apart "convlayers_columns_apart"(
-    int size, const real** rows, Py_ssize_t count, real* dst, Py_ssize_t column, Py_ssize_t pitch
+    int size, int reach, const real** rows, Py_ssize_t count, real* dst, Py_ssize_t column, Py_ssize_t pitch
 ) noexcept nogil:
     """The same from place `column` of a row on, places of even and of odd number half a `pitch` apart: what tiles two columns
     apart have at one place lies in a row then."""
@@ -48,12 +50,12 @@ cdef inline void columns_apart "convlayers_columns_apart"(
     cdef real* single
     cdef int i
     while j < count:
-        for i in range(size):
+        for i in range(reach):
             d[i] = load(rows[i] + j)
         if j + VL > count:
-            for i in range(size):
+            for i in range(reach):
                 d[i] = vreal(vbits(d[i]) & first_lanes(count - j))
-        winograd_input(size, d, 1, v, 1)
+        tile_input(size, reach, d, 0, v, 1)
         single = first if j % 2 == 0 else second
         for i in range(size):
             if VL == 1:
@@ -86,12 +88,16 @@ cdef void line_down(Winograd* g, const real* src, const Line* line, bint ask, re
         columns_down(9, 9, 0, rows, line.count, dst + line.column, g.pitch)
     elif g.reach == 5:
         columns_down(9, 5, g.odd[0], rows, line.count, dst + line.column, g.pitch)
+    elif g.pace == 4 and g.overlaps:
+        columns_down(6, 4, 0, rows, line.count, dst + line.column, g.pitch)
     elif g.pace == 4:
         columns_down(6, 6, 0, rows, line.count, dst + line.column, g.pitch)
     elif g.size == 4:
-        columns_apart(4, rows, line.count, dst, line.column, g.pitch)
+        columns_apart(4, 4, rows, line.count, dst, line.column, g.pitch)
+    elif g.overlaps:
+        columns_apart(6, 2, rows, line.count, dst, line.column, g.pitch)
     else:
-        columns_apart(6, rows, line.count, dst, line.column, g.pitch)
+        columns_apart(6, 6, rows, line.count, dst, line.column, g.pitch)
 
 
 cdef bint is_joined(const Py_ssize_t* place) noexcept nogil:
@@ -114,7 +120,7 @@ cdef void place_one_tile(Winograd* g) noexcept nogil:
     Row by row, 16 to 32 channels took 1.3 to 1.9 times as long (Emerald Rapids, AVX-512).
     """
     cdef Py_ssize_t area = g.height * g.width, i, j, h, w
-    g.one_tile = VL >= 4 and g.size == 6 and g.lines * g.across == 1 and divides_evenly(g) and area % VL == 0
+    g.one_tile = VL >= 4 and g.size == 6 and not g.overlaps and g.lines * g.across == 1 and divides_evenly(g) and area % VL == 0
     for i in range(6):
         for j in range(6):
             h, w = i - g.top, j - g.left
@@ -217,8 +223,8 @@ cdef inline void tiles_across "convlayers_tiles_across"(
 
 
 cdef inline void tiles_apart "convlayers_tiles_apart"(
-    int size, const real* lines, Py_ssize_t pitch, const Py_ssize_t* starts, const vmask* before, Py_ssize_t runs, real* dst,
-    Py_ssize_t ldv
+    int size, int reach, const real* lines, Py_ssize_t pitch, const Py_ssize_t* starts, const vmask* before, Py_ssize_t runs,
+    real* dst, Py_ssize_t ldv
 ) noexcept nogil:
     """The same for tiles two columns apart, line by line of those that a vector's tiles lie in."""
     cdef vf d[6]
@@ -226,12 +232,12 @@ cdef inline void tiles_apart "convlayers_tiles_apart"(
     cdef Py_ssize_t run
     cdef int i, j
     for i in range(size):
-        for j in range(size):
+        for j in range(reach):
             d[j] = load(lines + starts[0] + j % 2 * (pitch // 2) + j // 2)
         for run in range(1, runs):
-            for j in range(size):
+            for j in range(reach):
                 d[j] = vselect(before[run], d[j], load(lines + starts[run] + j % 2 * (pitch // 2) + j // 2))
-        winograd_input(size, d, 1, v, 1)
+        tile_input(size, reach, d, 0, v, 1)
         for j in range(size):
             store(dst + (i * size + j) * ldv, v[j])
         lines += pitch
@@ -245,9 +251,13 @@ cdef void transform_vector_across(Winograd* g, Py_ssize_t v, real* dst, Workspac
     elif g.reach == 5:
         tiles_across(9, 5, g.odd[1], space.copy, g.pitch, place, space.joined[v], dst, g.values_in)
     elif g.pace == 2 and g.size == 4:
-        tiles_apart(4, space.copy, g.pitch, space.starts + v * VL, space.before + v * VL, space.runs[v], dst, g.values_in)
+        tiles_apart(4, 4, space.copy, g.pitch, space.starts + v * VL, space.before + v * VL, space.runs[v], dst, g.values_in)
+    elif g.pace == 2 and g.overlaps:
+        tiles_apart(6, 2, space.copy, g.pitch, space.starts + v * VL, space.before + v * VL, space.runs[v], dst, g.values_in)
     elif g.pace == 2:
-        tiles_apart(6, space.copy, g.pitch, space.starts + v * VL, space.before + v * VL, space.runs[v], dst, g.values_in)
+        tiles_apart(6, 6, space.copy, g.pitch, space.starts + v * VL, space.before + v * VL, space.runs[v], dst, g.values_in)
+    elif g.overlaps:
+        tiles_across(6, 4, 0, space.copy, g.pitch, place, False, dst, g.values_in)
     elif space.joined[v]:
         tiles_across(6, 6, 0, space.copy, g.pitch, place, True, dst, g.values_in)
     else:

@@ -8,6 +8,9 @@ from hypothesis import strategies as st
 
 from convlayers import functional, kernels
 from convlayers.errors import ConfigError
+from convlayers.functional import conv, plan
+from convlayers.functional.algorithms import winograd_tiles
+from convlayers.functional.algorithms.problem import INPUT_GRADIENT
 from convlayers.kernels import memory, reference
 from convlayers.shapes import window
 from convlayers.testing.machine import threads_at_every_size
@@ -120,6 +123,52 @@ LARGE = {
 def test_table_of_tilings_of_5_x_5_kernels(name, dtype):
     images, channels, filters, size, padding = LARGE[name]
     check_winograd(images, channels, filters, size, stride=1, padding=padding, kernel=5, dtype=dtype)
+
+
+# Input gradients whose tiles overlap, wherever they would cost more too. Images, channels, filters, size of dx, and padding.
+OVERLAPS = {
+    "one gradient": (2, 3, 4, (0, 0), 0),
+    "whole tiles": (3, 5, 7, (7, 15), 0),
+    "a gradient over the tiles": (3, 5, 7, (8, 4), 0),
+    "a gradient short of them": (3, 5, 7, (2, 10), 0),
+    "padding": (4, 3, 5, (8, 5), 1),
+    "padding as wide as a filter, on one side": (2, 3, 5, (6, 9), ((2, 0), (0, 2))),
+    "one tile an image, of more images than a block": (200, 3, 19, (3, 3), 0),
+    "rows of several vectors": (2, 3, 4, (5, 70), 0),
+    "an image larger than a block": (2, 130, 120, (26, 30), 0),
+    "parts of the filters": (1, 40, 70, (9, 6), 0),
+}
+
+
+@pytest.fixture
+def overlapping(monkeypatch):
+    monkeypatch.setattr(winograd_tiles, "_overlaps", lambda problem, machine: problem.direction == INPUT_GRADIENT)
+    plan._cached.cache_clear()
+    yield
+    plan._cached.cache_clear()
+
+
+@pytest.mark.parametrize("groups", [1, 2])
+@pytest.mark.parametrize("kernel", [3, 5])
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("name", OVERLAPS)
+def test_tiles_that_overlap(overlapping, name, dtype, kernel, groups):
+    images, channels, filters, size, padding = OVERLAPS[name]
+    rng = np.random.default_rng(7)
+    size = tuple(kernel + n for n in size)
+    win = window(size, kernel, stride=1, padding=padding)
+    shape = (images, groups * channels, *size)
+    w = rng.standard_normal((groups * filters, channels, kernel, kernel)).astype(dtype)
+    dy = rng.standard_normal((images, groups * filters, *win.output)).astype(dtype)
+    onto = rng.standard_normal(shape).astype(dtype)
+    options = plan.conv_options(1, padding, 1, groups, None, "winograd")
+    expected = reference.conv_backward_input(dy, w, shape, win, groups)
+
+    def compute():
+        add = conv.bound_backward_input_onto(2, shape, w.shape, np.dtype(dtype), options)
+        return [conv.backward_input(2, dy, w, shape, options), add(dy, w, onto)]
+
+    assert_kernel(compute, [expected, expected + onto], [w.size // channels] * 2, f"{name}, {kernel}x{kernel}", dtype)
 
 
 # Kernel, images, channels, filters, size and padding; each phase of an image is half of it.

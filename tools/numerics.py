@@ -26,21 +26,22 @@ MARKERS = "<!-- tools/numerics.py writes from here -->", "<!-- to here -->"
 
 
 class Shape(NamedTuple):
-    """Two images of `channels`, `side` x `side`, to filters of `kernel` x `kernel`, padded "same"."""
+    """Two images of `channels`, `side` x `side`, to filters of `kernel` x `kernel`."""
 
     kernel: int
     channels: int
     side: int
     stride: int = 1
+    padding: str = "same"
 
     @property
     def title(self) -> str:
-        stride = f", stride {self.stride}" if self.stride > 1 else ""
-        return f"{self.kernel}x{self.kernel}, {self.channels} channels, {self.side}x{self.side}{stride}"
+        how = f", stride {self.stride}" if self.stride > 1 else ", no padding" if self.padding == "valid" else ""
+        return f"{self.kernel}x{self.kernel}, {self.channels} channels, {self.side}x{self.side}{how}"
 
     @property
     def output(self) -> int:
-        return -(-self.side // self.stride)
+        return self.side - self.kernel + 1 if self.padding == "valid" else -(-self.side // self.stride)
 
 
 SHAPES = (
@@ -48,6 +49,7 @@ SHAPES = (
     *(Shape(3, channels, 32, stride=2) for channels in (16, 64, 512)),
     *(Shape(kernel, 64, 32, stride=2) for kernel in (4, 5)),
     Shape(5, 32, 16),
+    *(Shape(kernel, 64, 12, padding="valid") for kernel in (3, 5)),
     Shape(7, 32, 16),
     Shape(11, 16, 32),
     Shape(31, 8, 40),
@@ -68,11 +70,11 @@ def operands(shape: Shape, direction: str, dtype: str) -> tuple[np.ndarray, np.n
     return tuple(a.astype(dtype) for a in (x, w, dy))  # type: ignore[return-value]
 
 
-def exact(direction: str, x: np.ndarray, w: np.ndarray, dy: np.ndarray, stride: int) -> np.ndarray:
+def exact(shape: Shape, direction: str, x: np.ndarray, w: np.ndarray, dy: np.ndarray) -> np.ndarray:
     """The definition, tap by tap, in long double."""
     x, w, dy = (a.astype(np.longdouble) for a in (x, w, dy))
-    size, kernel = x.shape[2:], w.shape[2:]
-    (top, bottom), (left, right) = window(size, kernel, stride=stride, padding="same").padding
+    size, kernel, stride = x.shape[2:], w.shape[2:], shape.stride
+    (top, bottom), (left, right) = window(size, kernel, stride=stride, padding=shape.padding).padding
     rows, columns = (stride * (n - 1) + 1 for n in dy.shape[2:])
     padded = np.pad(x, ((0, 0), (0, 0), (top, bottom), (left, right)))
     y, dx, dw = np.zeros_like(dy), np.zeros_like(padded), np.zeros_like(w)
@@ -87,8 +89,8 @@ def exact(direction: str, x: np.ndarray, w: np.ndarray, dy: np.ndarray, stride: 
     return {FORWARD: y, INPUT_GRADIENT: dx[:, :, top : top + size[0], left : left + size[1]]}.get(direction, dw)
 
 
-def computed(algorithm: str, direction: str, x: np.ndarray, w: np.ndarray, dy: np.ndarray, stride: int) -> np.ndarray:
-    how: dict[str, Any] = {"stride": stride, "padding": "same", "algorithm": algorithm}
+def computed(shape: Shape, algorithm: str, direction: str, x: np.ndarray, w: np.ndarray, dy: np.ndarray) -> np.ndarray:
+    how: dict[str, Any] = {"stride": shape.stride, "padding": shape.padding, "algorithm": algorithm}
     if direction == FORWARD:
         return F.conv2d(x, w, **how)
     if direction == INPUT_GRADIENT:
@@ -99,14 +101,15 @@ def computed(algorithm: str, direction: str, x: np.ndarray, w: np.ndarray, dy: n
 def cells(shape: Shape, direction: str, dtype: str) -> list[str]:
     """The largest and the mean error of every algorithm."""
     x, w, dy = operands(shape, direction, dtype)
-    expected = exact(direction, x, w, dy, shape.stride)
-    refused = plan.plan_conv(direction, x.shape, w.shape, dtype, stride=shape.stride, padding="same").refusals
+    expected = exact(shape, direction, x, w, dy)
+    how: dict[str, Any] = {"stride": shape.stride, "padding": shape.padding}
+    refused = plan.plan_conv(direction, x.shape, w.shape, dtype, **how).refusals
     texts = []
     for algorithm in plan._MODULES:
         if algorithm in refused:
             texts.append("refused")
         else:
-            error = np.abs(computed(algorithm, direction, x, w, dy, shape.stride) - expected)
+            error = np.abs(computed(shape, algorithm, direction, x, w, dy) - expected)
             texts.append(f"{error.max():.1e}, {error.mean():.0e}")
     return texts
 

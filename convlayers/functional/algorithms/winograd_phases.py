@@ -105,7 +105,7 @@ def _tiles(problem: Problem) -> tuple[int, ...]:
     """m, stride, padding and groups of the convolution of phases, and what of its filters is zero."""
     phases = _phases(problem)
     (top, _), (left, _) = phases.problem.win.padding
-    return _TILE, 1, top, left, problem.groups, phases.idle(problem.direction == INPUT_GRADIENT)
+    return _TILE, 1, top, left, problem.groups, phases.idle(problem.direction == INPUT_GRADIENT), False
 
 
 def _moved(array: np.ndarray, shape: tuple[int, ...], groups: int, odd: tuple[int, int], join: bool) -> np.ndarray:

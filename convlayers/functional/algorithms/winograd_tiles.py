@@ -2,7 +2,8 @@
 
 F(m x m, 3 x 3) with m = 4 or 2: a quarter of the multiply-adds of the definition with m = 4, against transforms of the tiles
 and of the filters; and F(2 x 2, 5 x 5), 36 products in place of 100. At stride 2, forward and input gradient are made of
-F(4, 2) on every second input: 81 products in place of 144.
+F(4, 2) on every second input: 81 products in place of 144. An input gradient at stride 1 is a convolution of dy, or, where dy
+has fewer tiles than dx, the transpose of the forward pass, whose tiles overlap (ext/winograd_overlap.pxi).
 """
 
 from math import prod
@@ -40,20 +41,29 @@ _STRIDED_CYCLES = {FORWARD: 600, INPUT_GRADIENT: 750}  # at stride 2, of tiles, 
 _CACHED_BYTES = 16e6
 _FEW_TILES = 64  # up to so many, transformed filters never leave the second-level cache
 _ROW_CYCLES = 8
+# To add up a vector of a row of overlapping tiles, for each of the tiles that may reach it (Zen 4); and the bytes of tiles that
+# a block has room for, which is of whole images there.
+_PIECE_CYCLES = 4
+_BLOCK_BYTES = 640 * 1024
+_MANY_IMAGES = 16
 _CALL_CYCLES = 16_000
 # Bytes of filters beyond which those transformed are not kept: a copy and what is made of it are up to five times as many, for
 # each size of tile.
 _MOST_KEPT = 5 << 19
 
 
-def tile_cost(problem: Problem, machine: Machine, m: int, share: float = 1) -> float:
+def tile_cost(problem: Problem, machine: Machine, m: int, share: float = 1, overlaps: bool = False) -> float:
     """Microseconds on one thread with tiles of m x m outputs, where `share` of the products are computed."""
     lanes, stride, taps = machine.lanes(problem.dtype), problem.win.stride[0], problem.win.kernel[0]
     filters, channels = problem.w[:2]
-    height, width = problem.x[2:] if problem.direction == INPUT_GRADIENT else problem.win.output
+    height, width = problem.x[2:] if problem.direction == INPUT_GRADIENT and not overlaps else problem.win.output
     side = m * stride if problem.direction == INPUT_GRADIENT else m
-    lines = -(-height // side)
-    vectors = -(-problem.x[0] * lines * -(-width // side) // lanes)
+    lines, across = -(-height // side), -(-width // side)
+    vectors = -(-problem.x[0] * lines * across // lanes)
+    if overlaps:
+        room = _BLOCK_BYTES * lanes // (machine.vector_bytes * (m + taps - 1) ** 2 * (channels + filters // problem.groups))
+        images = min(problem.x[0], max(1, max(2 * lanes, room) // (lines * across)))
+        vectors = -(-problem.x[0] // images) * -(-images * lines * across // lanes)
     sums: float = (m + taps - 1 if stride == 1 else 9) ** 2 * vectors * lanes * filters * channels
     # Starting a tile takes as long as seven of its steps; one of fewer rows than 4 waits for its sums.
     rows, depth = filters / problem.groups, float(channels)
@@ -70,6 +80,9 @@ def tile_cost(problem: Problem, machine: Machine, m: int, share: float = 1) -> f
         transform = _TILE_CYCLES[m, taps] if stride == 1 else _STRIDED_CYCLES[problem.direction]
         cycles += vectors * (problem.x[1] + filters) * transform
         cycles += problem.x[0] * problem.x[1] * (lines * m + taps - 1) * _ROW_CYCLES
+    if overlaps:
+        pieces = -(-(m + taps - 1) // m)
+        cycles += problem.x[0] * problem.x[1] * problem.x[2] * -(-problem.x[3] // lanes) * pieces**2 * _PIECE_CYCLES
     return 2e-3 * sums / machine.gflops_of(problem.dtype) + machine.microseconds(cycles)
 
 
@@ -79,20 +92,33 @@ def _tile_sizes(problem: Problem) -> list[int]:
     return [4, 2] if problem.win.stride == (1, 1) else [4]
 
 
-def _tile_size(problem: Problem) -> int:
-    """m: the one that costs less."""
-    return min(_tile_sizes(problem), key=lambda m: tile_cost(problem.typical, MACHINES[problem.isa], m))
+def _overlaps(problem: Problem, machine: Machine) -> bool:
+    """Whether tiles that overlap cost less: as for many images, so that an image has the same bits in every batch."""
+    if problem.direction != INPUT_GRADIENT or problem.win.stride != (1, 1):
+        return False
+    many, sizes = problem._replace(x=(_MANY_IMAGES, *problem.x[1:])), _tile_sizes(problem)
+    return tile_cost(many, machine, sizes[0], overlaps=True) < min(tile_cost(many, machine, m) for m in sizes)
+
+
+def _tiling(problem: Problem, machine: Machine) -> tuple[int, bool]:
+    """m, and whether tiles overlap: what costs least."""
+    sizes = _tile_sizes(problem)
+    if _overlaps(problem, machine):
+        return sizes[0], True
+    return min(sizes, key=lambda m: tile_cost(problem, machine, m)), False
 
 
 def cost(problem: Problem, machine: Machine) -> float:
     """Microseconds on one thread, with the best of the tiles."""
-    return min(tile_cost(problem, machine, m) for m in _tile_sizes(problem))
+    m, overlaps = _tiling(problem, machine)
+    return tile_cost(problem, machine, m, overlaps=overlaps)
 
 
 @once
 def _arguments(problem: Problem) -> tuple[int, ...]:
     (top, _), (left, _) = problem.win.padding
-    return _tile_size(problem), problem.win.stride[0], top, left, problem.groups, 0
+    m, overlaps = _tiling(problem.typical, MACHINES[problem.isa])
+    return m, problem.win.stride[0], top, left, problem.groups, 0, overlaps
 
 
 def forward(problem: Problem, relu: bool) -> Forward:
@@ -139,7 +165,7 @@ def backward_input_onto(problem: Problem) -> BackwardOnto | None:
 
 def weight_kernel(problem: Problem, tiles: tuple[int, ...]) -> tuple[Any, ...]:
     """The kernel of the weight gradient and its arguments."""
-    m, _, top, left, groups, _ = tiles
+    m, _, top, left, groups, *_ = tiles
     return kernels.compiled(problem.type).winograd_backward_weight, problem, m, top, left, groups, threads_for(problem.work)
 
 
