@@ -111,10 +111,12 @@ ALWAYS_INLINE void convlayers_flat_sums(int, struct convlayers_depthwise *, stru
 ALWAYS_INLINE void convlayers_splat_taps(int, const real *, vf *);
 ALWAYS_INLINE void convlayers_load_sums(struct convlayers_series *, vf *);
 ALWAYS_INLINE void convlayers_store_sums_of(struct convlayers_series *, const vf *);
-ALWAYS_INLINE void convlayers_see_row(int, int, int, real const *, unsigned int const *, vf *);
+ALWAYS_INLINE void convlayers_see_row(int, int, real const *, unsigned int const *, vf *);
 ALWAYS_INLINE void convlayers_window_panel(
-    int, int, int, struct convlayers_depthwise *, struct convlayers_series *, real const *, real *, ptrdiff_t, ptrdiff_t, vf *);
-ALWAYS_INLINE void convlayers_window_sums(int, int, int, struct convlayers_depthwise *, struct convlayers_series *);
+    int, int, struct convlayers_depthwise *, struct convlayers_series *, real const *, real *, ptrdiff_t, ptrdiff_t, vf *);
+ALWAYS_INLINE void convlayers_window_sums(int, int, struct convlayers_depthwise *, struct convlayers_series *);
+ALWAYS_INLINE void convlayers_see_pair(int, vf const *, vf const *, vf *);
+ALWAYS_INLINE void convlayers_pair_sums(int, struct convlayers_depthwise *, struct convlayers_series *);
 ALWAYS_INLINE void convlayers_near_and_far(int, real const *, unsigned int const *, vf *);
 ALWAYS_INLINE void convlayers_store_pairs(int, vf, vf, real *, unsigned int, unsigned int);
 ALWAYS_INLINE void convlayers_spread_panel(

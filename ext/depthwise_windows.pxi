@@ -7,8 +7,8 @@
 # A vector of outputs of one row is nine products of vectors that stay in registers: three rows of the source, each as the
 # filter's three columns see it. Going down a panel of columns they move up, so that three loads serve nine products at stride
 # 1, and eight at stride 2. Loads leave out the lanes beside the image, so nothing is padded, parted or copied; stores the lanes
-# behind it. Strips of a copy took 1.2 to 5 times as long (Zen 5). Nine taps and nine vectors do not fit 16 registers: for those
-# there is depthwise_rows.pxi.
+# behind it. Strips of a copy took 1.2 to 5 times as long (Zen 5). At stride 2, rows of up to half a vector are taken two at a
+# time. Nine taps and nine vectors do not fit 16 registers: for those there is depthwise_rows.pxi.
 
 cdef enum:
     WINDOW_COLUMNS = 10         # of outputs and gradients, at least: planes of fewer are rows of pixels, or lanes
@@ -34,22 +34,16 @@ cdef inline Py_ssize_t window_rows(Depthwise* g) noexcept nogil:
 
 
 cdef inline void see_row "convlayers_see_row"(
-    int stride, bint narrow, bint there, const real* p, const unsigned int* lanes, vf* seen
+    int stride, bint there, const real* p, const unsigned int* lanes, vf* seen
 ) noexcept nogil:
     """A row of the source under each column of the filter; zeros where there is none."""
-    cdef vf a, b = splat(0)
+    cdef vf a, b
     if not there:
         seen[0] = seen[1] = seen[2] = splat(0)
     elif stride == 1:
         seen[0] = load_lanes(p, lanes[0])
         seen[1] = load_lanes(p + 1, lanes[1])
         seen[2] = load_lanes(p + 2, lanes[2])
-    elif narrow:
-        a = load_lanes(p, lanes[0])
-        seen[0] = vevens(a, b)
-        a = load_lanes(p + 1, lanes[1])
-        seen[1] = vevens(a, b)
-        seen[2] = vodds(a, b)
     else:
         a = load_lanes(p, lanes[0])
         b = load_lanes(p + VL, lanes[1])
@@ -65,8 +59,7 @@ cdef inline void ask_row(const real* p, Py_ssize_t count, bint write) noexcept n
 
 
 cdef inline void window_panel "convlayers_window_panel"(
-    int stride, bint narrow, int sum, Depthwise* g, Series* f, const real* src, real* dst, Py_ssize_t top, Py_ssize_t column,
-    vf* taps
+    int stride, int sum, Depthwise* g, Series* f, const real* src, real* dst, Py_ssize_t top, Py_ssize_t column, vf* taps
 ) noexcept nogil:
     """A vector of columns of the block of rows from `top` on."""
     cdef vf above[3]
@@ -85,9 +78,9 @@ cdef inline void window_panel "convlayers_window_panel"(
     cdef real ceiling = g.ceiling
     cdef int c
     mine = lanes_within(0, VL, count)
-    if stride == 1 or narrow:
+    if stride == 1:
         for c in range(3):
-            lanes[c] = lanes_within(first + c, width, stride * count)
+            lanes[c] = lanes_within(first + c, width, count)
     else:
         for c in range(2):
             lanes[c] = lanes_within(first + c * VL, width, 2 * count - c * VL)
@@ -96,16 +89,16 @@ cdef inline void window_panel "convlayers_window_panel"(
         x_ahead, y_ahead = rows * stride * width, rows * q
     else:
         x_ahead, y_ahead = f.x_ahead - top * stride * width, f.y_ahead - top * q
-    see_row(stride, narrow, 0 <= h < height, x, lanes, above)
+    see_row(stride, 0 <= h < height, x, lanes, above)
     if stride == 1:
-        see_row(stride, narrow, 0 <= h + 1 < height, x + width, lanes, here)
+        see_row(stride, 0 <= h + 1 < height, x + width, lanes, here)
     for i in range(rows):
         if column == 0:
             ask_row(x + x_ahead, stride * width, False)
             ask_row(y + y_ahead, q, sum != OF_FILTER)
         if stride == 2:
-            see_row(stride, narrow, 0 <= h + 1 < height, x + width, lanes, here)
-        see_row(stride, narrow, 0 <= h + 2 < height, x + 2 * width, lanes, below)
+            see_row(stride, 0 <= h + 1 < height, x + width, lanes, here)
+        see_row(stride, 0 <= h + 2 < height, x + 2 * width, lanes, below)
         if sum == OF_FILTER:
             acc = load_lanes(y, mine)
             for c in range(3):
@@ -129,7 +122,7 @@ cdef inline void window_panel "convlayers_window_panel"(
         y += q
 
 
-cdef inline void window_sums "convlayers_window_sums"(int stride, bint narrow, int sum, Depthwise* g, Series* f) noexcept nogil:
+cdef inline void window_sums "convlayers_window_sums"(int stride, int sum, Depthwise* g, Series* f) noexcept nogil:
     """All outputs of the planes, each summed over the filter's columns in order and down each of them, as in the strips; or
     what the planes add to the sums of the taps."""
     cdef vf taps[9]
@@ -143,9 +136,87 @@ cdef inline void window_sums "convlayers_window_sums"(int stride, bint narrow, i
         while top < g.rows.target:
             column = 0
             while column < g.cols.target:
-                window_panel(stride, narrow, sum, g, f, f.x, f.y, top, column, taps)
+                window_panel(stride, sum, g, f, f.x, f.y, top, column, taps)
                 column += VL
             top += g.block
+        next_plane(f)
+    if sum == OF_FILTER:
+        store_sums_of(f, taps)
+
+
+cdef inline void near_and_far "convlayers_near_and_far"(
+    bint there, const real* p, const unsigned int* lanes, vf* seen
+) noexcept nogil:
+    seen[0] = load_lanes(p, lanes[0]) if there else splat(0)
+    seen[1] = load_lanes(p + 1, lanes[1]) if there else splat(0)
+
+
+# Rows of up to half a vector of outputs, at stride 2 with a pixel of padding: one row in each half. With requests for the next
+# plane, as above, they took 1.0 to 1.2 times as long (Zen 4).
+
+cdef inline bint pairs_rows(Depthwise* g) noexcept nogil:
+    return g.rows.stride == 2 and not g.rows.backward and g.cols.before == 1 and 2 * g.cols.target <= VL
+
+
+cdef inline void see_pair "convlayers_see_pair"(bint both, const vf* one, const vf* other, vf* seen) noexcept nogil:
+    """Two rows of the source, from their first pixel on and their second, under each column of the filter; or one alone."""
+    cdef vf first = other[0] if both else splat(0), second = other[1] if both else splat(0)
+    seen[0] = vevens(one[0], first)
+    seen[1] = vevens(one[1], second)
+    seen[2] = vodds(one[1], second)
+
+
+cdef inline void pair_sums "convlayers_pair_sums"(int sum, Depthwise* g, Series* f) noexcept nogil:
+    """What window_sums does, two rows at a time: five rows of the source, of which three are the first one's."""
+    cdef vf taps[9]
+    cdef vf rows[10]
+    cdef vf above[3]
+    cdef vf here[3]
+    cdef vf below[3]
+    cdef vf acc, init
+    cdef unsigned int lanes[2]
+    cdef Py_ssize_t height = g.rows.source, width = g.cols.source, q = g.cols.target, n, top, h
+    cdef unsigned int mine = lanes_within(0, VL, q), second
+    cdef const real* x
+    cdef real* y
+    cdef int c, r
+    for c in range(2):
+        lanes[c] = lanes_within(c - 1, width, 2 * q)
+    if sum == OF_FILTER:
+        load_sums(f, taps)
+    for n in range(f.planes):
+        if sum != OF_FILTER:
+            splat_taps(sum, f.w, taps)
+        init = splat(f.bias[0] if f.bias != NULL else 0)
+        h = -g.rows.before
+        x, y, top = f.x + h * width - 1, f.y, 0
+        near_and_far(0 <= h < height, x, lanes, rows)
+        while top < g.rows.target:
+            second = mine << VL // 2 if top + 1 < g.rows.target else 0
+            for r in range(1, 5):
+                near_and_far(0 <= h + r < height, x + r * width, lanes, rows + 2 * r)
+            see_pair(second > 0, rows, rows + 4, above)
+            see_pair(second > 0, rows + 2, rows + 6, here)
+            see_pair(second > 0, rows + 4, rows + 8, below)
+            if sum == OF_FILTER:
+                acc = load_lanes(y, mine) + load_lanes(y + q - VL // 2, second)
+                for c in range(3):
+                    taps[3 * c] = taps[3 * c] + acc * above[c]
+                    taps[3 * c + 1] = taps[3 * c + 1] + acc * here[c]
+                    taps[3 * c + 2] = taps[3 * c + 2] + acc * below[c]
+            else:
+                acc = init
+                for c in range(3):
+                    acc = acc + taps[3 * c] * above[c] + taps[3 * c + 1] * here[c] + taps[3 * c + 2] * below[c]
+                if g.ceiling > 0:
+                    acc = vsmaller(splat(g.ceiling), vrelu(acc))
+                store_lanes(y, acc, mine)
+                store_lanes(y + q - VL // 2, acc, second)
+            rows[0], rows[1] = rows[8], rows[9]
+            h += 4
+            x += 4 * width
+            y += 2 * q
+            top += 2
         next_plane(f)
     if sum == OF_FILTER:
         store_sums_of(f, taps)
@@ -154,13 +225,6 @@ cdef inline void window_sums "convlayers_window_sums"(int stride, bint narrow, i
 # The input gradient at stride 2. Two neighbouring outputs read the same two pixels of dy, near and far: one both, under two
 # taps of the filter, and one of them alone, under the tap between. Which of the outputs comes first, and which pixel is read
 # alone, is a matter of the padding's parity.
-
-cdef inline void near_and_far "convlayers_near_and_far"(
-    bint there, const real* p, const unsigned int* lanes, vf* seen
-) noexcept nogil:
-    seen[0] = load_lanes(p, lanes[0]) if there else splat(0)
-    seen[1] = load_lanes(p + 1, lanes[1]) if there else splat(0)
-
 
 cdef inline void store_pairs "convlayers_store_pairs"(
     bint odd, vf alone, vf both, real* y, unsigned int low, unsigned int high
@@ -233,28 +297,23 @@ cdef void spread_windows(Depthwise* g, Series* f) noexcept nogil:
         next_plane(f)
 
 
-cdef inline bint is_narrow(Depthwise* g) noexcept nogil:
-    """Whether, at stride 2 with a pixel of padding, one vector holds what a row's outputs read: two loads are enough."""
-    return g.cols.before == 1 and 2 * g.cols.target <= VL
-
-
 cdef void run_windows(Depthwise* g, Series* f) noexcept nogil:
     if g.rows.backward and g.rows.stride == 1:
-        window_sums(1, False, OF_INPUT, g, f)
+        window_sums(1, OF_INPUT, g, f)
     elif g.rows.backward:
         spread_windows(g, f)
     elif g.rows.stride == 1:
-        window_sums(1, False, OF_OUTPUT, g, f)
-    elif is_narrow(g):
-        window_sums(2, True, OF_OUTPUT, g, f)
+        window_sums(1, OF_OUTPUT, g, f)
+    elif pairs_rows(g):
+        pair_sums(OF_OUTPUT, g, f)
     else:
-        window_sums(2, False, OF_OUTPUT, g, f)
+        window_sums(2, OF_OUTPUT, g, f)
 
 
 cdef void add_windows(Depthwise* g, Series* f) noexcept nogil:
     if g.rows.stride == 1:
-        window_sums(1, False, OF_FILTER, g, f)
-    elif is_narrow(g):
-        window_sums(2, True, OF_FILTER, g, f)
+        window_sums(1, OF_FILTER, g, f)
+    elif pairs_rows(g):
+        pair_sums(OF_FILTER, g, f)
     else:
-        window_sums(2, False, OF_FILTER, g, f)
+        window_sums(2, OF_FILTER, g, f)
