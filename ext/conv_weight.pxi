@@ -220,6 +220,19 @@ cdef inline void ask_for_next_block(
     t.other.at, t.other.step = <const char*> dy + bytes_dy, bytes_dy // calls
 
 
+cdef void ask_for_gradients(Weight* g, const Pixels* b, Py_ssize_t first, Py_ssize_t last) noexcept nogil:
+    """Ask for what the next block of an image reads of dy, of the panels first .. last: first layers of large images so took
+    0.88 to 0.97 of the time, others the same (Zen 4)."""
+    cdef Py_ssize_t area = g.p * g.q, m, at
+    cdef const char* plane
+    for m in range(first * PANEL, min(g.filters, last * PANEL)):
+        plane = <const char*> (g.dy + (b.image * g.filters + m) * area + b.p * g.q + b.q + b.count)
+        at = 0
+        while at < b.count * <Py_ssize_t> sizeof(real):
+            prefetch_far(plane + at)
+            at += 64
+
+
 cdef void add_taps(
     Weight* g, Py_ssize_t first, Py_ssize_t last, Py_ssize_t taps, const real* src, const real* dy, const real* gradients,
     Py_ssize_t depth, const real* init, real* sums
@@ -260,6 +273,8 @@ cdef void run_weight_unit(Weight* g, Py_ssize_t unit, char* workspace) noexcept 
             transpose_gradients(g, &b, panel, part)
             if g.biases != NULL:
                 add_gradients(part, b.count, block == begin, g.biases + ((shard * g.groups + group) * g.panels + panel) * PANEL)
+        if g.row_blocks * g.column_blocks > 1:
+            ask_for_gradients(g, &b, first, last)
         for slice in range(g.slices):
             channels = min(g.slice, g.channels - slice * g.slice)
             if g.plain:

