@@ -1,6 +1,7 @@
-# Depthwise convolution with 5 x 5 and 7 x 7 kernels at stride 1, where planes lie: tall strips of one vector of columns.
+# Depthwise convolution with 5 x 5 and 7 x 7 kernels, where planes lie: tall strips of one vector of columns, at stride 1, and
+# forward at stride 2.
 #
-#     y[i, j] = b + sum_sr w[r, s] x[i + r - pad, j + s - pad]
+#     y[i, j] = b + sum_sr w[r, s] x[i d + r - pad, j d + s - pad]
 #
 # The sums of up to fourteen rows of outputs and the taps of one kernel column stay in registers. A row of the source is loaded
 # once for each kernel column, without the lanes beside the image, and feeds all rows of outputs that see it; rows above the
@@ -12,6 +13,7 @@
 cdef enum:
     TALL_ROWS = 14              # of outputs in a strip, at most
     LESS_TALL_ROWS = 8
+    STRIDED_ROWS = 7            # at stride 2
     TALL_COLUMNS = 12           # of outputs, at least
     MOST_TALL_COLUMNS = 48
 
@@ -19,7 +21,9 @@ cdef enum:
 cdef inline bint fits_tall(Depthwise* g) noexcept nogil:
     cdef Span* rows = &g.rows
     cdef Span* cols = &g.cols
-    if g.inputs * g.filters * rows.stride * cols.stride * rows.dilation * cols.dilation > 1 or rows.kernel != cols.kernel:
+    if g.inputs * g.filters * rows.dilation * cols.dilation > 1 or rows.kernel != cols.kernel or rows.stride != cols.stride:
+        return False
+    if rows.stride > (1 if rows.backward else 2):
         return False
     if not (rows.kernel == 5 or rows.kernel == 7) or max(rows.before, cols.before) >= rows.kernel:
         return False
@@ -77,7 +81,62 @@ cdef inline void tall_column "convlayers_tall_column"(
     tall_feed(19, rows, taps, begin, end, x, width, lanes, w, acc)
 
 
-cdef inline void tall_plane "convlayers_tall_plane"(int rows, int taps, Depthwise* g, Series* f) noexcept nogil:
+# At stride 2 a row of the source is loaded once for two kernel columns, which take turns: an even pixel and the odd one behind.
+
+cdef inline void strided_feed "convlayers_strided_feed"(
+    int i, int rows, int taps, bint both, Py_ssize_t begin, Py_ssize_t end, const real* x, Py_ssize_t width,
+    const unsigned int* lanes, const vf* w, vf* acc
+) noexcept nogil:
+    """Row i of what a strip sees, under one kernel column or two, to all the rows of outputs that see it."""
+    cdef vf first, second, v
+    cdef int b
+    if i < 2 * rows - 2 + taps and begin <= i < end:
+        first, second = load_lanes(x + i * width, lanes[0]), load_lanes(x + i * width + VL, lanes[1])
+        v = vevens(first, second)
+        for b in range(rows):
+            if 0 <= i - 2 * b < taps:
+                acc[b] = acc[b] + w[i - 2 * b] * v
+        if both:
+            v = vodds(first, second)
+            for b in range(rows):
+                if 0 <= i - 2 * b < taps:
+                    acc[b] = acc[b] + w[taps + i - 2 * b] * v
+
+
+cdef inline void strided_columns "convlayers_strided_columns"(
+    int rows, int taps, bint both, Py_ssize_t begin, Py_ssize_t end, const real* x, Py_ssize_t width, Py_ssize_t first,
+    Py_ssize_t count, const real* tap, vf* acc
+) noexcept nogil:
+    cdef vf w[2 * COLUMN_TAPS]
+    cdef unsigned int lanes[2]
+    cdef int r
+    lanes[0], lanes[1] = lanes_within(first, width, 2 * count), lanes_within(first + VL, width, 2 * count - VL)
+    for r in range(taps):
+        w[r] = splat(tap[r * taps])
+        if both:
+            w[taps + r] = splat(tap[r * taps + 1])
+    strided_feed(0, rows, taps, both, begin, end, x, width, lanes, w, acc)
+    strided_feed(1, rows, taps, both, begin, end, x, width, lanes, w, acc)
+    strided_feed(2, rows, taps, both, begin, end, x, width, lanes, w, acc)
+    strided_feed(3, rows, taps, both, begin, end, x, width, lanes, w, acc)
+    strided_feed(4, rows, taps, both, begin, end, x, width, lanes, w, acc)
+    strided_feed(5, rows, taps, both, begin, end, x, width, lanes, w, acc)
+    strided_feed(6, rows, taps, both, begin, end, x, width, lanes, w, acc)
+    strided_feed(7, rows, taps, both, begin, end, x, width, lanes, w, acc)
+    strided_feed(8, rows, taps, both, begin, end, x, width, lanes, w, acc)
+    strided_feed(9, rows, taps, both, begin, end, x, width, lanes, w, acc)
+    strided_feed(10, rows, taps, both, begin, end, x, width, lanes, w, acc)
+    strided_feed(11, rows, taps, both, begin, end, x, width, lanes, w, acc)
+    strided_feed(12, rows, taps, both, begin, end, x, width, lanes, w, acc)
+    strided_feed(13, rows, taps, both, begin, end, x, width, lanes, w, acc)
+    strided_feed(14, rows, taps, both, begin, end, x, width, lanes, w, acc)
+    strided_feed(15, rows, taps, both, begin, end, x, width, lanes, w, acc)
+    strided_feed(16, rows, taps, both, begin, end, x, width, lanes, w, acc)
+    strided_feed(17, rows, taps, both, begin, end, x, width, lanes, w, acc)
+    strided_feed(18, rows, taps, both, begin, end, x, width, lanes, w, acc)
+
+
+cdef inline void tall_plane "convlayers_tall_plane"(int stride, int rows, int taps, Depthwise* g, Series* f) noexcept nogil:
     """All outputs of one plane, strip by strip of `rows` rows."""
     cdef vf acc[TALL_ROWS]
     cdef vf start = splat(f.bias[0] if f.bias != NULL else 0)
@@ -94,22 +153,27 @@ cdef inline void tall_plane "convlayers_tall_plane"(int rows, int taps, Depthwis
     cdef unsigned int mine
     cdef int b
     while top < g.rows.target:
-        h = top - above
+        h = top * stride - above
         begin, end = max(0, -h), g.rows.source - h
         column = 0
         while column < target:
             count = min(VL, target - column)
             y = f.y + top * target + column
             if column == 0:
-                prefetch(f.x + f.x_ahead + top * width, rows * width * <Py_ssize_t> sizeof(real), False)
+                prefetch(f.x + f.x_ahead + top * stride * width, rows * stride * width * <Py_ssize_t> sizeof(real), False)
                 prefetch(y + f.y_ahead, rows * target * <Py_ssize_t> sizeof(real), True)
             for b in range(rows):
                 acc[b] = start
             w = f.w + (taps * taps - 1 if backward else 0)
             for s in range(taps):
-                first = column + s - left
+                first = column * stride + s - left
                 x = f.x + h * width + first
-                tall_column(rows, taps, begin, end, x, width, lanes_within(first, width, count), w, down, acc)
+                if stride == 1:
+                    tall_column(rows, taps, begin, end, x, width, lanes_within(first, width, count), w, down, acc)
+                elif s % 2 == 0 and s + 1 < taps:
+                    strided_columns(rows, taps, True, begin, end, x, width, first, count, w, acc)
+                elif s % 2 == 0:
+                    strided_columns(rows, taps, False, begin, end, x, width, first, count, w, acc)
                 w += -1 if backward else 1
             if ceiling > 0:
                 for b in range(rows):
@@ -126,12 +190,16 @@ cdef void run_tall(Depthwise* g, Series* f) noexcept nogil:
     cdef Py_ssize_t n
     cdef int rows = rows_of_strip(g.rows.target)
     for n in range(f.planes):
-        if rows == TALL_ROWS and g.rows.kernel == 5:
-            tall_plane(TALL_ROWS, 5, g, f)
+        if g.rows.stride == 2 and g.rows.kernel == 5:
+            tall_plane(2, STRIDED_ROWS, 5, g, f)
+        elif g.rows.stride == 2:
+            tall_plane(2, STRIDED_ROWS, 7, g, f)
+        elif rows == TALL_ROWS and g.rows.kernel == 5:
+            tall_plane(1, TALL_ROWS, 5, g, f)
         elif rows == TALL_ROWS:
-            tall_plane(TALL_ROWS, 7, g, f)
+            tall_plane(1, TALL_ROWS, 7, g, f)
         elif g.rows.kernel == 5:
-            tall_plane(LESS_TALL_ROWS, 5, g, f)
+            tall_plane(1, LESS_TALL_ROWS, 5, g, f)
         else:
-            tall_plane(LESS_TALL_ROWS, 7, g, f)
+            tall_plane(1, LESS_TALL_ROWS, 7, g, f)
         next_plane(f)

@@ -207,6 +207,11 @@ TABLE = {
     "5x5, a column too many": (2, 3, (9, 49), (5, 5), {"padding": 2}),
     "5x5, less rows than the kernel": (2, 3, (2, 12), (5, 5), {"padding": 4}),
     "5x5 with stride": (3, 4, (28, 28), (5, 5), {"padding": 2, "stride": 2}),
+    "5x5 with stride, a row and a column over": (3, 4, (29, 33), (5, 5), {"padding": 2, "stride": 2}),
+    "5x5 with stride, no padding": (2, 3, (33, 37), (5, 5), {"stride": 2}),
+    "5x5 with stride, an odd border": (2, 3, (26, 25), (5, 5), {"padding": ((1, 4), (3, 0)), "stride": 2}),
+    "7x7 with stride, the widest": (2, 3, (15, 96), (7, 7), {"padding": 3, "stride": 2}),
+    "7x7 with stride, less rows than the kernel": (2, 3, (3, 24), (7, 7), {"padding": 5, "stride": 2}),
     "many filters a channel": (2, 2, (9, 9), (3, 3), {"padding": 1, "multiplier": 19}),
     # Images across the lanes of vectors, with several planes to sum for each channel, and pixels that no window reads.
     "across": (16, 3, (7, 7), (3, 3), {"padding": 1, "multiplier": 3}),
@@ -231,19 +236,23 @@ def test_table_of_shapes(name, dtype):
 
 @pytest.mark.parametrize("isa", kernels.available())
 @pytest.mark.parametrize("kernel", [5, 7])
+@pytest.mark.parametrize("stride", [1, 2])
 @pytest.mark.parametrize("width", [11, 12, 16, 19, 48, 49])
-def test_not_finite_pixels_reach_what_larger_kernels_read(isa, kernel, width):
+def test_not_finite_pixels_reach_what_larger_kernels_read(isa, kernel, width, stride):
     rng = np.random.default_rng(0)
-    win = window((9, width), kernel, stride=1, padding=kernel // 2)
+    width *= stride
+    how = {"padding": kernel // 2, "groups": 3, "stride": stride, "algorithm": "direct"}
+    win = window((9, width), kernel, stride=stride, padding=kernel // 2)
     w = rng.uniform(1, 2, (3, 1, kernel, kernel)).astype(np.float32)
     for at in range(0, 9 * width, 7):
         x = rng.uniform(1, 2, (1, 3, 9, width)).astype(np.float32)
         x[0, 1].flat[at] = NAN
+        dy = np.ascontiguousarray(x[:, :, : win.output[0], : win.output[1]])
         with kernels.using(isa=isa):
-            y = functional.conv2d(x, w, padding=kernel // 2, groups=3, algorithm="direct")
-            dx = functional.conv2d_backward_input(x, w, x.shape, padding=kernel // 2, groups=3, algorithm="direct")
+            y = functional.conv2d(x, w, **how)
+            dx = functional.conv2d_backward_input(dy, w, x.shape, **how)
         np.testing.assert_array_equal(np.isnan(y), np.isnan(reference.conv_forward(x, w, None, win, 3)), f"{isa}, pixel {at}")
-        expected = reference.conv_backward_input(x, w, x.shape, win, 3)
+        expected = reference.conv_backward_input(dy, w, x.shape, win, 3)
         np.testing.assert_array_equal(np.isnan(dx), np.isnan(expected), f"{isa}, gradient of pixel {at}")
 
 
