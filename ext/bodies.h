@@ -89,13 +89,15 @@ ALWAYS_INLINE void convlayers_spread_output(const vf *, int, int, vf *, int);
 ALWAYS_INLINE void convlayers_tile_input(int, int, const vf *, int, vf *, int);
 ALWAYS_INLINE void convlayers_columns_down(int, int, int, const real **, ptrdiff_t, real *, ptrdiff_t);
 ALWAYS_INLINE void convlayers_tiles_across(int, int, int, const real *, ptrdiff_t, const ptrdiff_t *, int, real *, ptrdiff_t);
-ALWAYS_INLINE void convlayers_tall_feed(int, int, int, ptrdiff_t, ptrdiff_t, const real *, ptrdiff_t, unsigned, const vf *, vf *);
-ALWAYS_INLINE void convlayers_tall_column(int, int, ptrdiff_t, ptrdiff_t, const real *, ptrdiff_t, unsigned, const real *, ptrdiff_t, vf *);
+ALWAYS_INLINE void convlayers_tall_feed(int, int, int, int, ptrdiff_t, ptrdiff_t, const real *, ptrdiff_t, unsigned, ptrdiff_t,
+                                        const vf *, vf *);
+ALWAYS_INLINE void convlayers_tall_column(int, int, int, ptrdiff_t, ptrdiff_t, const real *, ptrdiff_t, unsigned, ptrdiff_t,
+                                          const real *, ptrdiff_t, ptrdiff_t, vf *);
 ALWAYS_INLINE void convlayers_strided_feed(int, int, int, int, ptrdiff_t, ptrdiff_t, const real *, ptrdiff_t, const unsigned *,
                                            const vf *, vf *);
 ALWAYS_INLINE void convlayers_strided_columns(int, int, int, ptrdiff_t, ptrdiff_t, const real *, ptrdiff_t, ptrdiff_t, ptrdiff_t,
                                               const real *, vf *);
-ALWAYS_INLINE void convlayers_tall_plane(int, int, int, struct convlayers_depthwise *, struct convlayers_series *);
+ALWAYS_INLINE void convlayers_tall_plane(int, int, int, int, struct convlayers_depthwise *, struct convlayers_series *);
 ALWAYS_INLINE void convlayers_columns_apart(int, int, const real **, ptrdiff_t, real *, ptrdiff_t, ptrdiff_t);
 ALWAYS_INLINE void convlayers_tiles_apart(int, int, const real *, ptrdiff_t, const ptrdiff_t *, const vmask *, ptrdiff_t, real *,
                                           ptrdiff_t);

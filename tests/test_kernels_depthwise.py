@@ -169,14 +169,23 @@ def test_the_last_row_reaches_no_sum_of_the_row_above(isa, dtype, height):
     assert not np.isfinite(dw[:, 0, 1:]).any()
 
 
-@pytest.mark.parametrize(("size", "stride"), [((7, 7), 1), ((14, 14), 1), ((14, 13), 2), ((20, 23), 1), ((31, 33), 2)])
-def test_an_image_has_the_same_bits_alone_and_in_a_batch(size, stride):
+@pytest.mark.parametrize(
+    ("size", "stride", "kernel"),
+    [
+        *(((7, 7), 1, 3), ((14, 14), 1, 3), ((14, 13), 2, 3), ((20, 23), 1, 3), ((31, 33), 2, 3)),
+        *(((7, 7), 1, 5), ((9, 8), 1, 7), ((14, 15), 1, 5), ((28, 27), 2, 5), ((14, 14), 2, 7)),
+    ],
+)
+def test_an_image_has_the_same_bits_alone_and_in_a_batch(size, stride, kernel):
     rng = np.random.default_rng(0)
-    x, w = rng.standard_normal((33, 37, *size), dtype=np.float32), rng.standard_normal((37, 1, 3, 3), dtype=np.float32)
-    options = {"padding": 1, "groups": 37, "stride": stride}
+    x, w = (rng.standard_normal(shape, dtype=np.float32) for shape in ((33, 37, *size), (37, 1, kernel, kernel)))
+    options = {"padding": kernel // 2, "groups": 37, "stride": stride}
     whole = functional.conv2d(x, w, **options)
+    back = functional.conv2d_backward_input(whole, w, x.shape, **options)
     for images in (1, 2, 5, 16):
-        assert same_bits(functional.conv2d(x[:images], w, **options), whole[:images])
+        some = functional.conv2d(x[:images], w, **options)
+        assert same_bits(some, whole[:images])
+        assert same_bits(functional.conv2d_backward_input(some, w, x[:images].shape, **options), back[:images])
 
 
 # Images, channels, size, kernel, options.
@@ -204,6 +213,9 @@ TABLE = {
     "5x5, tall strips": (3, 4, (14, 15), (5, 5), {"padding": 2}),
     "5x5, a row short": (2, 3, (13, 31), (5, 5), {"padding": 2}),
     "5x5, no padding": (2, 3, (32, 52), (5, 5), {}),
+    "5x5, two planes in a vector": (3, 5, (9, 8), (5, 5), {"padding": 2}),
+    "7x7, two planes in a vector, an odd border": (1, 7, (7, 6), (7, 7), {"padding": ((1, 5), (4, 2))}),
+    "5x5, a column short of two planes in a vector": (2, 3, (8, 4), (5, 5), {"padding": 2}),
     "5x5, a column too many": (2, 3, (9, 49), (5, 5), {"padding": 2}),
     "5x5, less rows than the kernel": (2, 3, (2, 12), (5, 5), {"padding": 4}),
     "5x5 with stride": (3, 4, (28, 28), (5, 5), {"padding": 2, "stride": 2}),
@@ -237,7 +249,7 @@ def test_table_of_shapes(name, dtype):
 @pytest.mark.parametrize("isa", kernels.available())
 @pytest.mark.parametrize("kernel", [5, 7])
 @pytest.mark.parametrize("stride", [1, 2])
-@pytest.mark.parametrize("width", [11, 12, 16, 19, 48, 49])
+@pytest.mark.parametrize("width", [5, 8, 11, 12, 16, 19, 48, 49])
 def test_not_finite_pixels_reach_what_larger_kernels_read(isa, kernel, width, stride):
     rng = np.random.default_rng(0)
     width *= stride
