@@ -123,7 +123,7 @@ ALWAYS_INLINE void convlayers_window_panel(
 ALWAYS_INLINE void convlayers_window_sums(int, int, struct convlayers_depthwise *, struct convlayers_series *);
 ALWAYS_INLINE void convlayers_see_pair(int, vf const *, vf const *, vf *);
 ALWAYS_INLINE void convlayers_pair_sums(int, struct convlayers_depthwise *, struct convlayers_series *);
-ALWAYS_INLINE void convlayers_near_and_far(int, real const *, unsigned int const *, vf *);
+ALWAYS_INLINE void convlayers_see_twice(int, real const *, unsigned int const *, vf *);
 ALWAYS_INLINE void convlayers_store_pairs(int, vf, vf, real *, unsigned int, unsigned int);
 ALWAYS_INLINE void convlayers_spread_panel(
     struct convlayers_depthwise *, struct convlayers_series *, ptrdiff_t, ptrdiff_t, vf const *);

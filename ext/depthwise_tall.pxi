@@ -54,7 +54,7 @@ cdef inline void tall_feed "convlayers_tall_feed"(
     if i < rows + taps - 1 and begin <= i < end:
         v = load_lanes(x + i * width, lanes)
         if pair:
-            v = v + load_lanes(x + i * width + other - VL // 2, lanes << VL // 2)
+            v = vreal(vbits(v) | vbits(load_lanes(x + i * width + other - VL // 2, lanes << VL // 2)))
         for b in range(rows):
             if 0 <= i - b < taps:
                 acc[b] = acc[b] + w[i - b] * v

@@ -144,9 +144,10 @@ cdef inline void window_sums "convlayers_window_sums"(int stride, int sum, Depth
         store_sums_of(f, taps)
 
 
-cdef inline void near_and_far "convlayers_near_and_far"(
+cdef inline void see_twice "convlayers_see_twice"(
     bint there, const real* p, const unsigned int* lanes, vf* seen
 ) noexcept nogil:
+    """A row of the source from a pixel on, and from the next; zeros where there is none."""
     seen[0] = load_lanes(p, lanes[0]) if there else splat(0)
     seen[1] = load_lanes(p + 1, lanes[1]) if there else splat(0)
 
@@ -190,16 +191,16 @@ cdef inline void pair_sums "convlayers_pair_sums"(int sum, Depthwise* g, Series*
         init = splat(f.bias[0] if f.bias != NULL else 0)
         h = -g.rows.before
         x, y, top = f.x + h * width - 1, f.y, 0
-        near_and_far(0 <= h < height, x, lanes, rows)
+        see_twice(0 <= h < height, x, lanes, rows)
         while top < g.rows.target:
             second = mine << VL // 2 if top + 1 < g.rows.target else 0
             for r in range(1, 5):
-                near_and_far(0 <= h + r < height, x + r * width, lanes, rows + 2 * r)
+                see_twice(0 <= h + r < height, x + r * width, lanes, rows + 2 * r)
             see_pair(second > 0, rows, rows + 4, above)
             see_pair(second > 0, rows + 2, rows + 6, here)
             see_pair(second > 0, rows + 4, rows + 8, below)
             if sum == OF_FILTER:
-                acc = load_lanes(y, mine) + load_lanes(y + q - VL // 2, second)
+                acc = vreal(vbits(load_lanes(y, mine)) | vbits(load_lanes(y + q - VL // 2, second)))
                 for c in range(3):
                     taps[3 * c] = taps[3 * c] + acc * above[c]
                     taps[3 * c + 1] = taps[3 * c + 1] + acc * here[c]
@@ -257,12 +258,12 @@ cdef inline void spread_panel "convlayers_spread_panel"(
         x_ahead, y_ahead = pairs * width, 2 * pairs * target
     else:
         x_ahead, y_ahead = f.x_ahead - top * width, f.y_ahead - y_row * target
-    near_and_far(0 <= h < height, x, lanes, near)
+    see_twice(0 <= h < height, x, lanes, near)
     for i in range(pairs):
         if column == 0:
             ask_row(x + x_ahead, width, False)
             ask_row(y + y_ahead, 2 * target, True)
-        near_and_far(0 <= h + 1 < height, x + width, lanes, far)
+        see_twice(0 <= h + 1 < height, x + width, lanes, far)
         row[0], row[1] = near[0] if odd_row else far[0], near[1] if odd_row else far[1]
         # Of the row that is read alone, and of both: over columns in order, and down each.
         alone = zero + w[4] * (row[0] if odd else row[1])
