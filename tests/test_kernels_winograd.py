@@ -183,6 +183,8 @@ PHASES = {
     "an odd border": (4, 2, 3, 4, (8, 9), ((1, 2), (2, 1))),
     "a kernel of unequal sides": ((3, 6), 2, 5, 4, (8, 19), ((0, 1), (2, 0))),
     "padding wider than a filter": (5, 1, 2, 3, (9, 8), ((5, 7), (6, 5))),
+    # All gradients are zero, and rounding is held to that of two products.
+    "padding alone": (4, 1, 5, 1, (7, 1), ((0, 0), (4, 0))),
     # 19 filters are two tiles of rows, and 4 x 19 gradients are not whole tiles of a phase.
     "tiles of rows in two phases": (5, 3, 19, 19, (16, 16), 2),
     "several blocks and parts of the filters": (5, 1, 64, 70, (40, 60), 2),

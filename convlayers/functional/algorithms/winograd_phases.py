@@ -22,10 +22,10 @@ from ...shapes import Window
 from .._arrays import NO_BIAS
 from . import winograd_tiles
 from .calls import Backward, BackwardBoth, Forward, FusedForward, Kept, Maybe, both_call, weight_call
-from .problem import INPUT_GRADIENT, WEIGHT_GRADIENT, Machine, Problem, once
+from .problem import INPUT_GRADIENT, MACHINES, WEIGHT_GRADIENT, Machine, Problem, once
 
 _TAPS = 3
-_TILE = 4  # outputs along its side
+_TILE, _SMALL_TILE = 4, 2  # outputs along its side
 # Cycles to bring one value to its phase or back, most of which is the memory's; measured on Zen 4.
 _VALUE_CYCLES = 1.0
 
@@ -91,13 +91,23 @@ def _phases(problem: Problem) -> _Phases:
     return _Phases(inner, (tops[0] % 2, tops[1] % 2), ends)
 
 
+@once
+def _tile(problem: Problem) -> int:
+    """m: for filters' gradients what costs less, which few gradients do with small tiles. Those have smaller errors too: of a
+    column or two, F(3, 4) has half of what a sum of so few products may have."""
+    if problem.direction != WEIGHT_GRADIENT:
+        return _TILE
+    inner, machine = _phases(problem).problem, MACHINES[problem.isa]
+    return min((_TILE, _SMALL_TILE), key=lambda m: winograd_tiles.tile_cost(inner, machine, m))
+
+
 def cost(problem: Problem, machine: Machine) -> float:
     """Microseconds on one thread."""
     phases = _phases(problem)
     inner = phases.problem
     share = 1.0 if problem.direction == WEIGHT_GRADIENT else phases.share
     values = (prod(inner.x) + prod(inner.w)) * machine.vector_bytes / machine.lanes(problem.dtype) / 4
-    return winograd_tiles.tile_cost(inner, machine, _TILE, share) + machine.microseconds(_VALUE_CYCLES * values)
+    return winograd_tiles.tile_cost(inner, machine, _tile(problem), share) + machine.microseconds(_VALUE_CYCLES * values)
 
 
 @once
@@ -105,7 +115,7 @@ def _tiles(problem: Problem) -> tuple[int, ...]:
     """m, stride, padding and groups of the convolution of phases, and what of its filters is zero."""
     phases = _phases(problem)
     (top, _), (left, _) = phases.problem.win.padding
-    return _TILE, 1, top, left, problem.groups, phases.idle(problem.direction == INPUT_GRADIENT), False
+    return _tile(problem), 1, top, left, problem.groups, phases.idle(problem.direction == INPUT_GRADIENT), False
 
 
 def _moved(array: np.ndarray, shape: tuple[int, ...], groups: int, odd: tuple[int, int], join: bool) -> np.ndarray:
