@@ -8,7 +8,7 @@
 # image and below are left out, taps and all. Nothing is padded, transposed or copied, and a load serves up to seven
 # multiply-adds: 12 x 12 to 48 x 48 took 0.7 to 0.95 of the time of strips of a copy, single images of 14 x 14 0.6, 56 x 56 and
 # more 1.2, 10 x 10, of which lanes stay empty, 1.25 (Zen 4). A sum goes over the columns in order, and down each of them, as in
-# the strips.
+# the strips; at stride 2 two columns take turns.
 
 cdef enum:
     TALL_ROWS = 14              # of outputs in a strip, at most
