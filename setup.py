@@ -103,7 +103,10 @@ def shrink_entrances(source):
     text = source.read_text()
     if SMALL not in text:
         entrance = r"^static PyObject \*__pyx_pw_\w+?_float\d\d_\d+(\w+)\("
-        source.write_text(re.sub(entrance, lambda m: m[0] if m[1] in QUICK else SMALL + m[0], text, flags=re.MULTILINE))
+        text, count = re.subn(entrance, lambda m: m[0] if m[1] in QUICK else SMALL + m[0], text, flags=re.MULTILINE)
+        if count == 0:
+            raise RuntimeError(f"{source}: no function that Python calls; has Cython given them other names?")
+        source.write_text(text)
 
 
 def extensions():
