@@ -2,6 +2,8 @@
 
 cdef enum:
     NORM_BLOCK = 4096           # values: 16 KiB of float32
+    LEAST_BLOCKS = 8            # of a channel, if it has as many images: threads take parts of the images
+    PARTIAL = 3
     AHEAD = 512                 # values between what is asked for and what is read
 
 # What is computed of a block; d = x - center.
@@ -38,7 +40,7 @@ cdef struct Norm "convlayers_norm":
     real* db
     bint relu                   # whether y is max(z, 0),
     real bound                  # or the smaller of that and a bound; NaN for none
-    double* partial             # two values for each block of each channel
+    double* partial             # PARTIAL values for each block of each channel
     const real* residual        # added to y and laid out like it, or NULL
     bint relu_of_sum
     const real* sum             # the sum's y, or NULL: dy, as it comes, is then rectified to g.dy first
@@ -62,9 +64,14 @@ cdef void cut_norm(Norm* g, Py_ssize_t images, Py_ssize_t channels, Py_ssize_t a
     g.residual = g.sum = NULL
     set_ceiling(g, 0)
     g.images, g.channels, g.area = images, channels, area
-    g.together = BLOCK_ROWS if area == 1 else max(1, NORM_BLOCK // area)
+    g.together = BLOCK_ROWS if area == 1 else max(1, min(NORM_BLOCK // area, (images + LEAST_BLOCKS - 1) // LEAST_BLOCKS))
     g.pieces = (area + NORM_BLOCK - 1) // NORM_BLOCK
     g.blocks = (images + g.together - 1) // g.together * g.pieces
+
+
+cdef inline Py_ssize_t channels_at_once(Norm* g, int arrays, int threads) noexcept nogil:
+    """Of how many channels half of the second-level cache holds a thread's part of so many arrays."""
+    return max(1, second_level() // 2 * threads // (arrays * g.images * g.area * <Py_ssize_t> sizeof(real)))
 
 
 cdef void set_moments(Norm* g, double[:, ::1] moments, real[:, ::1] affine, double eps) noexcept nogil:
@@ -84,7 +91,7 @@ cdef set_weights(Norm* g, weights):
 
 
 cdef size_t norm_memory(Norm* g, size_t cursor) noexcept nogil:
-    g.partial = <double*> take(&cursor, 2 * g.channels * g.blocks * sizeof(double))
+    g.partial = <double*> take(&cursor, PARTIAL * g.channels * g.blocks * sizeof(double))
     g.slope = <real*> take(&cursor, g.channels * sizeof(real))
     g.offset = <real*> take(&cursor, g.channels * sizeof(real))
     return cursor
@@ -106,7 +113,7 @@ cdef inline double block_size(Norm* g, Py_ssize_t block) noexcept nogil:
 
 
 cdef inline double* block_sums(Norm* g, Py_ssize_t c, Py_ssize_t block) noexcept nogil:
-    return g.partial + 2 * (c * g.blocks + block)
+    return g.partial + PARTIAL * (c * g.blocks + block)
 
 
 cdef inline void ask_ahead(Norm* g, Planes* p, const real* at, Py_ssize_t n, Stretch s, bint write) noexcept nogil:

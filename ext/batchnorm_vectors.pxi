@@ -37,7 +37,7 @@ cdef void strip_moments(Norm* g, Py_ssize_t c0, Py_ssize_t count, Py_ssize_t blo
             squares[j] += d * d
     for j in range(count):
         sums = block_sums(g, c0 + j, block)
-        sums[0] = center[j] + total[j] / size
+        sums[0], sums[2] = total[j] / size, center[j]
         sums[1] = squares[j] - <double> total[j] * total[j] / size
 
 

@@ -46,25 +46,23 @@ def conv2d(
     int groups, bint backward, double ceiling, int threads, const real[::1] scale, const real[::1] residual, /,
 ):
     """Fill dst with y, the convolution of src and w, times the scale, plus the bias and plus the residual, laid out as dst,
-    unless they are empty, held between 0 and `ceiling` if that is over 0, which is infinity with a residual; with `backward`,
+    unless they are None, held between 0 and `ceiling` if that is over 0, which is infinity with a residual; with `backward`,
     fill dst with dx for src as dy: a gather for each sub-grid of dx."""
     cdef Grids g
     cdef Gather* grid
     cdef Py_ssize_t stride_h, stride_w, top, left, dilation_h, dilation_w, j, row = w.shape[1] * w.shape[2] * w.shape[3]
     cdef Py_ssize_t kh = w.shape[2], kw = w.shape[3], height = src.shape[2], width = src.shape[3]
     cdef Py_ssize_t p = dst.shape[2], q = dst.shape[3]
-    cdef unsigned char[::1] tables
     stride_h, stride_w, top, left, dilation_h, dilation_w = geometry
     g.plain = is_plain(kh * kw, stride_h * stride_w, height * width, p * q) and p == height
     g.parted = backward and stride_w == 2 and q > 1
     g.columns = min(stride_w, q) if backward else 1
     g.count = min(stride_h, p) * g.columns if backward else 1
-    tables = _scratch(grids_memory(&g, kh, kw, 0), 1)
-    grids_memory(&g, kh, kw, <size_t> &tables[0])
+    grids_memory(&g, kh, kw, scratch(grids_memory(&g, kh, kw, 0), 1))
     if g.plain and not parts_pixels(src.shape[0] * groups, p, q, threads):
         height, width, p, q = 1, height * width, 1, p * q
     g.src, g.dst, g.height, g.width = &src[0, 0, 0, 0], &dst[0, 0, 0, 0], p, q
-    g.scale = &scale[0] if scale.shape[0] else NULL
+    g.scale = &scale[0] if scale is not None else NULL
     for j in range(g.count):
         grid = g.grid + j
         grid.channels, grid.filters = w.shape[1], w.shape[0] // groups
@@ -76,13 +74,13 @@ def conv2d(
             forward_axis(&grid.rows, height, p, kh, stride_h, dilation_h, top)
             forward_axis(&grid.cols, width, q, kw, stride_w, dilation_w, left)
         grid.images, grid.groups, grid.mode = src.shape[0], groups, PLAIN if g.plain else ROWS
-        grid.bias, grid.ceiling, grid.dst = &bias[0] if bias.shape[0] else NULL, ceiling, g.dst
+        grid.bias, grid.ceiling, grid.dst = &bias[0] if bias is not None else NULL, ceiling, g.dst
         grid.joined = g.plain and p == 1 and joins_images(grid.images, q, grid.channels, grid.filters)
         if grid.joined:
             grid.images, grid.rows.outputs, grid.rows.stride = 1, grid.images, groups * grid.filters
             grid.cols.line = groups * grid.channels * q
         grid.residual = NULL
-        if residual.shape[0]:
+        if residual is not None:
             grid.residual, grid.ceiling, grid.relu_of_sum = &residual[0], 0, ceiling > 0
         if g.parted:
             rest_axis(&grid.rows)

@@ -117,7 +117,7 @@ cdef void choose_weight_slices(Weight* g) noexcept nogil:
     g.splits = min(g.panels, parts_of(MOST_SHARDS, g.shards * g.groups))
 
 
-cdef size_t weight_memory(Weight* g, int threads, size_t cursor) noexcept nogil:
+cdef size_t weight_memory(Weight* g, size_t cursor) noexcept nogil:
     cdef Py_ssize_t most_panels = parts_of(g.panels, g.splits)
     g.tap = <Py_ssize_t*> take(&cursor, g.slice_rows * sizeof(Py_ssize_t))
     g.pixel = <Py_ssize_t*> take(&cursor, g.depth * sizeof(Py_ssize_t))
@@ -126,7 +126,6 @@ cdef size_t weight_memory(Weight* g, int threads, size_t cursor) noexcept nogil:
         g.biases = <real*> take(&cursor, g.shards * g.groups * g.panels * PANEL * sizeof(real))
     g.copy_bytes = 0 if g.plain else whole_lines(g.slice * g.plane + VL)
     g.workspace_bytes = g.copy_bytes + whole_lines(most_panels * g.depth * PANEL + VL)
-    g.workspace = <char*> take(&cursor, threads * g.workspace_bytes)
     return cursor
 
 
@@ -323,12 +322,11 @@ def conv2d_backward_weight(
     const real[:, :, :, ::1] dy, const real[:, :, :, ::1] x, real[:, :, :, ::1] dw,
     int stride_h, int stride_w, int top, int left, int dilation_h, int dilation_w, int groups, int threads, real[::1] db, /,
 ):
-    """Fill dw with the gradient with respect to the filters, and db with that with respect to the bias unless it is empty."""
+    """Fill dw with the gradient with respect to the filters, and db with that with respect to the bias unless it is None."""
     cdef Weight g
     cdef Shares shares
     cdef Units units
     cdef Py_ssize_t u, unit, area = dy.shape[2] * dy.shape[3]
-    cdef unsigned char[::1] buffer
     g.images, g.groups, g.channels, g.filters = x.shape[0], groups, dw.shape[1], dw.shape[0] // groups
     g.height, g.width, g.p, g.q, g.kh, g.kw = x.shape[2], x.shape[3], dy.shape[2], dy.shape[3], dw.shape[2], dw.shape[3]
     g.stride_h, g.stride_w, g.top, g.left, g.dilation_h, g.dilation_w = stride_h, stride_w, top, left, dilation_h, dilation_w
@@ -344,10 +342,10 @@ def conv2d_backward_weight(
     choose_weight_blocks(&g)
     choose_weight_slices(&g)
     # Only whether there is one, until memory is taken for it.
-    g.biases = &db[0] if db.shape[0] else NULL
+    g.biases = &db[0] if db is not None else NULL
     share_out(&shares, g.shards * g.groups * g.splits, threads)
-    buffer = _scratch(weight_memory(&g, threads, 0))
-    weight_memory(&g, threads, <size_t> &buffer[0])
+    weight_memory(&g, scratch(weight_memory(&g, 0)))
+    g.workspace = scratch_of_threads(threads, &g.workspace_bytes)
     with nogil:
         fill_places(&g)
         with parallel(num_threads=threads):

@@ -60,7 +60,7 @@ cdef size_t place_few(FewTaps* g, FewSpace* space, size_t cursor) noexcept nogil
     return cursor
 
 
-cdef size_t few_memory(FewTaps* g, int threads, size_t cursor) noexcept nogil:
+cdef size_t few_memory(FewTaps* g, size_t cursor) noexcept nogil:
     """Split the pixels by the sizes alone and place everything but the axes at `cursor`."""
     cdef FewSpace space
     cdef Py_ssize_t halo = g.dilation_h * (g.kh - 1)
@@ -76,7 +76,6 @@ cdef size_t few_memory(FewTaps* g, int threads, size_t cursor) noexcept nogil:
     g.shards = max(1, min(MOST_SHARDS, g.blocks))
     g.sums = <real*> take(&cursor, g.shards * g.groups * g.filters * g.taps * sizeof(real))
     g.workspace_bytes = <Py_ssize_t> place_few(g, &space, 0)
-    g.workspace = <char*> take(&cursor, threads * g.workspace_bytes)
     return cursor
 
 
@@ -139,10 +138,10 @@ def conv2d_backward_weight_few(
     cdef Shares shares
     cdef Units units
     cdef Py_ssize_t u, unit, j, size = dw.shape[0] * dw.shape[1] * dw.shape[2] * dw.shape[3]
-    cdef unsigned char[::1] tables, buffer
     cdef real* out = &dw[0, 0, 0, 0]
     cdef real total
     cdef bint finite = True
+    cdef size_t cursor
     g.images, g.groups, g.channels, g.filters = x.shape[0], groups, dw.shape[1], dw.shape[0] // groups
     g.p, g.q, g.kh, g.kw = dy.shape[2], dy.shape[3], dw.shape[2], dw.shape[3]
     g.dilation_h, g.dilation_w = dilation_h, dilation_w
@@ -150,12 +149,12 @@ def conv2d_backward_weight_few(
     g.x, g.dy = &x[0, 0, 0, 0], &dy[0, 0, 0, 0]
     g.x_end = g.x + x.shape[0] * x.shape[1] * x.shape[2] * x.shape[3]
     g.dy_end = g.dy + dy.shape[0] * dy.shape[1] * g.p * g.q
-    tables = _scratch(axis_memory(&g.cols, g.kw, axis_memory(&g.rows, g.kh, 0)), 1)
-    axis_memory(&g.cols, g.kw, axis_memory(&g.rows, g.kh, <size_t> &tables[0]))
+    cursor = scratch(axis_memory(&g.cols, g.kw, axis_memory(&g.rows, g.kh, 0)), 1)
+    axis_memory(&g.cols, g.kw, axis_memory(&g.rows, g.kh, cursor))
     forward_axis(&g.rows, x.shape[2], g.p, g.kh, 1, dilation_h, top)
     forward_axis(&g.cols, x.shape[3], g.q, g.kw, 1, dilation_w, left)
-    buffer = _scratch(few_memory(&g, threads, 0))
-    few_memory(&g, threads, <size_t> &buffer[0])
+    few_memory(&g, scratch(few_memory(&g, 0)))
+    g.workspace = scratch_of_threads(threads, &g.workspace_bytes)
     share_out(&shares, g.shards * g.groups, threads)
     with nogil:
         with parallel(num_threads=threads):

@@ -174,18 +174,16 @@ def depthwise(
     const real[:, :, :, ::1] src, const real[:, :, :, ::1] w, const real[::1] bias, real[:, :, :, ::1] dst, tuple geometry,
     bint backward, double ceiling, int threads, const real[::1] scale, /,
 ):
-    """Fill dst with y, each channel of src convolved with its filters in w, times the scale, plus the bias, unless empty,
+    """Fill dst with y, each channel of src convolved with its filters in w, times the scale, plus the bias, unless None,
     held between 0 and `ceiling` if that is over 0; with `backward`, fill dst with dx for src as dy."""
     cdef Depthwise g
     cdef Shares shares
     cdef Units units
-    cdef Py_ssize_t unit, u, taps = w.shape[2] * w.shape[3], scales = scale.shape[0]
+    cdef Py_ssize_t unit, u, taps = w.shape[2] * w.shape[3], scales = scale.shape[0] if scale is not None else 0
     cdef size_t cursor = span_memory(&g, w, 0)
     cdef real* scaled
-    cdef unsigned char[::1] buffer, tables
     take(&cursor, scales * taps * sizeof(real))
-    tables = _scratch(cursor, 1)
-    cursor = span_memory(&g, w, <size_t> &tables[0])
+    cursor = span_memory(&g, w, scratch(<Py_ssize_t> cursor, 1))
     scaled = <real*> take(&cursor, scales * taps * sizeof(real))
     set_sides(&g, src, w, dst, backward)
     for u in range(scales):
@@ -193,11 +191,11 @@ def depthwise(
     if scales:
         g.w = scaled
     set_geometry(&g, geometry, False, True)
-    g.bias, g.ceiling = &bias[0] if bias.shape[0] else NULL, ceiling
+    g.bias, g.ceiling = &bias[0] if bias is not None else NULL, ceiling
     share_rows(&g, threads)
     share_out(&shares, depthwise_units(&g), threads)
-    buffer = _scratch(depthwise_memory(&g, threads, 0))
-    depthwise_memory(&g, threads, <size_t> &buffer[0])
+    depthwise_memory(&g, scratch(depthwise_memory(&g, 0)))
+    g.workspace = scratch_of_threads(threads, &g.workspace_bytes)
     with nogil:
         fill_depthwise(&g)
         with parallel(num_threads=threads):

@@ -15,18 +15,41 @@ cdef struct Chain "convlayers_chain":
     Depthwise conv
     DepthwiseWeight weight      # backward, beside `conv` for the input's gradient
     real* db                    # of the convolution, or NULL
-    char* scratch
     Py_ssize_t group            # channels that are taken together
     Py_ssize_t room             # bytes for those of x or of z
     int rooms                   # of one thread
+    char* workspace
+    Py_ssize_t workspace_bytes  # of one thread
 
 
-cdef size_t chain_memory(Chain* g, bint backward, int threads, size_t cursor) noexcept nogil:
+# What one thread works with: the convolutions' workspaces, and room for planes.
+cdef struct ChainSpace:
+    char* conv
+    char* weight
+    char* rooms
+
+
+cdef size_t place_chain(Chain* g, ChainSpace* space, size_t cursor) noexcept nogil:
+    space.conv = <char*> take(&cursor, g.conv.workspace_bytes)
+    space.weight = <char*> take(&cursor, g.weight.g.workspace_bytes)
+    space.rooms = <char*> take(&cursor, g.rooms * g.room)
+    return cursor
+
+
+cdef ChainSpace chain_space(Chain* g, int thread) noexcept nogil:
+    cdef ChainSpace space
+    place_chain(g, &space, <size_t> (g.workspace + thread * g.workspace_bytes))
+    return space
+
+
+cdef size_t chain_memory(Chain* g, bint backward, size_t cursor) noexcept nogil:
+    cdef ChainSpace space
     cursor = norm_memory(&g.before, norm_memory(&g.after, cursor))
-    cursor = depthwise_memory(&g.conv, threads, cursor)
+    cursor = depthwise_memory(&g.conv, cursor)
+    g.weight.g.workspace_bytes = 0
     if backward:
-        cursor = depthwise_weight_memory(&g.weight, threads, cursor)
-    g.scratch = <char*> take(&cursor, threads * g.rooms * g.room)
+        cursor = depthwise_weight_memory(&g.weight, cursor)
+    g.workspace_bytes = <Py_ssize_t> place_chain(g, &space, 0)
     return cursor
 
 
@@ -38,8 +61,8 @@ cdef void set_rooms(Chain* g, bint backward, int threads) noexcept nogil:
     g.room = scratch_room(images, g.group, area)
 
 
-cdef inline real* room(Chain* g, int thread, int which) noexcept nogil:
-    return <real*> (g.scratch + (thread * g.rooms + which) * g.room)
+cdef inline real* room(Chain* g, ChainSpace* space, int which) noexcept nogil:
+    return <real*> (space.rooms + which * g.room)
 
 
 cdef set_norms(Chain* g, before, after, Py_ssize_t source, Py_ssize_t target):
@@ -55,17 +78,18 @@ cdef set_norms(Chain* g, before, after, Py_ssize_t source, Py_ssize_t target):
 cdef void chain_forward(Chain* chain, Py_ssize_t first, Py_ssize_t count, int thread) noexcept nogil:
     """A few channels of z and y."""
     cdef Norm before = chain.before, after = chain.after
+    cdef ChainSpace space = chain_space(chain, thread)
     cdef Depthwise conv = chain.conv
     cdef Py_ssize_t c
     if chain.begins:
-        before.x = before.out = conv.src = scratch_planes(room(chain, thread, 0), first, chain.group, before.area)
-        conv.src_end = room(chain, thread, 1)
+        before.x = before.out = conv.src = scratch_planes(room(chain, &space, 0), first, chain.group, before.area)
+        conv.src_end = room(chain, &space, 1)
         move_planes(&chain.before.x, &before.x, first, count, before.images, before.area)
-    conv.dst = after.x = scratch_planes(room(chain, thread, 1), first, chain.group, after.area)
+    conv.dst = after.x = scratch_planes(room(chain, &space, 1), first, chain.group, after.area)
     for c in range(first, first + count):
         if chain.begins:
             normalise_by_batch(&before, c)
-        run_channel(&conv, c, conv.workspace + thread * conv.workspace_bytes)
+        run_channel(&conv, c, space.conv)
     keep_planes(&after.x, &chain.after.x, first, count, after.images, after.area)
     for c in range(first, first + count):
         normalise_by_batch(&after, c)
@@ -76,16 +100,15 @@ def depthwise_chain_forward(
     real[:, :, :, ::1] z, after_weights, after, real[:, :, :, ::1] y, tuple geometry,
     double ceiling_before, double ceiling_after, int threads, /,
 ):
-    """Fill z, y and the moments and affine of both norms; `before` may be None, and bias is empty where there is none."""
+    """Fill z, y and the moments and affine of both norms; `before` may be None, and the bias too."""
     cdef Chain g
     cdef Shares shares
     cdef Units units
     cdef Py_ssize_t unit, channels = x.shape[1]
-    cdef unsigned char[::1] buffer, tables = _scratch(span_memory(&g.conv, w, 0), 1)
-    span_memory(&g.conv, w, <size_t> &tables[0])
+    span_memory(&g.conv, w, scratch(span_memory(&g.conv, w, 0), 1))
     set_sides(&g.conv, x, w, z, False)
     set_geometry(&g.conv, geometry, False, False)
-    g.conv.bias, g.conv.ceiling = &bias[0] if bias.shape[0] else NULL, 0
+    g.conv.bias, g.conv.ceiling = &bias[0] if bias is not None else NULL, 0
     set_norms(&g, before, after, x.shape[2] * x.shape[3], y.shape[2] * y.shape[3])
     set_ceiling(&g.before, ceiling_before)
     set_ceiling(&g.after, ceiling_after)
@@ -99,12 +122,12 @@ def depthwise_chain_forward(
     if g.begins:
         g.conv.src.image = scratch_image(g.group, g.before.area)
     share_out(&shares, (channels + g.group - 1) // g.group, threads)
-    buffer = _scratch(chain_memory(&g, False, threads, 0))
-    chain_memory(&g, False, threads, <size_t> &buffer[0])
+    chain_memory(&g, False, scratch(chain_memory(&g, False, 0)))
+    g.workspace = scratch_of_threads(threads, &g.workspace_bytes)
     with nogil:
         fill_depthwise(&g.conv)
         with parallel(num_threads=threads):
-            memset(g.conv.workspace + threadid() * g.conv.workspace_bytes, 0, g.conv.copy_bytes)
+            memset(chain_space(&g, threadid()).conv, 0, g.conv.copy_bytes)
             units = next_units(&shares, threadid())
             while units.first < units.end:
                 for unit in range(units.first, units.end):
@@ -115,13 +138,14 @@ def depthwise_chain_forward(
 cdef void chain_backward(Chain* chain, Py_ssize_t first, Py_ssize_t count, int thread) noexcept nogil:
     """A few channels of dx and of the sums behind dw, db and the norms' gradients."""
     cdef Norm before = chain.before, after = chain.after
+    cdef ChainSpace space = chain_space(chain, thread)
     cdef Depthwise conv = chain.conv
     cdef DepthwiseWeight weight = chain.weight
     cdef Py_ssize_t c, shard
     # First dy, then the gradient of z; first z, then u, then the gradient of u; x.
-    after.dy = after.out = conv.src = weight.g.dst = scratch_planes(room(chain, thread, 0), first, chain.group, after.area)
-    conv.src_end = weight.dy_end = room(chain, thread, 1)
-    after.x = scratch_planes(room(chain, thread, 1), first, chain.group, after.area)
+    after.dy = after.out = conv.src = weight.g.dst = scratch_planes(room(chain, &space, 0), first, chain.group, after.area)
+    conv.src_end = weight.dy_end = room(chain, &space, 1)
+    after.x = scratch_planes(room(chain, &space, 1), first, chain.group, after.area)
     move_planes(&chain.after.dy, &after.dy, first, count, after.images, after.area)
     move_planes(&chain.after.x, &after.x, first, count, after.images, after.area)
     for c in range(first, first + count):
@@ -129,18 +153,17 @@ cdef void chain_backward(Chain* chain, Py_ssize_t first, Py_ssize_t count, int t
         if chain.db != NULL:
             chain.db[c] += channel_sum(plane(&after.out, 0, c), after.images, after.out.image, after.area)
     if chain.begins:
-        before.x = scratch_planes(room(chain, thread, 2), first, chain.group, before.area)
+        before.x = scratch_planes(room(chain, &space, 2), first, chain.group, before.area)
         move_planes(&chain.before.x, &before.x, first, count, before.images, before.area)
         before.out = before.dy = conv.dst = weight.g.src = scratch_planes(
-            room(chain, thread, 1), first, chain.group, before.area)
-        weight.g.src_end = room(chain, thread, 2)
+            room(chain, &space, 1), first, chain.group, before.area)
+        weight.g.src_end = room(chain, &space, 2)
     for c in range(first, first + count):
         if chain.begins:
             normalise_channel(&before, c)
         for shard in range(weight.shards):
-            add_shard(&weight, shard, c, c + 1, weight.g.workspace + thread * weight.g.workspace_bytes,
-                      <real*> (weight.sums + thread * weight.sums_bytes))
-        run_channel(&conv, c, conv.workspace + thread * conv.workspace_bytes)
+            add_shard(&weight, shard, c, c + 1, space.weight)
+        run_channel(&conv, c, space.conv)
     if chain.begins:
         before.out = chain.before.out
         for c in range(first, first + count):
@@ -158,15 +181,14 @@ def depthwise_chain_backward(
     const real[:, :, :, ::1] z, after, real[:, :, :, ::1] dx, before_gradients, real[:, :, :, ::1] dw, real[::1] db,
     after_gradients, tuple geometry, double ceiling_before, double ceiling_after, int threads, /,
 ):
-    """Fill dx, and add to dw, to db unless it is empty, and to the gradients of both norms, of weight and bias each. The norms
+    """Fill dx, and add to dw, to db unless it is None, and to the gradients of both norms, of weight and bias each. The norms
     are what forward left; `before` may be None."""
     cdef Chain g
     cdef Shares shares
     cdef Units units
     cdef Depthwise* weight = &g.weight.g
     cdef Py_ssize_t unit, channels = x.shape[1]
-    cdef unsigned char[::1] buffer, tables = _scratch(span_memory(weight, w, span_memory(&g.conv, w, 0)), 1)
-    span_memory(weight, w, span_memory(&g.conv, w, <size_t> &tables[0]))
+    span_memory(weight, w, span_memory(&g.conv, w, scratch(span_memory(weight, w, span_memory(&g.conv, w, 0)), 1)))
     set_sides(&g.conv, dy, w, dx, True)
     set_geometry(&g.conv, geometry, False, False)
     set_sides(weight, x, w, z, False)
@@ -180,21 +202,21 @@ def depthwise_chain_backward(
     if g.begins:
         set_gradients(&g.before, before_gradients)
     set_gradients(&g.after, after_gradients)
-    g.db = &db[0] if db.shape[0] else NULL
+    g.db = &db[0] if db is not None else NULL
     set_rooms(&g, True, threads)
     g.conv.src.image = weight.dst.image = scratch_image(g.group, g.after.area)
     if g.begins:
         g.conv.dst.image = weight.src.image = scratch_image(g.group, g.before.area)
     share_out(&shares, (channels + g.group - 1) // g.group, threads)
-    buffer = _scratch(chain_memory(&g, True, threads, 0))
-    chain_memory(&g, True, threads, <size_t> &buffer[0])
+    chain_memory(&g, True, scratch(chain_memory(&g, True, 0)))
+    g.workspace = scratch_of_threads(threads, &g.workspace_bytes)
     with nogil:
         fill_depthwise(&g.conv)
         fill_depthwise(weight)
         fill_keep(weight, g.weight.keep)
         with parallel(num_threads=threads):
-            memset(g.conv.workspace + threadid() * g.conv.workspace_bytes, 0, g.conv.copy_bytes)
-            memset(weight.workspace + threadid() * weight.workspace_bytes, 0, weight.copy_bytes)
+            memset(chain_space(&g, threadid()).conv, 0, g.conv.copy_bytes)
+            memset(chain_space(&g, threadid()).weight, 0, weight.copy_bytes)
             units = next_units(&shares, threadid())
             while units.first < units.end:
                 for unit in range(units.first, units.end):

@@ -73,7 +73,7 @@ cdef void run_mixed_unit(Depthwise* g, Py_ssize_t unit, char* workspace) noexcep
     cdef const real* src = g.src.start + unit * VL * g.src.channel
     cdef real* copy = <real*> workspace
     cdef real* out = <real*> (workspace + g.copy_bytes)
-    cdef real* taps = <real*> (workspace + g.workspace_bytes - g.mixed_bytes)
+    cdef real* taps = <real*> (workspace + g.taps_place)
     cdef real* part
     for k in range(g.inputs):
         copy_across(src + k * source, g.src.channel, lanes, source, g.copy_at, copy + k * g.stack)

@@ -110,7 +110,7 @@ cdef struct Depthwise "convlayers_depthwise":
     real* lanes                 # 0, 1, ..
     char* workspace             # of all threads
     Py_ssize_t copy_bytes
-    Py_ssize_t mixed_bytes      # of the taps and biases of mixed lanes
+    Py_ssize_t taps_place       # of one thread: where mixed lanes have their taps and biases
     Py_ssize_t workspace_bytes  # of one thread
 
 
@@ -223,8 +223,8 @@ cdef void share_rows(Depthwise* g, int threads) noexcept nogil:
         g.blocks = (g.rows.longest + g.block - 1) // g.block
 
 
-cdef size_t depthwise_memory(Depthwise* g, int threads, size_t cursor) noexcept nogil:
-    """Place tables and workspace at `cursor`; the address behind them."""
+cdef size_t depthwise_memory(Depthwise* g, size_t cursor) noexcept nogil:
+    """Place tables at `cursor`; the address behind them."""
     cdef Py_ssize_t most = max(g.side * g.vectors, g.pitch // VL), grids = g.rows.grids * g.cols.grids
     cdef Py_ssize_t out_rows = 0 if g.layout == IN_PLACE or in_series(g) else grids * g.block
     g.line = g.cols.target if g.layout == IN_PLACE else g.pitch
@@ -247,9 +247,9 @@ cdef size_t depthwise_memory(Depthwise* g, int threads, size_t cursor) noexcept 
         cursor = flat_memory(g, cursor)
     if SHORT_ROWS and g.layout == SHORT:
         cursor = rows_memory(g, cursor)
-    g.mixed_bytes = row_bytes((g.inputs * g.rows.kernel * g.cols.kernel + 1) * VL) if g.mixed else 0
-    g.workspace_bytes = g.copy_bytes + row_bytes(out_rows * g.pitch + 2 * PANEL) + g.mixed_bytes
-    g.workspace = <char*> take(&cursor, threads * g.workspace_bytes)
+    g.taps_place = g.workspace_bytes = g.copy_bytes + row_bytes(out_rows * g.pitch + 2 * PANEL)
+    if g.mixed:
+        g.workspace_bytes += row_bytes((g.inputs * g.rows.kernel * g.cols.kernel + 1) * VL)
     return cursor
 
 

@@ -223,8 +223,7 @@ cdef struct DepthwiseWeight:
     real* keep
     Py_ssize_t together         # channels of a unit
     real* results               # [shard][filter][tap, and one for the sum of dy]
-    Py_ssize_t sums_bytes
-    char* sums                  # of all threads, each [filter of a unit][tap, and one][lane]
+    Py_ssize_t sums_place       # in a thread's workspace: [filter of a unit][tap, and one][lane]
 
 
 cdef void look_ahead(DepthwiseWeight* d, Py_ssize_t channel, Py_ssize_t next, Dot* dot) noexcept nogil:
@@ -275,14 +274,13 @@ cdef void add_images(DepthwiseWeight* d, Py_ssize_t channel, Py_ssize_t index, r
                 dot_all(bundle.taps - 1, g.columns + bundle.first + bundle.count, bundle.less, &dot)
 
 
-cdef void add_shard(
-    DepthwiseWeight* d, Py_ssize_t shard, Py_ssize_t begin, Py_ssize_t end, char* workspace, real* sums
-) noexcept nogil:
+cdef void add_shard(DepthwiseWeight* d, Py_ssize_t shard, Py_ssize_t begin, Py_ssize_t end, char* workspace) noexcept nogil:
     """One shard of channels begin .. end, image by image, since the processor foresees what it reads while that is in one
     piece."""
     cdef Depthwise* g = &d.g
     cdef Py_ssize_t all = g.sides * g.blocks, size = g.filters * d.taps, u, c, k, last = (shard + 1) * all // d.shards, count
     cdef real* result = d.results + (shard * g.channels + begin) * size
+    cdef real* sums = <real*> (workspace + d.sums_place)
     memset(sums, 0, (end - begin) * size * VL * sizeof(real))
     u = shard * all // d.shards
     while u < last:
@@ -309,13 +307,13 @@ cdef void add_results(DepthwiseWeight* d, real* dw) noexcept nogil:
         dw[j] += total
 
 
-cdef size_t depthwise_weight_memory(DepthwiseWeight* d, int threads, size_t cursor) noexcept nogil:
+cdef size_t depthwise_weight_memory(DepthwiseWeight* d, size_t cursor) noexcept nogil:
     cdef Depthwise* g = &d.g
-    cursor = depthwise_memory(g, threads, cursor)
+    cursor = depthwise_memory(g, cursor)
     d.keep = <real*> take(&cursor, max(g.side * g.vectors * VL, g.pitch) * sizeof(real))
     d.results = <real*> take(&cursor, d.shards * g.channels * g.filters * d.taps * sizeof(real))
-    d.sums_bytes = row_bytes(d.together * g.filters * d.taps * VL)
-    d.sums = <char*> take(&cursor, threads * d.sums_bytes)
+    d.sums_place = g.workspace_bytes
+    g.workspace_bytes += row_bytes(d.together * g.filters * d.taps * VL)
     return cursor
 
 
@@ -338,15 +336,14 @@ def depthwise_backward_weight(
     cdef Units units
     cdef Depthwise* g = &d.g
     cdef Py_ssize_t unit, c, parts
-    cdef unsigned char[::1] buffer, tables = _scratch(span_memory(g, dw, 0), 1)
-    span_memory(g, dw, <size_t> &tables[0])
+    span_memory(g, dw, scratch(span_memory(g, dw, 0), 1))
     set_sides(g, x, dw, dy, False)
     set_geometry(g, geometry, True, False)
     set_shards(&d)
     parts = (g.channels + d.together - 1) // d.together
     share_out(&shares, d.shards * parts, threads)
-    buffer = _scratch(depthwise_weight_memory(&d, threads, 0))
-    depthwise_weight_memory(&d, threads, <size_t> &buffer[0])
+    depthwise_weight_memory(&d, scratch(depthwise_weight_memory(&d, 0)))
+    g.workspace = scratch_of_threads(threads, &g.workspace_bytes)
     with nogil:
         fill_depthwise(g)
         fill_keep(g, d.keep)
@@ -357,7 +354,7 @@ def depthwise_backward_weight(
                 for unit in range(units.first, units.end):
                     c = unit % parts * d.together
                     add_shard(&d, unit // parts, c, min(g.channels, c + d.together),
-                              g.workspace + threadid() * g.workspace_bytes, <real*> (d.sums + threadid() * d.sums_bytes))
+                              g.workspace + threadid() * g.workspace_bytes)
                 units = next_units(&shares, threadid())
         memset(&dw[0, 0, 0, 0], 0, g.channels * g.filters * d.taps * sizeof(real))
         add_results(&d, &dw[0, 0, 0, 0])

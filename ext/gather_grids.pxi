@@ -180,11 +180,10 @@ cdef void choose_units(Grids* g, int threads) noexcept nogil:
         g.workspace_bytes += whole_lines(g.count * g.part)
 
 
-cdef size_t work_memory(Grids* g, int threads, size_t cursor) noexcept nogil:
+cdef size_t work_memory(Grids* g, size_t cursor) noexcept nogil:
     cdef Py_ssize_t j
     for j in range(g.count):
         cursor = gather_memory(g.grid + j, cursor)
-    g.workspace = <char*> take(&cursor, threads * g.workspace_bytes)
     return cursor
 
 
@@ -338,7 +337,6 @@ cdef gather(
     Grids* g, const real* w, Py_ssize_t row_stride, Py_ssize_t channel_stride, Py_ssize_t kernel_width, int threads
 ):
     """Take scratch memory for gathers whose axes and sizes are set, pack the filters, do every unit of work in any order."""
-    cdef unsigned char[::1] buffer
     cdef Gather* lead = g.grid
     cdef Gather* grid
     cdef Py_ssize_t u, unit, j, tiles = 0
@@ -352,8 +350,8 @@ cdef gather(
         grid.w, grid.w_end, grid.scale, grid.kernel_width = w, w + size, g.scale, kernel_width
         grid.row_stride, grid.channel_stride, grid.lazy = row_stride, channel_stride, False
     lead.lazy = packs_when_needed(g)
-    buffer = _scratch(work_memory(g, threads, 0))
-    work_memory(g, threads, <size_t> &buffer[0])
+    work_memory(g, scratch(work_memory(g, 0)))
+    g.workspace = scratch_of_threads(threads, &g.workspace_bytes)
     share_out(&shares, lead.images * lead.groups * lead.blocks * g.splits, threads)
     with nogil:
         for j in range(g.count):

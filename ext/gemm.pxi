@@ -2,7 +2,7 @@
 #
 #     c[i, j] = bias[j] + sum_k op(a)[i, k] op(b)[k, j]        op: as it stands, or transposed; max(c, 0) with relu
 #
-# c (m, n), a (m, k) or (k, m), b (k, n) or (n, k), bias (n,) or empty. gemm runs on the register tile, columns being the
+# c (m, n), a (m, k) or (k, m), b (k, n) or (n, k), bias (n,) or None. gemm runs on the register tile, columns being the
 # vector: b is read in place where one tile reads it, else some panels are packed side by side, a slice of k at a time.
 # gemm_rows, for a (m, k) and b (n, k), runs on products of rows and packs nothing: better where n is short. Each value is a
 # sum over k in an order that the sizes decide: the same bits for any thread.
@@ -12,12 +12,20 @@
 cdef enum:
     GROUP_BYTES = 128 * 1024
     GEMM_SLICE = 256            # values of k: a panel and a tile's rows stay in the first-level cache
+    # Panels that one thread writes and others read cost more than they save in small products, and up to larger ones where each
+    # thread has rows enough: there it has rows of its own, and packs for itself.
+    SMALL_WORK = 1000 * 1000        # multiply-adds
+    LARGE_WORK = 32 * 1000 * 1000
+    MANY_ROWS = 32                  # of a thread,
+    MANY_COLUMNS = 4                # and at most so many columns for each row: columns are packed as often as there are threads
 
 cdef struct Gemm:
     Py_ssize_t m
     Py_ssize_t n
     Py_ssize_t k
+    const real* a
     const real* b
+    bint transpose_a
     bint transpose_b
     const real* bias
     bint relu
@@ -31,33 +39,48 @@ cdef struct Gemm:
     Py_ssize_t slice            # values of k that are packed at a time
     Py_ssize_t slices
     Py_ssize_t group            # panels of a unit
-    Py_ssize_t splits           # parts of the rows
+    Py_ssize_t tiles            # of rows
+    Py_ssize_t splits           # parts of the tiles
+    bint alone                  # whether each thread packs for itself
 
 
-cdef size_t gemm_memory(Gemm* g, int threads, size_t cursor) noexcept nogil:
-    g.packed_a = <real*> take(&cursor, (g.m * g.k + tile_count(g.m) * g.slices * VL) * sizeof(real))
+cdef size_t gemm_memory(Gemm* g, size_t cursor) noexcept nogil:
+    g.packed_a = <real*> take(&cursor, (g.m * g.k + g.tiles * g.slices * VL) * sizeof(real))
     g.place = <Py_ssize_t*> take(&cursor, g.k * sizeof(Py_ssize_t))
     g.packed = <Py_ssize_t*> take(&cursor, g.k * sizeof(Py_ssize_t))
     g.workspace_bytes = ((g.group * g.slice + 1) * PANEL * <Py_ssize_t> sizeof(real) + 63) // 64 * 64
-    g.workspace = <char*> take(&cursor, threads * g.workspace_bytes)
     return cursor
+
+
+cdef inline Py_ssize_t first_row(Gemm* g, Py_ssize_t t) noexcept nogil:
+    """Of tile t."""
+    return t * g.m // g.tiles
 
 
 cdef inline real* packed_rows(Gemm* g, Py_ssize_t t, Py_ssize_t slice) noexcept nogil:
     """The rows of tile t of op(a) for one slice of k, and a vector to spare."""
-    cdef Py_ssize_t m = tile_start(t, g.m), rows = tile_start(t + 1, g.m) - m
+    cdef Py_ssize_t m = first_row(g, t), rows = first_row(g, t + 1) - m
     return g.packed_a + m * g.k + slice * g.slice * rows + (t * g.slices + slice) * VL
 
 
 cdef void choose_group(Gemm* g, int threads) noexcept nogil:
-    """As many panels as stay in the cache, but two units or more for each thread; parts of the rows where panels are few."""
-    cdef Py_ssize_t panels = (g.n + PANEL - 1) // PANEL, units
+    """As many panels as stay in the cache, but two units or more for each thread; parts of the rows where panels are few, and
+    where threads work alone, which then have as many tiles each."""
+    cdef Py_ssize_t panels = (g.n + PANEL - 1) // PANEL, units, work = g.m * g.n * g.k
     g.slices = (g.k + GEMM_SLICE - 1) // GEMM_SLICE
     g.slice = (g.k + g.slices - 1) // g.slices
     g.slices = (g.k + g.slice - 1) // g.slice
-    g.group = max(1, min(GROUP_BYTES // (g.slice * PANEL * <Py_ssize_t> sizeof(real)), panels // (2 * threads)))
+    g.tiles = tile_count(g.m)
+    g.group = max(1, min(panels, GROUP_BYTES // (g.slice * PANEL * <Py_ssize_t> sizeof(real))))
+    g.alone = work <= LARGE_WORK and g.m >= MANY_ROWS * threads and g.n <= MANY_COLUMNS * g.m
+    g.alone = threads > 1 and (g.alone or work <= SMALL_WORK)
+    if g.alone:
+        g.splits = min(threads, g.tiles)
+        g.tiles = (g.tiles + g.splits - 1) // g.splits * g.splits
+        return
+    g.group = max(1, min(g.group, panels // (2 * threads)))
     units = (panels + g.group - 1) // g.group
-    g.splits = max(1, min(tile_count(g.m), (2 * threads + units - 1) // units if threads > 1 else 1))
+    g.splits = max(1, min(g.tiles, (2 * threads + units - 1) // units if threads > 1 else 1))
 
 
 cdef void pack_last(Gemm* g, Py_ssize_t k0, Py_ssize_t depth, Py_ssize_t j, Py_ssize_t columns, real* panel) noexcept nogil:
@@ -129,8 +152,8 @@ cdef void run_slice(
         pack_columns(g, k0, depth, j, columns, packed)
         args.step, args.next_b = g.packed, depth * PANEL
     for t in range(first, last):
-        row = tile_start(t, g.m)
-        rows = <int> (tile_start(t + 1, g.m) - row)
+        row = first_row(g, t)
+        rows = <int> (first_row(g, t + 1) - row)
         c = g.c + row * g.n + j
         args.a, args.lda = packed_rows(g, t, k0 // g.slice), rows
         if whole > 0:
@@ -149,53 +172,64 @@ cdef void run_slice(
                 run_last(g, j + whole * PANEL, c, g.n, c, rows, &args)
 
 
-cdef void run_gemm_unit(Gemm* g, Py_ssize_t unit, real* packed) noexcept nogil:
-    """A group of panels of columns, for one part of the rows."""
-    cdef Py_ssize_t j = unit // g.splits * g.group * PANEL, split = unit % g.splits, tiles = tile_count(g.m), k0 = 0
-    while k0 < g.k:
-        run_slice(g, k0, j, min(g.group * PANEL, g.n - j), split * tiles // g.splits, (split + 1) * tiles // g.splits, packed)
-        k0 += g.slice
-
-
-cdef void pack_a(const real* a, Gemm* g, Py_ssize_t unit, bint transposed) noexcept nogil:
+cdef void pack_a(Gemm* g, Py_ssize_t unit) noexcept nogil:
     """The rows of one tile of op(a) for one slice of k: [k][row]."""
     cdef Py_ssize_t slice = unit % g.slices, t = unit // g.slices, k0 = slice * g.slice, depth = min(g.slice, g.k - k0), k, i
-    cdef Py_ssize_t m = tile_start(t, g.m), rows = tile_start(t + 1, g.m) - m
+    cdef Py_ssize_t m = first_row(g, t), rows = first_row(g, t + 1) - m
     cdef real* dst = packed_rows(g, t, slice)
-    if transposed:
+    if g.transpose_a:
         for k in range(k0, k0 + depth):
             for i in range(rows):
-                dst[(k - k0) * rows + i] = a[k * g.m + m + i]
+                dst[(k - k0) * rows + i] = g.a[k * g.m + m + i]
     else:
-        transpose_run(a + m * g.k + k0, a + g.m * g.k, g.k, rows, depth, dst, rows)
+        transpose_run(g.a + m * g.k + k0, g.a + g.m * g.k, g.k, rows, depth, dst, rows)
+
+
+cdef void run_gemm_unit(Gemm* g, Py_ssize_t unit, real* packed) noexcept nogil:
+    """A group of panels of columns for one part of the rows, or all groups where threads work alone."""
+    cdef Py_ssize_t columns = g.group * PANEL, j = unit // g.splits * columns, split = unit % g.splits, k0, u
+    cdef Py_ssize_t first = split * g.tiles // g.splits, last = (split + 1) * g.tiles // g.splits
+    cdef Py_ssize_t end = g.n if g.alone else min(g.n, j + columns)
+    if g.alone:
+        for u in range(first * g.slices, last * g.slices):
+            pack_a(g, u)
+    while j < end:
+        k0 = 0
+        while k0 < g.k:
+            run_slice(g, k0, j, min(columns, g.n - j), first, last, packed)
+            k0 += g.slice
+        j += columns
 
 
 def gemm(
     const real[:, ::1] a, const real[:, ::1] b, const real[::1] bias, real[:, ::1] c, bint transpose_a, bint transpose_b,
     bint relu, bint accumulate, int threads, /,
 ):
-    """Fill c with op(a) op(b), plus the bias in every row unless it is empty, rectified if `relu`; or, without a bias, add to c
+    """Fill c with op(a) op(b), plus the bias in every row unless it is None, rectified if `relu`; or, without a bias, add to c
     with `accumulate`."""
     cdef Gemm g
     cdef Shares shares
     cdef Units units
-    cdef Py_ssize_t u, unit, k
-    cdef unsigned char[::1] buffer
+    cdef Py_ssize_t u, unit, k, groups
     g.m, g.n, g.k = c.shape[0], c.shape[1], b.shape[1] if transpose_b else b.shape[0]
-    g.transpose_b, g.relu, g.accumulate = transpose_b, relu, accumulate
-    g.b, g.c, g.bias = &b[0, 0], &c[0, 0], &bias[0] if bias.shape[0] else NULL
+    g.transpose_a, g.transpose_b, g.relu, g.accumulate = transpose_a, transpose_b, relu, accumulate
+    g.a, g.b, g.c, g.bias = &a[0, 0], &b[0, 0], &c[0, 0], &bias[0] if bias is not None else NULL
     choose_group(&g, threads)
-    share_out(&shares, (g.n + g.group * PANEL - 1) // (g.group * PANEL) * g.splits, threads)
-    buffer = _scratch(gemm_memory(&g, threads, 0))
-    gemm_memory(&g, threads, <size_t> &buffer[0])
+    if g.alone:
+        threads = <int> g.splits
+    groups = 1 if g.alone else (g.n + g.group * PANEL - 1) // (g.group * PANEL)
+    share_out(&shares, groups * g.splits, threads)
+    gemm_memory(&g, scratch(gemm_memory(&g, 0)))
+    g.workspace = scratch_of_threads(threads, &g.workspace_bytes)
     with nogil:
         for k in range(g.k):
             g.place[k] = k * g.n
             g.packed[k] = k * PANEL
         with parallel(num_threads=threads):
-            for u in prange(tile_count(g.m) * g.slices, schedule="static"):
-                pack_a(&a[0, 0], &g, u, transpose_a)
-            wait_for_all()
+            if not g.alone:
+                for u in prange(g.tiles * g.slices, schedule="static"):
+                    pack_a(&g, u)
+                wait_for_all()
             units = next_units(&shares, threadid())
             while units.first < units.end:
                 for unit in range(units.first, units.end):
@@ -253,25 +287,25 @@ cdef void run_rows_unit(RowProducts* g, Py_ssize_t unit, const real** rows) noex
 def gemm_rows(
     const real[:, ::1] a, const real[:, ::1] b, const real[::1] bias, real[:, ::1] c, bint relu, int threads, /
 ):
-    """Fill c with a b^T, plus the bias in every row unless it is empty, rectified if `relu`."""
+    """Fill c with a b^T, plus the bias in every row unless it is None, rectified if `relu`."""
     cdef RowProducts g
     cdef Shares shares
     cdef Units units
-    cdef Py_ssize_t unit, tiles, pointers
-    cdef unsigned char[::1] buffer
+    cdef Py_ssize_t unit, tiles, nbytes
+    cdef char* start
     cdef const real** rows
     g.m, g.n, g.k, g.relu = c.shape[0], c.shape[1], a.shape[1], relu
-    g.a, g.b, g.c, g.bias = &a[0, 0], &b[0, 0], &c[0, 0], &bias[0] if bias.shape[0] else NULL
+    g.a, g.b, g.c, g.bias = &a[0, 0], &b[0, 0], &c[0, 0], &bias[0] if bias is not None else NULL
     tiles = (g.n + DOT_COLS - 1) // DOT_COLS
     # A part of the columns for each thread: every part reads all of its rows of a again.
     g.parts = min(tiles, threads)
     g.splits = max(1, min((g.m + DOT_ROWS - 1) // DOT_ROWS, (2 * threads + tiles - 1) // tiles if threads > 1 else 1))
     g.splits = max(g.splits, (g.m + UNIT_ROWS - 1) // UNIT_ROWS)
-    pointers = g.m + (tiles + g.parts - 1) // g.parts * DOT_COLS
-    buffer = _scratch(threads * pointers * sizeof(void*))
+    nbytes = (g.m + (tiles + g.parts - 1) // g.parts * DOT_COLS) * <Py_ssize_t> sizeof(void*)
+    start = scratch_of_threads(threads, &nbytes)
     share_out(&shares, g.parts * g.splits, threads)
     with nogil, parallel(num_threads=threads):
-        rows = <const real**> &buffer[0] + threadid() * pointers
+        rows = <const real**> (start + threadid() * nbytes)
         units = next_units(&shares, threadid())
         while units.first < units.end:
             for unit in range(units.first, units.end):

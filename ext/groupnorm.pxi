@@ -196,11 +196,9 @@ def group_norm_forward(
     """Fill y, moments and affine; x and y (1, R, P A)."""
     cdef Groups g
     cdef Py_ssize_t r
-    cdef unsigned char[::1] buffer
     open_groups(&g, x, weight, moments, affine, y, area, eps)
     g.bias = &bias[0]
-    buffer = _scratch(2 * g.rows.channels * g.rows.blocks * <Py_ssize_t> sizeof(double))
-    g.rows.partial = <double*> &buffer[0]
+    g.rows.partial = <double*> scratch(PARTIAL * g.rows.channels * g.rows.blocks * <Py_ssize_t> sizeof(double))
     for r in prange(g.rows.channels, schedule="static", nogil=True, num_threads=threads):
         group_forward(&g, r)
 
@@ -212,11 +210,9 @@ def group_norm_backward(
     """Fill dx, and dw and db (samples, groups P), what each sample adds, or (1, groups P), the sums, where A is 1."""
     cdef Groups g
     cdef Py_ssize_t r, u, rows = x.shape[1], strips = (x.shape[2] + STRIP - 1) // STRIP
-    cdef unsigned char[::1] buffer
     open_groups(&g, x, weight, moments, affine, dx, area, eps)
     g.rows.dy, g.dw, g.db = planes(&dy[0, 0, 0], rows, x.shape[2]), &dw[0, 0], &db[0, 0]
-    buffer = _scratch(2 * rows * <Py_ssize_t> sizeof(real))
-    g.rows.slope = <real*> &buffer[0]
+    g.rows.slope = <real*> scratch(2 * rows * <Py_ssize_t> sizeof(real))
     g.rows.offset = g.rows.slope + rows
     with nogil, parallel(num_threads=threads):
         for r in prange(rows, schedule="static"):

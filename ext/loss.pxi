@@ -68,8 +68,8 @@ def cross_entropy(const real[:, :, ::1] z, const Py_ssize_t[:, ::1] labels, real
     cdef real weight = <real> (1.0 / n)
     cdef double* sums
     cdef double value = 0
-    cdef size_t turned, share
-    cdef unsigned char[::1] buffer
+    cdef Py_ssize_t share
+    cdef char* turned
     for i in range(n):
         if not 0 <= label[i] < classes:
             raise IndexError(f"labels are integers from 0 to {classes - 1}; got {label[i]}")
@@ -77,15 +77,14 @@ def cross_entropy(const real[:, :, ::1] z, const Py_ssize_t[:, ::1] labels, real
     row = (pixels + block - 1) // block if pixels > 1 else 1
     blocks = z.shape[0] * row if pixels > 1 else (n + block - 1) // block
     share = buffer_bytes(block * classes) if pixels == 1 else 0
-    turned = (blocks * sizeof(double) + 127) // 64 * 64
-    buffer = _scratch(turned + threads * share)
-    sums = <double*> &buffer[0]
+    turned = scratch_of_threads(threads, &share)
+    sums = <double*> scratch(blocks * <Py_ssize_t> sizeof(double))
     for u in prange(blocks, schedule="static", nogil=True, num_threads=threads):
         if pixels == 1:
             i = u * block
             sums[u] = softmax_images(
                 &z[i, 0, 0], label + i, &dz[i, 0, 0], classes, min(block, n - i), weight,
-                <real*> (&buffer[0] + turned + threadid() * share),
+                <real*> (turned + threadid() * share),
             )
         else:
             i, j = u // row, u % row * block

@@ -25,6 +25,7 @@ import threading
 import numpy as np
 
 from cpython.buffer cimport PyBuffer_FillInfo
+from cpython.pycapsule cimport PyCapsule_New
 from libc.stdint cimport uintptr_t
 from libc.stdlib cimport free
 
@@ -62,6 +63,7 @@ cdef enum:
     SMALL = 32 * 1024           # bytes below which NumPy's own allocation is faster than a block
     MOST_IDLE = 256
     ALIGNMENT = 64              # a cache line, and the widest vector
+    SPACING = 128               # two lines, which processors fetch together
     STRETCH = 2048              # blocks asked for: some steps of a usual network; "lately" is one or two stretches
 
 cdef struct Idle:
@@ -220,15 +222,46 @@ def empty(tuple shape, dtype, /):
     return array
 
 
-def scratch(Py_ssize_t nbytes, slot=0, /):
-    """At least `nbytes` of aligned scratch memory, kept for the calling thread and handed out again at its next call.
+cdef class Scratch:
+    """What a thread keeps under one name; and for how many threads of its kernels, how far apart."""
 
-    A kernel that needs two buffers at once takes them from two slots.
+    cdef Block block
+    cdef int threads
+    cdef Py_ssize_t pitch
+
+
+cdef Scratch kept_scratch(object name, Py_ssize_t nbytes):
+    """At least `nbytes` of aligned memory, kept for the calling thread and handed out again at its next call."""
+    cdef dict names = state.__dict__
+    cdef Scratch scratch = names.get(name)
+    if scratch is None or scratch.block.nbytes < nbytes or junk is not None:
+        scratch = names[name] = Scratch()
+        scratch.block = Block(max(nbytes, 1), True)
+        if junk is not None:
+            junk(ndarray(scratch.block.nbytes, uint8, scratch.block))
+    return scratch
+
+
+cdef char* scratch(Py_ssize_t nbytes, int slot) except NULL:
+    """For all threads of a kernel. One that needs two buffers at once takes them from two slots."""
+    return <char*> kept_scratch(slot, nbytes).block.aligned()
+
+
+cdef char* scratch_of_threads(int threads, Py_ssize_t* nbytes) except NULL:
+    """So many bytes for each thread of a kernel; `nbytes` becomes the distance from one thread's to the next.
+
+    That only grows, so each thread works where it worked in the kernels before, in lines that its own caches hold. Where every
+    kernel parted the same memory anew, a step of `resnet20` took 1.08 times as long on two cores without a common cache.
     """
-    cdef dict buffers = state.__dict__
-    buffer = buffers.get(slot)
-    if buffer is None or len(buffer) < nbytes or junk is not None:
-        buffer = buffers[slot] = ndarray(max(nbytes, 1), uint8, Block(max(nbytes, 1), True))
-    if junk is not None:
-        junk(buffer)
-    return buffer
+    cdef Py_ssize_t pitch = nbytes[0] // SPACING * SPACING + SPACING
+    cdef Scratch before = state.__dict__.get("threads"), found
+    if before is not None and junk is None:
+        pitch, threads = max(pitch, before.pitch), max(threads, before.threads)
+    found = kept_scratch("threads", threads * pitch)
+    found.threads = threads
+    nbytes[0] = found.pitch = pitch
+    return <char*> found.block.aligned()
+
+
+# For the kernels, which are modules of their own.
+functions = PyCapsule_New(<void*> scratch, NULL, NULL), PyCapsule_New(<void*> scratch_of_threads, NULL, NULL)

@@ -241,18 +241,16 @@ cdef void backward_planes(
 
 
 cdef void run_backward(
-    Pool* g, const real* dy, Index index, const real* counts, Py_ssize_t planes, real* dx, int threads, size_t memory
+    Pool* g, const real* dy, Index index, const real* counts, Py_ssize_t planes, real* dx, int threads, char* lines,
+    Py_ssize_t share
 ) noexcept nogil:
-    """Planes enough for a batch at a time; there is an index, or counts are not NULL."""
-    cdef Lines l
+    """Planes enough for a batch at a time, each thread in its share of `lines`; there is an index, or counts are not NULL."""
     cdef Py_ssize_t u, some = (g.batch + g.p - 1) // g.p, outputs = g.p * g.q, area = g.height * g.width
-    cdef Py_ssize_t share = line_memory(g, &l, 0)
-    memory = table_memory(g, memory)
     list_reaches(g)
     for u in prange((planes + some - 1) // some, schedule="static", num_threads=threads):
         backward_planes(
             g, dy + u * some * outputs, index_at(index, u * some * outputs), counts,
-            min(some, planes - u * some), dx + u * some * area, memory + threadid() * share,
+            min(some, planes - u * some), dx + u * some * area, <size_t> (lines + threadid() * share),
         )
 
 
@@ -277,54 +275,58 @@ cdef void scatter_planes(
 
 
 def max_pool2d_backward(
-    const real[:, :, ::1] dy, const unsigned char[:, :, ::1] narrow, const int[:, :, ::1] wide, real[:, :, ::1] dx,
-    int kernel_h, int kernel_w, int stride_h, int stride_w, int top, int left, int dilation_h, int dilation_w, int threads, /,
+    const real[:, :, :, ::1] dy, const unsigned char[:, :, :, ::1] narrow, const int[:, :, :, ::1] wide,
+    real[:, :, :, ::1] dx, int kernel_h, int kernel_w, int stride_h, int stride_w, int top, int left, int dilation_h,
+    int dilation_w, int threads, /,
 ):
-    """Fill dx: each dy goes to the pixel that held its window's maximum; of the index, one array is empty."""
+    """Fill dx: each dy goes to the pixel that held its window's maximum; of the index, one array is None."""
     cdef Pool g
-    cdef Index index = index_of(&narrow[0, 0, 0] if narrow.shape[0] else NULL, &wide[0, 0, 0] if wide.shape[0] else NULL)
+    cdef const unsigned char* bytes = &narrow[0, 0, 0, 0] if narrow is not None else NULL
+    cdef Index index = index_of(bytes, &wide[0, 0, 0, 0] if wide is not None else NULL)
     cdef Lines l
-    cdef Py_ssize_t tap, planes = dx.shape[0], taps = <Py_ssize_t> kernel_h * kernel_w
+    cdef Py_ssize_t tap, planes = dx.shape[0] * dx.shape[1], taps = <Py_ssize_t> kernel_h * kernel_w, share
     cdef Py_ssize_t* offset
-    cdef unsigned char[::1] buffer
-    set_pool(&g, dx.shape[1], dx.shape[2], dy.shape[1], dy.shape[2], kernel_h, kernel_w, stride_h, stride_w, top, left,
+    cdef char* lines
+    set_pool(&g, dx.shape[2], dx.shape[3], dy.shape[2], dy.shape[3], kernel_h, kernel_w, stride_h, stride_w, top, left,
              dilation_h, dilation_w)
     if index.narrow != NULL and tiled_by_squares(&g, taps):
         with nogil:
-            spread_over_squares(&g, &dy[0, 0, 0], index.narrow, planes, &dx[0, 0, 0], threads)
+            spread_over_squares(&g, &dy[0, 0, 0, 0], index.narrow, planes, &dx[0, 0, 0, 0], threads)
         return
     # Spreading tries all taps of VL windows at a time: from about so many taps on, the scatter is faster.
     if g.kh * g.kw <= 2 * VL:
         plan_reaches(&g, True)
-        buffer = _scratch(table_memory(&g, 0) + threads * line_memory(&g, &l, 0))
+        table_memory(&g, scratch(table_memory(&g, 0)))
+        share = line_memory(&g, &l, 0)
+        lines = scratch_of_threads(threads, &share)
         with nogil:
-            run_backward(&g, &dy[0, 0, 0], index, NULL, planes, &dx[0, 0, 0], threads, <size_t> &buffer[0])
+            run_backward(&g, &dy[0, 0, 0, 0], index, NULL, planes, &dx[0, 0, 0, 0], threads, lines, share)
         return
-    buffer = _scratch(taps * sizeof(Py_ssize_t))
     # A table, since dividing a tap into its row and column for every output took half of the time.
-    offset = <Py_ssize_t*> &buffer[0]
+    offset = <Py_ssize_t*> scratch(taps * <Py_ssize_t> sizeof(Py_ssize_t))
     for tap in range(taps):
         offset[tap] = tap // kernel_w * dilation_h * g.width + tap % kernel_w * dilation_w
     with nogil:
-        scatter_planes(&g, &dy[0, 0, 0], index, planes, &dx[0, 0, 0], offset, taps, threads)
+        scatter_planes(&g, &dy[0, 0, 0, 0], index, planes, &dx[0, 0, 0, 0], offset, taps, threads)
 
 
 def avg_pool2d_backward(
-    const real[:, :, ::1] dy, const real[:, ::1] counts, real[:, :, ::1] dx, int kernel_h, int kernel_w,
+    const real[:, :, :, ::1] dy, const real[:, ::1] counts, real[:, :, :, ::1] dx, int kernel_h, int kernel_w,
     int stride_h, int stride_w, int top, int left, int threads, /,
 ):
     """Fill dx: each dy over its count, to every pixel of its window."""
     cdef Pool g
     cdef Lines l
-    cdef Py_ssize_t planes = dx.shape[0], table
-    cdef unsigned char[::1] buffer
+    cdef Py_ssize_t planes = dx.shape[0] * dx.shape[1], share
+    cdef size_t cursor
+    cdef char* lines
     cdef real* divisors
-    set_pool(&g, dx.shape[1], dx.shape[2], dy.shape[1], dy.shape[2], kernel_h, kernel_w, stride_h, stride_w, top, left, 1, 1)
+    set_pool(&g, dx.shape[2], dx.shape[3], dy.shape[2], dy.shape[3], kernel_h, kernel_w, stride_h, stride_w, top, left, 1, 1)
     plan_reaches(&g, False)
-    table = buffer_bytes((g.p + g.batch) * g.q)
-    buffer = _scratch(table + table_memory(&g, 0) + threads * line_memory(&g, &l, 0))
-    divisors = <real*> &buffer[0]
+    cursor = scratch(table_memory(&g, 0) + buffer_bytes((g.p + g.batch) * g.q))
+    divisors = <real*> table_memory(&g, cursor)
+    share = line_memory(&g, &l, 0)
+    lines = scratch_of_threads(threads, &share)
     repeat(&counts[0, 0], g.p * g.q, (g.p + g.batch) * g.q, divisors)
     with nogil:
-        run_backward(&g, &dy[0, 0, 0], index_of(NULL, NULL), divisors, planes, &dx[0, 0, 0], threads,
-                     <size_t> &buffer[0] + table)
+        run_backward(&g, &dy[0, 0, 0, 0], index_of(NULL, NULL), divisors, planes, &dx[0, 0, 0, 0], threads, lines, share)

@@ -237,51 +237,51 @@ cdef void average_batch(
 
 
 def max_pool2d_forward(
-    const real[:, :, ::1] x, real[:, :, ::1] y, unsigned char[:, :, ::1] narrow, int[:, :, ::1] wide,
+    const real[:, :, :, ::1] x, real[:, :, :, ::1] y, unsigned char[:, :, :, ::1] narrow, int[:, :, :, ::1] wide,
     int kernel_h, int kernel_w, int stride_h, int stride_w, int top, int left, int dilation_h, int dilation_w,
     bint relu, int threads, /,
 ):
-    """Fill y with the maxima, and `narrow` or `wide`, whichever is not empty, with the taps that hold them.
+    """Fill y with the maxima, and `narrow` or `wide`, whichever is not None, with the taps that hold them.
 
     With `relu`, max(y, 0), NaN kept, and where y is not over 0 the index is R S: no tap, and no gradient.
     """
     cdef Pool g
     cdef Forward f
-    cdef Py_ssize_t u, rows = y.shape[0] * y.shape[1], share
-    cdef const real* end = &x[0, 0, 0] + x.shape[0] * x.shape[1] * x.shape[2]
-    cdef Index index = index_of(&narrow[0, 0, 0] if narrow.shape[0] else NULL, &wide[0, 0, 0] if wide.shape[0] else NULL)
-    cdef unsigned char[::1] buffer
-    set_pool(&g, x.shape[1], x.shape[2], y.shape[1], y.shape[2], kernel_h, kernel_w, stride_h, stride_w, top, left,
+    cdef Py_ssize_t u, planes = x.shape[0] * x.shape[1], rows = planes * y.shape[2], share
+    cdef const real* end = &x[0, 0, 0, 0] + planes * x.shape[2] * x.shape[3]
+    cdef unsigned char* bytes = &narrow[0, 0, 0, 0] if narrow is not None else NULL
+    cdef Index index = index_of(bytes, &wide[0, 0, 0, 0] if wide is not None else NULL)
+    cdef char* lines
+    set_pool(&g, x.shape[2], x.shape[3], y.shape[2], y.shape[3], kernel_h, kernel_w, stride_h, stride_w, top, left,
              dilation_h, dilation_w)
-    join_planes(&g, x.shape[0])
+    join_planes(&g, planes)
     share = forward_memory(&g, &f, is_there(index), 0)
-    buffer = _scratch(threads * share)
+    lines = scratch_of_threads(threads, &share)
     for u in prange((rows + g.batch - 1) // g.batch, schedule="static", nogil=True, num_threads=threads):
-        max_batch(&g, &x[0, 0, 0], end, u * g.batch, rows, &y[0, 0, 0], index, kernel_h * kernel_w, relu,
-                  <size_t> &buffer[0] + threadid() * share)
+        max_batch(&g, &x[0, 0, 0, 0], end, u * g.batch, rows, &y[0, 0, 0, 0], index, kernel_h * kernel_w, relu,
+                  <size_t> (lines + threadid() * share))
 
 
 def avg_pool2d_forward(
-    const real[:, :, ::1] x, const real[:, ::1] counts, real[:, :, ::1] y, int kernel_h, int kernel_w,
+    const real[:, :, :, ::1] x, const real[:, ::1] counts, real[:, :, :, ::1] y, int kernel_h, int kernel_w,
     int stride_h, int stride_w, int top, int left, int threads, /,
 ):
     """Fill y with the windows' sums over `counts` (P, Q)."""
     cdef Pool g
     cdef Forward f
-    cdef Py_ssize_t u, rows = y.shape[0] * y.shape[1], period = y.shape[1], share, table
-    cdef const real* end = &x[0, 0, 0] + x.shape[0] * x.shape[1] * x.shape[2]
+    cdef Py_ssize_t u, planes = x.shape[0] * x.shape[1], period = y.shape[2], rows = planes * period, share
+    cdef const real* end = &x[0, 0, 0, 0] + planes * x.shape[2] * x.shape[3]
     cdef real* divisors
-    cdef unsigned char[::1] buffer
-    set_pool(&g, x.shape[1], x.shape[2], period, y.shape[2], kernel_h, kernel_w, stride_h, stride_w, top, left, 1, 1)
-    join_planes(&g, x.shape[0])
+    cdef char* lines
+    set_pool(&g, x.shape[2], x.shape[3], period, y.shape[3], kernel_h, kernel_w, stride_h, stride_w, top, left, 1, 1)
+    join_planes(&g, planes)
     share = forward_memory(&g, &f, False, 0)
-    table = buffer_bytes((period + g.batch) * g.q + VL)
-    buffer = _scratch(table + threads * share)
-    divisors = <real*> &buffer[0]
+    lines = scratch_of_threads(threads, &share)
+    divisors = <real*> scratch(buffer_bytes((period + g.batch) * g.q + VL))
     repeat(&counts[0, 0], period * g.q, (period + g.batch) * g.q + VL, divisors)
     for u in prange((rows + g.batch - 1) // g.batch, schedule="static", nogil=True, num_threads=threads):
-        average_batch(&g, &x[0, 0, 0], end, u * g.batch, rows, divisors + u * g.batch % period * g.q, &y[0, 0, 0],
-                      <size_t> &buffer[0] + table + threadid() * share)
+        average_batch(&g, &x[0, 0, 0, 0], end, u * g.batch, rows, divisors + u * g.batch % period * g.q, &y[0, 0, 0, 0],
+                      <size_t> (lines + threadid() * share))
 
 
 cdef void repeat(const real* src, Py_ssize_t period, Py_ssize_t count, real* dst) noexcept nogil:

@@ -39,12 +39,25 @@ typedef struct {
     ptrdiff_t first, end;
 } convlayers_units;
 
+static int convlayers_share_count(int threads) {
+    return threads < CONVLAYERS_MOST_SHARES ? threads : CONVLAYERS_MOST_SHARES;
+}
+
+static ptrdiff_t convlayers_share_start(int share, ptrdiff_t units, int threads) {
+    return units * share / convlayers_share_count(threads);
+}
+
+/* The share that a unit is in. */
+static int convlayers_share_of(ptrdiff_t unit, ptrdiff_t units, int threads) {
+    return (int) (((unit + 1) * convlayers_share_count(threads) - 1) / units);
+}
+
 static void convlayers_share_out(convlayers_shares *s, ptrdiff_t units, int threads) {
     int i;
-    s->count = threads < CONVLAYERS_MOST_SHARES ? threads : CONVLAYERS_MOST_SHARES;
+    s->count = convlayers_share_count(threads);
     for (i = 0; i < s->count; i++) {
-        counter_start(&s->of[i].next, units * i / s->count);
-        s->of[i].end = units * (i + 1) / s->count;
+        counter_start(&s->of[i].next, convlayers_share_start(i, units, threads));
+        s->of[i].end = convlayers_share_start(i + 1, units, threads);
     }
 }
 

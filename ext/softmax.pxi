@@ -107,11 +107,11 @@ cdef inline Py_ssize_t softmax_count(Py_ssize_t u, Py_ssize_t images, Py_ssize_t
 def softmax_forward(const real[:, :, ::1] z, real[:, :, ::1] y, bint logarithm, int threads, /):
     """Fill y."""
     cdef Py_ssize_t images = z.shape[0], classes = z.shape[1], area = z.shape[2], u, start, count
-    cdef size_t share = buffer_bytes(classes * COLUMNS + VL)
-    cdef unsigned char[::1] buffer = _scratch(threads * share)
+    cdef Py_ssize_t share = buffer_bytes(classes * COLUMNS + VL)
+    cdef char* buffer = scratch_of_threads(threads, &share)
     cdef real* tile
     for u in prange(softmax_tiles(images, area), schedule="static", nogil=True, num_threads=threads):
-        tile = <real*> (&buffer[0] + threadid() * share)
+        tile = <real*> (buffer + threadid() * share)
         start, count = softmax_start(u, classes, area), softmax_count(u, images, area)
         take_columns(&z[0, 0, 0] + start, classes, area, count, tile)
         softmax_tile(tile, classes, logarithm)
@@ -123,13 +123,13 @@ def softmax_backward(
 ):
     """Fill dz."""
     cdef Py_ssize_t images = y.shape[0], classes = y.shape[1], area = y.shape[2], u, start, count
-    cdef size_t share = buffer_bytes(classes * COLUMNS + VL)
-    cdef unsigned char[::1] buffer = _scratch(2 * threads * share)
+    cdef Py_ssize_t share = buffer_bytes(classes * COLUMNS + VL), both = 2 * share
+    cdef char* buffer = scratch_of_threads(threads, &both)
     cdef real* tile
     cdef real* other
     for u in prange(softmax_tiles(images, area), schedule="static", nogil=True, num_threads=threads):
-        tile = <real*> (&buffer[0] + 2 * threadid() * share)
-        other = <real*> (&buffer[0] + (2 * threadid() + 1) * share)
+        tile = <real*> (buffer + threadid() * both)
+        other = <real*> (buffer + threadid() * both + share)
         start, count = softmax_start(u, classes, area), softmax_count(u, images, area)
         take_columns(&dy[0, 0, 0] + start, classes, area, count, tile)
         take_columns(&y[0, 0, 0] + start, classes, area, count, other)

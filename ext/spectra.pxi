@@ -159,17 +159,17 @@ def multiply_spectra(
     """
     cdef Spectra s
     cdef Py_ssize_t group, f, vector_bytes
-    cdef unsigned char[::1] buffer
+    cdef real* buffer
     s.rows, s.depth, s.columns, s.frequencies = left.shape[1], left.shape[2], right.shape[2], left.shape[3] // 2
     s.left, s.right, s.out = &left[0, 0, 0, 0], &right[0, 0, 0, 0], &out[0, 0, 0, 0]
     s.conjugate, s.accumulate = conjugate, accumulate
     s.pairs = (s.rows + s.columns) * s.depth
     vector_bytes = s.pairs * 2 * VL * <Py_ssize_t> sizeof(real)
     s.run = max(1, min(MOST_VECTORS, RUN_BYTES // vector_bytes))
-    buffer = _scratch(s.run * vector_bytes)
+    buffer = <real*> scratch(s.run * vector_bytes)
     with nogil:
         for group in range(left.shape[0]):
             f = begin
             while f < end:
-                multiply_run(&s, group, f, min(end, f + s.run * VL), <real*> &buffer[0])
+                multiply_run(&s, group, f, min(end, f + s.run * VL), buffer)
                 f += s.run * VL

@@ -79,7 +79,7 @@ cdef struct Winograd:
     Py_ssize_t row_stride       # from one filter to the next, and from one channel
     Py_ssize_t channel_stride
     bint flipped
-    real* filters_in            # transformed: [copy][group][value][tile of rows][channel][row]
+    real* filters_in            # transformed, for all threads: [group][value][tile of rows][channel][row]
     int copies                  # one for all threads, or one for each; none where they are kept
     bint fleeting               # a copy holds one tile of rows, made when it is needed
     Py_ssize_t filter_values    # from one value to the next
@@ -121,6 +121,7 @@ cdef struct Workspace:
     real* products              # [value][filter][tile]
     real* outputs               # rows of one filter's tiles: [row][tile][m values]
     vmask* pieces               # of tiles that overlap (winograd_overlap.pxi)
+    real* filters               # transformed, where each thread has a copy
 
 
 cdef inline int halo(Winograd* g) noexcept nogil:
@@ -152,6 +153,7 @@ cdef size_t place_workspace(Winograd* g, Workspace* space, size_t cursor) noexce
     space.products = <real*> take(&cursor, values * g.values_out * sizeof(real))
     space.outputs = <real*> take(&cursor, staged_values(g) * sizeof(real))
     space.pieces = <vmask*> take(&cursor, overlap_bytes(g))
+    space.filters = <real*> take(&cursor, transformed_bytes(g) if g.copies > 1 else 0)
     return cursor
 
 
@@ -200,13 +202,12 @@ cdef void choose_winograd_blocks(Winograd* g, bint kept, int threads) noexcept n
         g.copies = threads
 
 
-cdef size_t winograd_memory(Winograd* g, int threads, size_t cursor) noexcept nogil:
+cdef size_t winograd_memory(Winograd* g, size_t cursor) noexcept nogil:
     cdef Workspace space
     g.step = <Py_ssize_t*> take(&cursor, g.channels * sizeof(Py_ssize_t))
     g.staged = <Py_ssize_t*> take(&cursor, VL * sizeof(Py_ssize_t))
-    g.filters_in = <real*> take(&cursor, g.copies * transformed_bytes(g))
+    g.filters_in = <real*> take(&cursor, transformed_bytes(g) if g.copies == 1 else 0)
     g.workspace_bytes = <Py_ssize_t> place_workspace(g, &space, 0)
-    g.workspace = <char*> take(&cursor, threads * g.workspace_bytes)
     return cursor
 
 
@@ -275,7 +276,7 @@ cdef void run_winograd_unit(Winograd* g, Py_ssize_t unit, int thread) noexcept n
 
 cdef run_winograd(Winograd* g, const real[:, :, :, ::1] w, tuple kept, int threads):
     """Take scratch memory for a convolution whose sizes are set, and run it, with filters that were kept if there are any."""
-    cdef unsigned char[::1] buffer, array
+    cdef unsigned char[::1] array
     cdef Py_ssize_t u, unit, tiles = g.groups * tile_count(g.filters)
     cdef Py_ssize_t count = w.shape[0] * w.shape[1] * w.shape[2] * w.shape[3]
     cdef Shares shares
@@ -293,8 +294,8 @@ cdef run_winograd(Winograd* g, const real[:, :, :, ::1] w, tuple kept, int threa
         array = filters
         g.w = <const real*> &array[0]
         g.w_end = g.w + count
-    buffer = _scratch(winograd_memory(g, threads, 0))
-    winograd_memory(g, threads, <size_t> &buffer[0])
+    winograd_memory(g, scratch(winograd_memory(g, 0)))
+    g.workspace = scratch_of_threads(threads, &g.workspace_bytes)
     if kept is not None:
         g.filters_in = <real*> (&array[0] + copied_bytes(count))
     share_out(&shares, g.groups * g.blocks * g.splits, threads)
@@ -329,7 +330,7 @@ def winograd(
     bint backward, double ceiling, int threads, tuple kept, const real[::1] scale, const real[::1] residual, /,
 ):
     """Fill dst with y, the convolution of src and w, times the scale, plus the bias and plus the residual, laid out as dst,
-    unless they are empty, held between 0 and `ceiling` if that is over 0, which is infinity with a residual; with `backward`,
+    unless they are None, held between 0 and `ceiling` if that is over 0, which is infinity with a residual; with `backward`,
     fill dst with dx for src as dy, convolved with the flipped filters and padded by r - 1 - pad. `tiles` are m, stride, top,
     left, groups, what of the filters is zero (is_idle), and whether gradients' tiles overlap; `kept` is None, or where
     transformed filters stay for the next call (kept.pxi)."""
@@ -342,9 +343,9 @@ def winograd(
     g.images, g.channels, g.filters = src.shape[0], w.shape[1], w.shape[0] // g.groups
     g.height, g.width, g.p, g.q, g.top, g.left = src.shape[2], src.shape[3], dst.shape[2], dst.shape[3], top, left
     g.src, g.dst, g.ceiling = &src[0, 0, 0, 0], &dst[0, 0, 0, 0], ceiling
-    g.bias, g.scale = &bias[0] if bias.shape[0] else NULL, &scale[0] if scale.shape[0] else NULL
+    g.bias, g.scale = &bias[0] if bias is not None else NULL, &scale[0] if scale is not None else NULL
     g.residual = NULL
-    if residual.shape[0]:
+    if residual is not None:
         g.residual, g.ceiling, g.relu_of_sum = &residual[0], 0, ceiling > 0
     if stride == 1:
         open_tiles(&g, m, m + g.taps - 1, m + g.taps - 1, m, m + g.taps - 1)

@@ -280,14 +280,13 @@ cdef void choose_line_blocks(BlockConv* g, int threads) noexcept nogil:
     g.outputs.value = min(g.filters, g.part * MR) * block_vectors(g, g.block) * VL + CACHE_LINE
 
 
-cdef size_t block_memory(BlockConv* g, int threads, size_t cursor) noexcept nogil:
+cdef size_t block_memory(BlockConv* g, size_t cursor) noexcept nogil:
     cdef BlockSpace space
     g.step = <Py_ssize_t*> take(&cursor, g.taps.count * sizeof(Py_ssize_t))
     g.spread = <real*> take(&cursor, (g.groups * g.filters * VALUES * g.taps.count + VL) * sizeof(real))
     g.packed_value = g.filters * g.taps.count + tile_count(g.filters) * VL
     g.packed = <real*> take(&cursor, g.groups * VALUES * g.packed_value * sizeof(real))
     g.workspace_bytes = <Py_ssize_t> place_block_space(g, &space, 0)
-    g.workspace = <char*> take(&cursor, threads * g.workspace_bytes)
     return cursor
 
 
@@ -366,7 +365,7 @@ def winograd_blocks_forward(
     const real[:, :, :, ::1] x, const real[:, :, :, ::1] w, const real[::1] bias, real[:, :, :, ::1] y,
     int top, int left, int groups, bint flipped, bint relu, int threads, /,
 ):
-    """Fill y with the convolution of x and w, plus the bias unless it is empty, rectified if `relu`.
+    """Fill y with the convolution of x and w, plus the bias unless it is None, rectified if `relu`.
 
     With `flipped`, with the kernels turned by 180 degrees, filters and channels exchanged: the input gradient of dy, padded by
     R - 1 - top and S - 1 - left.
@@ -377,9 +376,8 @@ def winograd_blocks_forward(
     cdef Py_ssize_t u, unit, taps = w.shape[2] * w.shape[3], row_stride
     cdef Py_ssize_t group_stride = w.shape[0] // groups * w.shape[1] * taps
     cdef const real* weights = &w[0, 0, 0, 0]
-    cdef unsigned char[::1] buffer
     g.images, g.groups, g.channels, g.filters = x.shape[0], groups, x.shape[1] // groups, y.shape[1] // groups
-    g.p, g.q, g.top, g.relu, g.bias = y.shape[2], y.shape[3], top, relu, &bias[0] if bias.shape[0] else NULL
+    g.p, g.q, g.top, g.relu, g.bias = y.shape[2], y.shape[3], top, relu, &bias[0] if bias is not None else NULL
     g.src, g.dst = &x[0, 0, 0, 0], &y[0, 0, 0, 0]
     g.src_end = g.src + x.shape[0] * x.shape[1] * x.shape[2] * x.shape[3]
     measure_blocks(&g.taps, g.channels, w.shape[2], w.shape[3])
@@ -390,8 +388,8 @@ def winograd_blocks_forward(
     g.tiles.across = g.outputs.across + g.taps.across - 1
     g.tiles.pitch, g.outputs.pitch = vectors_over(g.tiles.across) * VL, vectors_over(g.outputs.across) * VL
     choose_line_blocks(&g, threads)
-    buffer = _scratch(block_memory(&g, threads, 0))
-    block_memory(&g, threads, <size_t> &buffer[0])
+    block_memory(&g, scratch(block_memory(&g, 0)))
+    g.workspace = scratch_of_threads(threads, &g.workspace_bytes)
     share_out(&shares, g.images * g.groups * g.blocks, threads)
     with nogil:
         place_steps(&g)

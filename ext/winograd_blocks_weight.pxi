@@ -16,16 +16,16 @@ def winograd_blocks_input(
     cdef const real* end = src + x.shape[0] * channels * area
     cdef real* dst = &v[0, 0, 0, 0]
     cdef real* none
-    cdef unsigned char[::1] buffer
+    cdef char* start
     g.height, g.width, g.left, g.across = x.shape[2], x.shape[3], left, v.shape[3]
     g.pitch, g.value = vectors_over(g.across) * VL, channels * lines * g.across
     workspace = <Py_ssize_t> spread_memory(&g, &none, &none, 0)
-    buffer = _scratch(threads * workspace)
+    start = scratch_of_threads(threads, &workspace)
     with nogil:
         for u in prange(x.shape[0] * channels, schedule="static", num_threads=threads):
             spread_channel(&g, gradient, src + u * area, end, top, lines,
                            dst + (u // channels * VALUES * channels + u % channels) * lines * g.across,
-                           <size_t> &buffer[0] + threadid() * workspace)
+                           <size_t> (start + threadid() * workspace))
 
 
 cdef void scatter_taps(TapBlocks* g, const vf* taps, Py_ssize_t first, Py_ssize_t blocks, real* dw) noexcept nogil:

@@ -2,8 +2,12 @@
 
 cdef inline real* filters_of(Winograd* g, int thread, Py_ssize_t group) noexcept nogil:
     """The transformed filters of a group that a thread writes and reads."""
-    cdef Py_ssize_t copy = thread if g.copies > 1 else 0
-    return g.filters_in + (copy if g.fleeting else copy * g.groups + group) * g.sets * g.filter_values
+    cdef Workspace space
+    cdef real* filters = g.filters_in
+    if g.copies > 1:
+        place_workspace(g, &space, <size_t> (g.workspace + thread * g.workspace_bytes))
+        filters = space.filters
+    return filters + (0 if g.fleeting else group) * g.sets * g.filter_values
 
 
 cdef inline Py_ssize_t filter_tile(Winograd* g, Py_ssize_t t) noexcept nogil:

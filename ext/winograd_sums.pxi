@@ -93,18 +93,28 @@ cdef void choose_weight_block(WinogradWeight* g) noexcept nogil:
     g.dy.value = g.block * g.across * g.dy.pitch + PANEL
 
 
-cdef size_t winograd_weight_memory(WinogradWeight* g, int threads, size_t cursor) noexcept nogil:
-    cdef Py_ssize_t copy
+cdef inline real* unit_sums(const WinogradWeight* g, int share, Py_ssize_t number) noexcept nogil:
+    """The sums of a share's first, second or later unit."""
+    return <real*> (g.workspace + share * g.workspace_bytes + g.sums_place) + number * g.unit_sums
+
+
+cdef inline real* shard_sums(const WinogradWeight* g, Py_ssize_t shard) noexcept nogil:
+    """Where the thread works whose share the shard is in."""
+    cdef int share = share_of(shard, g.shards, g.threads)
+    return unit_sums(g, share, shard - share_start(share, g.shards, g.threads))
+
+
+cdef size_t winograd_weight_memory(WinogradWeight* g, size_t cursor) noexcept nogil:
+    cdef Py_ssize_t copy, count = share_count(g.threads)
     g.step = <Py_ssize_t*> take(&cursor, g.block * g.across * sizeof(Py_ssize_t))
     g.bias_pitch = vectors_over(g.dy.channels) * VL
     if g.biases != NULL:
         g.biases = <real*> take(&cursor, g.total * g.bias_pitch * sizeof(real))
     copy = max((g.size * (g.across * g.m + g.size - g.m) + 1) * VL, (g.block * g.across + 1) * (MR + VL))
     g.copy_bytes = (copy * <Py_ssize_t> sizeof(real) + 63) // 64 * 64
-    g.workspace_bytes = g.copy_bytes + <Py_ssize_t> place_parts(g, 0)
-    # The sums of a part are its thread's alone.
-    g.sums = <real*> take(&cursor, (threads if g.shards == 1 else g.shards) * g.unit_sums * sizeof(real))
-    g.workspace = <char*> take(&cursor, threads * g.workspace_bytes)
+    g.sums_place = g.copy_bytes + <Py_ssize_t> place_parts(g, 0)
+    # The sums of a part are done with when the next one begins.
+    g.workspace_bytes = g.sums_place + (g.shards + count - 1) // count * g.unit_sums * <Py_ssize_t> sizeof(real)
     return cursor
 
 
@@ -227,11 +237,11 @@ cdef void run_winograd_sums(const WinogradWeight* whole, Py_ssize_t unit, int th
     cdef char* workspace = whole.workspace + thread * whole.workspace_bytes
     cdef WinogradWeight g = whole[0]
     if g.shards > 1:
-        g.sums = g.sums + unit * g.unit_sums
+        g.sums = shard_sums(whole, unit)
         sum_lines(&g, unit * g.total // g.shards, (unit + 1) * g.total // g.shards, workspace)
         return
     g = part_of(whole, unit, first)
-    g.sums = g.sums + thread * g.unit_sums
+    g.sums = unit_sums(whole, thread, 0)
     sum_lines(&g, 0, g.total, workspace)
     dw += (first[1] * whole.x.channels + first[0]) * taps_area(&g)
     for filter in range(g.dy.channels):
@@ -241,10 +251,12 @@ cdef void run_winograd_sums(const WinogradWeight* whole, Py_ssize_t unit, int th
 cdef void add_shard_sums(WinogradWeight* g, Py_ssize_t value) noexcept nogil:
     """Every shard's sums of one value to those of the first."""
     cdef real* sums = g.sums + value * g.sum_value
+    cdef const real* others
     cdef Py_ssize_t shard, j
     for shard in range(1, g.shards):
+        others = shard_sums(g, shard) + value * g.sum_value
         for j in range(g.dy.channels * g.ldc):
-            sums[j] += sums[shard * g.unit_sums + j]
+            sums[j] += others[j]
 
 
 cdef void run_winograd_weight(WinogradWeight* g, int threads, bint accumulate, real* dw) noexcept nogil:
@@ -255,6 +267,7 @@ cdef void run_winograd_weight(WinogradWeight* g, int threads, bint accumulate, r
     for u in range(g.block * g.across):
         g.step[u] = u * g.x.pitch
     share_out(&shares, g.shards * g.x_parts * g.dy_parts, threads)
+    g.sums = shard_sums(g, 0)
     with parallel(num_threads=threads):
         units = next_units(&shares, threadid())
         while units.first < units.end:
@@ -274,12 +287,11 @@ def winograd_backward_weight(
     const real[:, :, :, ::1] dy, const real[:, :, :, ::1] x, real[:, :, :, ::1] dw,
     int m, int top, int left, int groups, int threads, bint accumulate, real[::1] db, /,
 ):
-    """Fill dw with the gradient with respect to the filters, and db with that with respect to the bias unless it is empty, or
+    """Fill dw with the gradient with respect to the filters, and db with that with respect to the bias unless it is None, or
     add both."""
     cdef WinogradWeight g
     cdef Py_ssize_t group, filters = dw.shape[0] // groups, channels = dw.shape[1], p = dy.shape[2], q = dy.shape[3]
     cdef Py_ssize_t images = x.shape[0], area = p * q
-    cdef unsigned char[::1] buffer
     g.m, g.size, g.lines, g.across = m, m - 1 + <int> dw.shape[2], (p + m - 1) // m, (q + m - 1) // m
     g.total = images * g.lines
     g.x.channels, g.x.height, g.x.width, g.x.top, g.x.left, g.x.side = channels, x.shape[2], x.shape[3], top, left, g.size
@@ -288,10 +300,11 @@ def winograd_backward_weight(
     g.x.end, g.dy.end = &x[0, 0, 0, 0] + images * g.x.image, &dy[0, 0, 0, 0] + images * g.dy.image
     choose_weight_units(&g, threads)
     choose_weight_block(&g)
+    g.threads = threads
     # Only whether there is one, until memory is taken for it.
-    g.biases = &db[0] if db.shape[0] else NULL
-    buffer = _scratch(winograd_weight_memory(&g, threads, 0))
-    winograd_weight_memory(&g, threads, <size_t> &buffer[0])
+    g.biases = &db[0] if db is not None else NULL
+    winograd_weight_memory(&g, scratch(winograd_weight_memory(&g, 0)))
+    g.workspace = scratch_of_threads(threads, &g.workspace_bytes)
     with nogil:
         for group in range(groups):
             g.x.src = &x[0, 0, 0, 0] + group * channels * x.shape[2] * x.shape[3]

@@ -51,7 +51,9 @@ cdef struct WinogradWeight:
     Py_ssize_t sum_value
     Py_ssize_t unit_sums        # values from one unit's to the next
     char* workspace
-    Py_ssize_t copy_bytes       # of one thread: a line's copy or packed gradients; its transformed tiles lie behind
+    int threads
+    Py_ssize_t copy_bytes       # of one thread: a line's copy or packed gradients; its transformed tiles lie behind,
+    Py_ssize_t sums_place       # and from here on the sums of its units
     Py_ssize_t workspace_bytes
 
 

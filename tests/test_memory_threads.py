@@ -1,5 +1,6 @@
 """What lies under the kernels: instruction sets, thread counts, memory, randomness, tolerances."""
 
+import ctypes
 import os
 import subprocess
 import sys
@@ -11,7 +12,7 @@ import pytest
 import convlayers as cl
 from convlayers import kernels
 from convlayers.errors import ConfigError
-from convlayers.kernels import memory
+from convlayers.kernels import _memory, memory
 from convlayers.randomness import generator, layer_generator, training_step
 from convlayers.tolerance import largest_error, tolerance
 
@@ -106,23 +107,68 @@ def test_poison_is_what_nobody_wrote():
         assert np.isnan(memory.empty((2, 3), np.dtype(np.float32))).all()
         assert (memory.empty((2,), np.dtype(np.uint8)) == memory._JUNK).all()
         assert (memory.empty((2,), np.dtype(np.intc)) == np.iinfo(np.intc).max).all()
-        buffer = memory.scratch(100)
-        assert (buffer[:100] == buffer[0]).all()
-        assert buffer[0] != 0
+        buffer = ctypes.string_at(scratch(100), 100)
+        assert buffer == bytes([memory._JUNK]) * 100
+        start, _ = scratch_of_threads(2, 100)
+        assert ctypes.string_at(start, 200) == bytes([memory._JUNK]) * 200
+
+
+def compiled_function(number, *types):
+    """What kernels call: a function of ext/memory.pyx."""
+    address = ctypes.pythonapi.PyCapsule_GetPointer
+    address.restype, address.argtypes = ctypes.c_void_p, (ctypes.py_object, ctypes.c_char_p)
+    return ctypes.PYFUNCTYPE(ctypes.c_void_p, *types)(address(_memory.functions[number], None))
+
+
+def scratch(nbytes, slot=0):
+    return compiled_function(0, ctypes.c_ssize_t, ctypes.c_int)(nbytes, slot)
+
+
+def scratch_of_threads(threads, nbytes):
+    """The address, and the distance from one thread's to the next."""
+    size = ctypes.c_ssize_t(nbytes)
+    start = compiled_function(1, ctypes.c_int, ctypes.POINTER(ctypes.c_ssize_t))(threads, ctypes.byref(size))
+    return start, size.value
+
+
+def in_another_thread(function):
+    found = []
+    thread = threading.Thread(target=lambda: found.append(function()))
+    thread.start()
+    thread.join()
+    return found[0]
 
 
 def test_scratch_is_aligned_kept_and_a_threads_own():
-    first = memory.scratch(1000)
-    assert first.size >= 1000
-    assert first.ctypes.data % 64 == 0
-    assert memory.scratch(500).ctypes.data == first.ctypes.data
-    other_slot = memory.scratch(1000, 1)
-    assert not np.shares_memory(first, other_slot)
-    found = []
-    thread = threading.Thread(target=lambda: found.append(memory.scratch(1000)))
-    thread.start()
-    thread.join()
-    assert not np.shares_memory(first, found[0])
+    memory.forget_scratch()
+    first = scratch(1000)
+    assert first % 64 == 0
+    assert scratch(500) == first
+    # Others may lie behind, but not within.
+    assert not -1000 < scratch(1000, 1) - first < 1000
+    assert not -1000 < in_another_thread(lambda: scratch(1000)) - first < 1000
+
+
+def test_a_kernels_threads_keep_their_places_while_memory_lasts():
+    memory.forget_scratch()
+    start, pitch = scratch_of_threads(3, 1000)
+    assert start % 64 == 0
+    assert pitch >= 1000
+    assert pitch % 128 == 0
+    # Less memory, and fewer threads: each works where it did.
+    assert scratch_of_threads(2, 10) == (start, pitch)
+    # More for fewer threads moves the second one, once and for all.
+    _, wider = scratch_of_threads(1, 2000)
+    assert wider >= 2000
+    assert scratch_of_threads(3, 1000)[1] == wider
+    assert in_another_thread(lambda: scratch_of_threads(3, 1000)[1]) == pitch
+
+
+def test_poisoned_memory_of_threads_is_as_large_as_asked_for():
+    scratch_of_threads(2, 5000)
+    with memory.poisoned():
+        assert scratch_of_threads(2, 1000)[1] == 1024
+    assert scratch_of_threads(2, 1000)[1] == 1024
 
 
 def test_a_freed_array_is_handed_out_again():

@@ -9,7 +9,7 @@ import numpy as np
 from .. import kernels
 from ..errors import ShapeError
 from ..kernels import memory, threads_over
-from ._arrays import NO_BIAS, as_array, check_gradient, fits
+from ._arrays import as_array, check_gradient, fits
 from .algorithms.calls import ceiling
 
 
@@ -67,7 +67,7 @@ def batch_norm(
     if x.size:
         kernel, planes = kernels.compiled(x.dtype).batch_norm_forward, _planes(x.shape)
         last = training, ceiling(relu), threads_over(x.size)
-        kernel(x.reshape(planes), (weight, bias), (moments, affine, eps), y.reshape(planes), *last, NO_BIAS[x.dtype])
+        kernel(x.reshape(planes), (weight, bias), (moments, affine, eps), y.reshape(planes), *last, None)
     return y, BatchNormPass(x, moments, affine, eps, training, relu)
 
 
@@ -78,8 +78,8 @@ def batch_norm_backward(dy: np.ndarray, done: BatchNormPass) -> tuple[np.ndarray
     dx, (dw, db) = memory.empty(x.shape, x.dtype), np.zeros((2, x.shape[1]), x.dtype)
     if x.size:
         kernel, planes = kernels.compiled(x.dtype).batch_norm_backward, _planes(x.shape)
-        norm, none = (done.moments, done.affine, done.eps), NO_BIAS[x.dtype]
-        last = done.training, ceiling(done.relu), threads_over(x.size), none, none
+        norm = done.moments, done.affine, done.eps
+        last = done.training, ceiling(done.relu), threads_over(x.size), None, None
         kernel(dy.reshape(planes), x.reshape(planes), norm, dx.reshape(planes), dw, db, *last)
     return dx, dw, db
 
@@ -102,7 +102,7 @@ def bound_batch_norm(
     shape: tuple[int, ...], dtype: np.dtype, eps: float, momentum: float, relu: bool | float
 ) -> BoundBatchNorm:
     """For a shape with two values a channel or more."""
-    compiled, planes, threads, none = kernels.compiled(dtype), _planes(shape), threads_over(prod(shape)), NO_BIAS[dtype]
+    compiled, planes, threads = kernels.compiled(dtype), _planes(shape), threads_over(prod(shape))
     run, differentiate, follow = compiled.batch_norm_forward, compiled.batch_norm_backward, compiled.batch_norm_follow
     channels, correction = shape[1], unbiased(prod(shape) // shape[1])
 
@@ -115,14 +115,14 @@ def bound_batch_norm(
         residual: np.ndarray | None = None,
     ) -> tuple[np.ndarray, BatchNormPass]:
         y, moments, affine = memory.empty(shape, dtype), np.empty((2, channels)), np.empty((3, channels), dtype)
-        last = True, ceiling(relu), threads, none if residual is None else residual.reshape(-1)
+        last = True, ceiling(relu), threads, None if residual is None else residual.reshape(-1)
         run(x.reshape(planes), (weight, bias), (moments, affine, eps), y.reshape(planes), *last)
         follow(mean, var, moments, momentum, correction)
         return y, BatchNormPass(x, moments, affine, eps, True, residual is None and relu)
 
     def backward(dy: np.ndarray, done: BatchNormPass, dw: np.ndarray, db: np.ndarray) -> np.ndarray:
         dx = memory.empty(shape, dtype)
-        norm, last = (done.moments, done.affine, done.eps), (True, ceiling(done.relu), threads, none, none)
+        norm, last = (done.moments, done.affine, done.eps), (True, ceiling(done.relu), threads, None, None)
         differentiate(dy.reshape(planes), done.x.reshape(planes), norm, dx.reshape(planes), dw, db, *last)
         return dx
 
@@ -186,7 +186,7 @@ def bound_scale_shift(
     def bound(x: np.ndarray, scale: np.ndarray, shift: np.ndarray, y: np.ndarray) -> np.ndarray:
         if x.size:
             norm = moments, np.empty((3, planes[1]), dtype), 0.0
-            kernel(x.reshape(planes), (scale, shift), norm, y.reshape(planes), False, ceiling(relu), threads, NO_BIAS[dtype])
+            kernel(x.reshape(planes), (scale, shift), norm, y.reshape(planes), False, ceiling(relu), threads, None)
         return y
 
     return bound

@@ -9,7 +9,7 @@ import numpy as np
 from .. import kernels
 from ..errors import ShapeError
 from ..kernels import memory, threads_for, threads_over
-from ._arrays import NO_BIAS, as_array, check_gradient, fits
+from ._arrays import as_array, check_gradient, fits
 from .pointwise import column_sums
 
 # From so many products in a sum on, and up to so many columns, sums over neighbouring values beat the packed panels: on Zen 5
@@ -22,9 +22,6 @@ _MANY_ROWS, _MANY_COLUMNS, _MANY_VALUES = 32, 64, 1 << 18
 # are there, a row of w a channel's pixels. Shards of the sum, and w is read where it lies: with two threads 1.0 to 1.5 times as
 # fast as packed panels (64 x 128 x 12,544 1.5), with one 0.9 to 1.2 (Emerald Rapids).
 _DEEP, _DEEP_ROWS, _DEEP_COLUMNS = 16, 32, range(64, 513)
-
-# Packed panels are written by one thread and read by others, which costs more than it saves below a million multiply-adds.
-_PACKED_WORK = 0.25
 
 
 def _by_rows(m: int, n: int, k: int) -> bool:
@@ -39,12 +36,12 @@ def _is_deep(m: int, n: int, k: int) -> bool:
 
 def _product(m: int, n: int, k: int, dtype: np.dtype) -> Callable[[np.ndarray, np.ndarray], np.ndarray]:
     """`a @ b` as a function of a `(m, k)` and b `(k, n)`."""
-    kernel, threads, no_bias = kernels.compiled(dtype).gemm, threads_for(_PACKED_WORK * m * n * k), NO_BIAS[dtype]
+    kernel, threads = kernels.compiled(dtype).gemm, threads_for(m * n * k)
 
     def bound(a: np.ndarray, b: np.ndarray) -> np.ndarray:
         c = memory.empty((m, n), dtype)
         if c.size and k:
-            kernel(a, b, no_bias, c, False, False, False, False, threads)
+            kernel(a, b, None, c, False, False, False, False, threads)
         else:
             c.fill(0)
         return c
@@ -57,12 +54,12 @@ def _weight_gradient(m: int, w_shape: tuple[int, ...], dtype: np.dtype) -> Calla
 
     Added where it lies: an array of its own, 6.4 MB with 12,544 features by 128, would be written and read once more.
     """
-    kernel, work, no_bias = kernels.compiled(dtype).gemm, m * prod(w_shape), NO_BIAS[dtype]
-    threads = threads_for(_PACKED_WORK * work)
+    kernel, work = kernels.compiled(dtype).gemm, m * prod(w_shape)
+    threads = threads_for(work)
 
     def bound(dy: np.ndarray, x: np.ndarray, dw: np.ndarray) -> None:
         if work:
-            kernel(dy, x, no_bias, dw, True, False, False, True, threads)
+            kernel(dy, x, None, dw, True, False, False, True, threads)
 
     return bound
 
@@ -81,17 +78,18 @@ def linear(x: np.ndarray, w: np.ndarray, b: np.ndarray | None = None, *, relu: b
 
 def _linear(m: int, w_shape: tuple[int, ...], dtype: np.dtype, relu: bool) -> Callable:
     """`linear` as a function of x `(m, in)`, w and the bias or None."""
-    (n, k), compiled, no_bias = w_shape, kernels.compiled(dtype), NO_BIAS[dtype]
+    (n, k), compiled = w_shape, kernels.compiled(dtype)
     if _is_deep(m, n, k):
         return _deep_linear(m, n, k, dtype, relu)
     work, rows = m * n * k, _by_rows(m, n, k)
     kernel = compiled.gemm_rows if rows else compiled.gemm
-    how = (relu, threads_for(work)) if rows else (False, True, relu, False, threads_for(_PACKED_WORK * work))
+    how = (relu,) if rows else (False, True, relu, False)
+    threads = threads_for(work)
 
     def bound(x: np.ndarray, w: np.ndarray, bias: np.ndarray | None) -> np.ndarray:
         y = memory.empty((m, n), dtype)
         if work:
-            kernel(x, w, no_bias if bias is None else bias, y, *how)
+            kernel(x, w, bias, y, *how, threads)
         else:
             y[...] = 0 if bias is None else np.maximum(bias, 0) if relu else bias
         return y
@@ -105,7 +103,7 @@ def _deep_linear(m: int, n: int, k: int, dtype: np.dtype, relu: bool) -> Callabl
     def bound(x: np.ndarray, w: np.ndarray, bias: np.ndarray | None) -> np.ndarray:
         y = memory.empty((m, n), dtype)
         rows, filters, sums = x.reshape(1, m, 1, k), w.reshape(1, n, 1, k), y.reshape(m, n, 1, 1)
-        compiled.conv2d_backward_weight(rows, filters, sums, 1, 1, 0, 0, 1, 1, 1, threads, NO_BIAS[dtype])
+        compiled.conv2d_backward_weight(rows, filters, sums, 1, 1, 0, 0, 1, 1, 1, threads, None)
         if bias is not None:
             y += bias
         if relu:

@@ -8,7 +8,6 @@ import numpy as np
 
 from .. import kernels
 from ..kernels import memory, threads_over
-from ._arrays import NO_BIAS
 from .algorithms.calls import ceiling
 from .algorithms.problem import Problem, geometry
 from .batchnorm import unbiased
@@ -59,7 +58,7 @@ def bound_chain(problem: Problem, before: Norm | None, after: Norm) -> BoundChai
     run, differentiate, follow = compiled.depthwise_chain_forward, compiled.depthwise_chain_backward, compiled.batch_norm_follow
     ceilings = ceiling(before is not None and before.relu), ceiling(after.relu)
     last = geometry(problem), *ceilings, threads_over(prod(problem.x))
-    none, (of_x, of_z) = NO_BIAS[dtype], (unbiased(prod(shape) // channels) for shape in (problem.x, problem.y))
+    of_x, of_z = (unbiased(prod(shape) // channels) for shape in (problem.x, problem.y))
 
     def begun(norm: Norm) -> NormPass:
         return NormPass(np.empty((2, channels)), np.empty((3, channels), dtype), norm.eps)
@@ -69,7 +68,7 @@ def bound_chain(problem: Problem, before: Norm | None, after: Norm) -> BoundChai
     ) -> tuple[np.ndarray, ChainPass]:
         z, y = memory.empty(problem.y, dtype), memory.empty(problem.y, dtype)
         done = ChainPass(x, z, None if before is None else begun(before), begun(after))
-        run(x, first, done.before, w, none if b is None else b, z, second, done.after, y, *last)
+        run(x, first, done.before, w, b, z, second, done.after, y, *last)
         if before is not None and first is not None and done.before is not None:
             follow(*first[2:], done.before.moments, before.momentum, of_x)
         follow(*second[2:], done.after.moments, after.momentum, of_z)
@@ -85,7 +84,7 @@ def bound_chain(problem: Problem, before: Norm | None, after: Norm) -> BoundChai
         second: Arrays,
     ) -> np.ndarray:
         dx = memory.empty(problem.x, dtype)
-        differentiate(dy, done.x, done.before, w, done.z, done.after, dx, first, dw, none if db is None else db, second, *last)
+        differentiate(dy, done.x, done.before, w, done.z, done.after, dx, first, dw, db, second, *last)
         return dx
 
     return BoundChain(forward, backward)

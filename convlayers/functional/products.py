@@ -12,7 +12,7 @@ import numpy as np
 from .. import kernels
 from ..errors import ShapeError
 from ..kernels import memory, threads_for
-from ._arrays import NO_BIAS, as_array, check_gradient
+from ._arrays import as_array, check_gradient
 from .arithmetic import aligned, folded
 
 # Multiply-adds of one product up to which NumPy's loop over the stack takes less time than the calls of the kernel.
@@ -31,7 +31,7 @@ def _stacked(a: np.ndarray, b: np.ndarray, transpose_a: bool = False, transpose_
     kernel, threads = kernels.compiled(a.dtype).gemm, threads_for(m * n * k)
     a, b = (np.broadcast_to(x, stack + x.shape[-2:]) for x in (a, b))
     for place in np.ndindex(stack):
-        kernel(a[place], b[place], NO_BIAS[c.dtype], c[place], transpose_a, transpose_b, False, False, threads)
+        kernel(a[place], b[place], None, c[place], transpose_a, transpose_b, False, False, threads)
     return c
 
 

@@ -48,7 +48,7 @@ def _repeat(x: np.ndarray, scale: tuple[int, int]) -> np.ndarray:
     y = memory.empty(_larger(x.shape, scale), x.dtype)
     if y.size:
         kernel = kernels.compiled(x.dtype).avg_pool2d_backward
-        kernel(x, _ones(x.shape[1:], x.dtype), y, *scale, *scale, 0, 0, threads_over(y.size))
+        kernel(x[None], _ones(x.shape[1:], x.dtype), y[None], *scale, *scale, 0, 0, threads_over(y.size))
     return y
 
 
@@ -56,7 +56,7 @@ def _repeat_backward(dy: np.ndarray, planes: _Planes, scale: tuple[int, int]) ->
     dx = memory.empty(planes, dy.dtype)
     if dx.size:
         kernel = kernels.compiled(dy.dtype).avg_pool2d_forward
-        kernel(dy, _ones(planes[1:], dy.dtype), dx, *scale, *scale, 0, 0, threads_over(dy.size))
+        kernel(dy[None], _ones(planes[1:], dy.dtype), dx[None], *scale, *scale, 0, 0, threads_over(dy.size))
     return dx
 
 

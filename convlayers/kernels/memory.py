@@ -5,9 +5,9 @@ from contextlib import contextmanager
 
 import numpy as np
 
-from ._memory import empty, fill_with, lasting, release, scratch, state, usage
+from ._memory import empty, fill_with, lasting, release, state, usage
 
-__all__ = ["empty", "forget_scratch", "lasting", "poisoned", "release", "scratch", "usage"]
+__all__ = ["empty", "forget_scratch", "lasting", "poisoned", "release", "usage"]
 
 _JUNK = 0xFF  # NaN in either type, so that a sum of what nobody wrote shows; a small number would not
 

@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 
 from ...kernels import memory
-from .._arrays import NO_BIAS
 from .problem import Problem
 
 Forward = Callable[[np.ndarray, np.ndarray, np.ndarray | None], np.ndarray]
@@ -37,12 +36,12 @@ class Kept(dict[Any, np.ndarray]):
 
 def forward_call(kernel: Callable, problem: Problem, *how: Any) -> Forward:
     """y of x, w and the bias or None, by `kernel(x, w, bias, y, *how)`."""
-    shape, dtype, no_bias = problem.y, problem.type, NO_BIAS[problem.type]
+    shape, dtype = problem.y, problem.type
 
     def run(x: np.ndarray, w: np.ndarray, bias: np.ndarray | None) -> np.ndarray:
         y = memory.empty(shape, dtype)
         if y.size:
-            kernel(x, w, no_bias if bias is None else bias, y, *how)
+            kernel(x, w, bias, y, *how)
         return y
 
     return run
@@ -51,13 +50,12 @@ def forward_call(kernel: Callable, problem: Problem, *how: Any) -> Forward:
 def fused_call(kernel: Callable, problem: Problem, *how: Any) -> FusedForward:
     """`scale y + shift + residual` of x, w, the scale and the shift, `(M,)` each, and the residual, any of which may be None,
     by `kernel(x, w, shift, y, *how, scale, residual)`."""
-    shape, dtype, nothing = problem.y, problem.type, NO_BIAS[problem.type]
+    shape, dtype = problem.y, problem.type
 
     def run(x: np.ndarray, w: np.ndarray, scale: Maybe, shift: Maybe, residual: Maybe) -> np.ndarray:
         y = memory.empty(shape, dtype)
         if y.size:
-            last = nothing if scale is None else scale, nothing if residual is None else residual.reshape(-1)
-            kernel(x, w, nothing if shift is None else shift, y, *how, *last)
+            kernel(x, w, shift, y, *how, scale, None if residual is None else residual.reshape(-1))
         return y
 
     return run
@@ -65,38 +63,38 @@ def fused_call(kernel: Callable, problem: Problem, *how: Any) -> FusedForward:
 
 def scaled_call(kernel: Callable, problem: Problem, *how: Any) -> FusedForward:
     """The same without a residual, which is None, by `kernel(x, w, shift, y, *how, scale)`."""
-    shape, dtype, nothing = problem.y, problem.type, NO_BIAS[problem.type]
+    shape, dtype = problem.y, problem.type
 
     def run(x: np.ndarray, w: np.ndarray, scale: Maybe, shift: Maybe, residual: Maybe) -> np.ndarray:
         y = memory.empty(shape, dtype)
         if y.size:
-            kernel(x, w, nothing if shift is None else shift, y, *how, nothing if scale is None else scale)
+            kernel(x, w, shift, y, *how, scale)
         return y
 
     return run
 
 
 def input_call(kernel: Callable, problem: Problem, *how: Any) -> Backward:
-    """dx of dy and w, by `kernel(dy, w, no bias, dx, *how)`."""
-    shape, dtype, no_bias = problem.x, problem.type, NO_BIAS[problem.type]
+    """dx of dy and w, by `kernel(dy, w, None, dx, *how)`: there is no bias."""
+    shape, dtype = problem.x, problem.type
 
     def run(dy: np.ndarray, w: np.ndarray) -> np.ndarray:
         dx = memory.empty(shape, dtype)
         if dx.size:
-            kernel(dy, w, no_bias, dx, *how)
+            kernel(dy, w, None, dx, *how)
         return dx
 
     return run
 
 
 def onto_call(kernel: Callable, problem: Problem, *how: Any) -> BackwardOnto:
-    """dx of dy and w, plus an array of its shape, by `kernel(dy, w, no bias, dx, *how, no scale, array)`."""
-    shape, dtype, nothing = problem.x, problem.type, NO_BIAS[problem.type]
+    """dx of dy and w, plus an array of its shape, by `kernel(dy, w, None, dx, *how, None, array)`: no bias, no scale."""
+    shape, dtype = problem.x, problem.type
 
     def run(dy: np.ndarray, w: np.ndarray, array: np.ndarray) -> np.ndarray:
         dx = memory.empty(shape, dtype)
         if dx.size:
-            kernel(dy, w, nothing, dx, *how, nothing, array.reshape(-1))
+            kernel(dy, w, None, dx, *how, None, array.reshape(-1))
         return dx
 
     return run

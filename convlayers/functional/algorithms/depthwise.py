@@ -2,7 +2,6 @@
 
 from ... import kernels
 from ...kernels import threads_for
-from .._arrays import NO_BIAS
 from .calls import Backward, Forward, FusedForward, ceiling, forward_call, input_call, scaled_call, weight_call
 from .problem import Problem, geometry
 
@@ -11,7 +10,7 @@ def forward(problem: Problem, relu: bool) -> Forward:
     """y, or max(y, 0)."""
     kernel = kernels.compiled(problem.type).depthwise
     how = geometry(problem), False, ceiling(relu), threads_for(problem.work)
-    return forward_call(kernel, problem, *how, NO_BIAS[problem.type])
+    return forward_call(kernel, problem, *how, None)
 
 
 def forward_fused(problem: Problem, relu: bool | float) -> FusedForward:
@@ -23,7 +22,7 @@ def forward_fused(problem: Problem, relu: bool | float) -> FusedForward:
 def backward_input(problem: Problem) -> Backward:
     """dx."""
     kernel = kernels.compiled(problem.type).depthwise
-    return input_call(kernel, problem, geometry(problem), True, 0.0, threads_for(problem.work), NO_BIAS[problem.type])
+    return input_call(kernel, problem, geometry(problem), True, 0.0, threads_for(problem.work), None)
 
 
 def backward_weight(problem: Problem) -> Backward:

@@ -8,7 +8,6 @@ import numpy as np
 
 from ... import kernels
 from ...kernels import memory, threads_for
-from .._arrays import NO_BIAS
 from . import depthwise
 from .calls import (
     Backward,
@@ -107,7 +106,7 @@ def forward(problem: Problem, relu: bool) -> Forward:
         return depthwise.forward(problem, relu)
     kernel = kernels.compiled(problem.type).conv2d
     how = geometry(problem), problem.groups, False, ceiling(relu), threads_for(problem.work)
-    return forward_call(kernel, problem, *how, NO_BIAS[problem.type], NO_BIAS[problem.type])
+    return forward_call(kernel, problem, *how, None, None)
 
 
 def forward_fused(problem: Problem, relu: bool | float, residual: bool, kept: Kept | None) -> FusedForward | None:
@@ -127,23 +126,23 @@ def backward_input(problem: Problem) -> Backward:
         return depthwise.backward_input(problem)
     kernel = kernels.compiled(problem.type).conv2d
     how = geometry(problem), problem.groups, True, 0.0, threads_for(problem.work)
-    return input_call(kernel, problem, *how, NO_BIAS[problem.type], NO_BIAS[problem.type])
+    return input_call(kernel, problem, *how, None, None)
 
 
 def backward_weight(problem: Problem) -> Backward:
     """dw."""
     if problem.depthwise:
         return depthwise.backward_weight(problem)
-    compiled, nothing = kernels.compiled(problem.type), NO_BIAS[problem.type]
+    compiled = kernels.compiled(problem.type)
     how = *geometry(problem), problem.groups, threads_for(problem.work)
     if _narrow(problem):
-        return _transposed_call(compiled.conv2d_backward_weight, problem, *how, nothing)
+        return _transposed_call(compiled.conv2d_backward_weight, problem, *how, None)
     if not _pixels_for_lanes(problem):
-        return weight_call(compiled.conv2d_backward_weight, problem, *how, nothing)
+        return weight_call(compiled.conv2d_backward_weight, problem, *how, None)
 
     def few(dy: np.ndarray, x: np.ndarray, dw: np.ndarray, *at_stride_1: Any) -> None:
         if not compiled.conv2d_backward_weight_few(dy, x, dw, *at_stride_1):
-            compiled.conv2d_backward_weight(dy, x, dw, *how, nothing)
+            compiled.conv2d_backward_weight(dy, x, dw, *how, None)
 
     return weight_call(few, problem, *how[2:])
 

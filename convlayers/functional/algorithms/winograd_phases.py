@@ -19,7 +19,6 @@ import numpy as np
 from ... import kernels
 from ...kernels import memory, threads_over
 from ...shapes import Window
-from .._arrays import NO_BIAS
 from . import winograd_tiles
 from .calls import Backward, BackwardBoth, Forward, FusedForward, Kept, Maybe, both_call, weight_call
 from .problem import INPUT_GRADIENT, MACHINES, WEIGHT_GRADIENT, Machine, Problem, once
@@ -161,7 +160,7 @@ def backward_input(problem: Problem) -> Backward:
 def backward_weight(problem: Problem) -> Backward:
     """dw."""
     inner, odd, _ = _phases(problem)
-    sums = weight_call(*winograd_tiles.weight_kernel(inner, _tiles(problem)), False, NO_BIAS[problem.type])
+    sums = weight_call(*winograd_tiles.weight_kernel(inner, _tiles(problem)), False, None)
     return lambda dy, x: _moved(sums(dy, _moved(x, inner.x, problem.groups, _EVEN, False)), problem.w, 1, odd, True)
 
 

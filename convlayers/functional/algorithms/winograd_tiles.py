@@ -11,7 +11,6 @@ from typing import Any
 
 from ... import kernels
 from ...kernels import threads_for
-from .._arrays import NO_BIAS
 from .calls import (
     Backward,
     BackwardBoth,
@@ -123,9 +122,9 @@ def _arguments(problem: Problem) -> tuple[int, ...]:
 
 def forward(problem: Problem, relu: bool) -> Forward:
     """y, or max(y, 0)."""
-    kernel, nothing = kernels.compiled(problem.type).winograd, NO_BIAS[problem.type]
+    kernel = kernels.compiled(problem.type).winograd
     how = _arguments(problem), False, ceiling(relu), threads_for(problem.work), None
-    return forward_call(kernel, problem, *how, nothing, nothing)
+    return forward_call(kernel, problem, *how, None, None)
 
 
 def fused(
@@ -148,8 +147,8 @@ def forward_fused(problem: Problem, relu: bool | float, residual: bool, kept: Ke
 
 def input_gradient(problem: Problem, tiles: tuple[int, ...]) -> Backward:
     """`backward_input` with the kernel's `tiles`."""
-    kernel, nothing = kernels.compiled(problem.type).winograd, NO_BIAS[problem.type]
-    return input_call(kernel, problem, tiles, True, 0.0, threads_for(problem.work), None, nothing, nothing)
+    kernel = kernels.compiled(problem.type).winograd
+    return input_call(kernel, problem, tiles, True, 0.0, threads_for(problem.work), None, None, None)
 
 
 def backward_input(problem: Problem) -> Backward:
@@ -171,7 +170,7 @@ def weight_kernel(problem: Problem, tiles: tuple[int, ...]) -> tuple[Any, ...]:
 
 def backward_weight(problem: Problem) -> Backward:
     """dw."""
-    return weight_call(*weight_kernel(problem, _arguments(problem)), False, NO_BIAS[problem.type])
+    return weight_call(*weight_kernel(problem, _arguments(problem)), False, None)
 
 
 def backward_both(problem: Problem) -> BackwardBoth | None:
@@ -183,5 +182,5 @@ def backward_both(problem: Problem) -> BackwardBoth | None:
 
 def add_backward_weight(problem: Problem) -> WeightAdder | None:
     """A function of dy, x and what dw and db are added to."""
-    (kernel, _, *how), nothing = weight_kernel(problem, _arguments(problem)), NO_BIAS[problem.type]
-    return lambda dy, x, dw, db: kernel(dy, x, dw, *how, True, nothing if db is None else db) if x.size else None
+    kernel, _, *how = weight_kernel(problem, _arguments(problem))
+    return lambda dy, x, dw, db: kernel(dy, x, dw, *how, True, db) if x.size else None

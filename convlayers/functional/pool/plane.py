@@ -13,19 +13,11 @@ from ...shapes import Window, check_pool
 from .._arrays import as_array, check_gradient, window_numbers
 
 _UINT8, _INTC = np.dtype(np.uint8), np.dtype(np.intc)
-_NO_INDEX = np.empty((0, 0, 0), _UINT8), np.empty((0, 0, 0), _INTC)
 
 
-def _planes(x: np.ndarray) -> np.ndarray:
-    return x.reshape(-1, *x.shape[2:])
-
-
-def _by_width(index: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
+def _by_width(index: np.ndarray | None) -> tuple[np.ndarray | None, np.ndarray | None]:
     """An index as the kernels take it: in one byte, in four, or in neither."""
-    if index is None:
-        return _NO_INDEX
-    planes = _planes(index)
-    return (planes, _NO_INDEX[1]) if index.dtype == _UINT8 else (_NO_INDEX[0], planes)
+    return (index, None) if index is None or index.dtype == _UINT8 else (None, index)
 
 
 def max_pool2d(
@@ -53,7 +45,7 @@ def bound_max_pool2d(
         y = memory.empty(shape, dtype)
         index = memory.empty(shape, index_dtype) if with_index else None
         if y.size:
-            kernel(_planes(x), _planes(y), *_by_width(index), *how)
+            kernel(x, y, *_by_width(index), *how)
         return y, index
 
     return bound
@@ -77,7 +69,7 @@ def bound_max_pool2d_backward(
     def bound(dy: np.ndarray, index: np.ndarray) -> np.ndarray:
         dx = memory.empty(x_shape, dtype)
         if dx.size:
-            kernel(_planes(dy), *_by_width(index), _planes(dx), *how)
+            kernel(dy, *_by_width(index), dx, *how)
         return dx
 
     return bound
@@ -100,7 +92,7 @@ def sums2d(x: np.ndarray, win: Window, divisors: np.ndarray) -> np.ndarray:
     if y.size:
         values = y.size * win.kernel[0] * win.kernel[1]
         kernels.compiled(x.dtype).avg_pool2d_forward(
-            _planes(x), divisors, _planes(y), *win.kernel, *window_numbers(win)[:4], threads_over(values)
+            x, divisors, y, *win.kernel, *window_numbers(win)[:4], threads_over(values)
         )
     return y
 
@@ -111,7 +103,7 @@ def sums2d_backward(dy: np.ndarray, x_shape: tuple[int, ...], win: Window, divis
     if dx.size:
         values = dy.size * win.kernel[0] * win.kernel[1]
         kernels.compiled(dy.dtype).avg_pool2d_backward(
-            _planes(dy), divisors, _planes(dx), *win.kernel, *window_numbers(win)[:4], threads_over(values)
+            dy, divisors, dx, *win.kernel, *window_numbers(win)[:4], threads_over(values)
         )
     return dx
 
