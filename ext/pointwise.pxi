@@ -1,4 +1,4 @@
-# Elementwise kernels over arrays of any shape, passed flat, and the sum of a matrix over its rows.
+# Elementwise kernels over arrays of any shape, passed flat, copies of rows, and the sum of a matrix over its rows.
 #
 #     relu  y = max(x, 0), NaN stays      dx = dy where y > 0, else 0
 #     add   y = a + b, or max(a + b, 0)
@@ -55,6 +55,14 @@ def add(const real[::1] a, const real[::1] b, real[::1] y, bint relu, int thread
     cdef Py_ssize_t u, n = a.shape[0]
     for u in prange(chunks(n), schedule="static", nogil=True, num_threads=threads):
         add_values(&a[0] + u * CHUNK, &b[0] + u * CHUNK, min(CHUNK, n - u * CHUNK), relu, &y[0] + u * CHUNK)
+
+
+def copy_matrix(const real[:, :] src, real[:, :] dst, int threads, /):
+    """Fill dst with src, in neither of which rows need follow each other; the values of a row do."""
+    cdef Py_ssize_t count = src.shape[1], pieces = chunks(count), u, j
+    for u in prange(src.shape[0] * pieces, schedule="static", nogil=True, num_threads=threads):
+        j = u % pieces * CHUNK
+        memcpy(&dst[u // pieces, j], &src[u // pieces, j], min(CHUNK, count - j) * sizeof(real))
 
 
 def column_sums(const real[:, ::1] x, real[::1] y, /):

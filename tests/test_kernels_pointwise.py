@@ -41,6 +41,30 @@ def test_add_refuses_what_does_not_fit():
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize(
+    ("shapes", "axis"),
+    [
+        ([(2, 3, 4, 5), (2, 1, 4, 5), (2, 2, 4, 5)], 1),
+        ([(2, 3, 5), (2, 3, 1)], -1),
+        ([(3, CHUNK - 1), (3, CHUNK), (3, CHUNK + 1)], 1),
+        ([(2, 0, 7), (2, 4, 7)], 1),
+        ([(2, CHUNK + 3), (5, CHUNK + 3)], 0),
+        ([(0, 2), (0, 3)], 1),
+    ],
+    ids=str,
+)
+def test_concat_and_split(shapes, axis, dtype):
+    rng = np.random.default_rng(0)
+    parts = [rng.standard_normal(shape).astype(dtype) for shape in shapes]
+    whole = np.concatenate(parts, axis)
+    sizes = [part.shape[axis] for part in parts]
+    results = on_every_machine(lambda: [functional.concat(parts, axis), *functional.split(whole, sizes, axis)])
+    for isa, (y, *dx) in results.items():
+        for actual, expected in zip([y, *dx], [whole, *parts], strict=True):
+            np.testing.assert_array_equal(actual, expected, err_msg=isa)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("shape", [(1, 1), (64, 10), (3, 17), (1000, 33), (0, 4)])
 def test_column_sums(shape, dtype):
     x = np.random.default_rng(1).standard_normal(shape).astype(dtype)
