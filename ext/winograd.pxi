@@ -74,6 +74,7 @@ cdef struct Winograd:
     Py_ssize_t pixel[36]        # where each value of that tile lies in the copy
     Py_ssize_t* step            # k * PANEL
     Py_ssize_t* staged          # 4 t: where the tiles of a vector lie in rows of their own
+    bint asks                   # whether lines of dst are asked for early: not where a quarter of the second level holds them
     const real* w               # taps
     const real* w_end
     Py_ssize_t row_stride       # from one filter to the next, and from one channel
@@ -270,7 +271,7 @@ cdef void run_winograd_unit(Winograd* g, Py_ssize_t unit, int thread) noexcept n
         for m in range(start, tile_start(next, g.filters)):
             dst = g.dst + (group * g.filters + m) * area
             finish_filter(g, group * g.filters + m, space.products + (m - start) * g.block, t0, t1, dst,
-                          dst + area if m + 1 < end else NULL, &space)
+                          dst + area if g.asks and m + 1 < end else NULL, &space)
         first = next
 
 
@@ -298,6 +299,7 @@ cdef run_winograd(Winograd* g, const real[:, :, :, ::1] w, tuple kept, int threa
     g.workspace = scratch_of_threads(threads, &g.workspace_bytes)
     if kept is not None:
         g.filters_in = <real*> (&array[0] + copied_bytes(count))
+    g.asks = g.images * g.groups * g.filters * g.p * g.q * <Py_ssize_t> sizeof(real) > second_level() // 4
     share_out(&shares, g.groups * g.blocks * g.splits, threads)
     with nogil:
         for u in range(g.channels):
