@@ -30,6 +30,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 from typing import Any, NamedTuple
 
 from benchlib.cases import CONVS, INFERS, KINDS, PASSES, POOLS, TRAINS, Conv, Pool
+from benchlib.cores import round_trip
 
 from convlayers import models
 
@@ -230,6 +231,13 @@ def machine() -> str:
         return platform.processor() or platform.machine()
 
 
+def cores_apart() -> None:
+    """Before all tables and behind them, since a virtual machine's cores may have moved."""
+    seconds = round_trip()
+    if seconds is not None:
+        print(f"\nFrom one core to another and back: {seconds * 1e9:.0f} ns, with what Python takes for it.", flush=True)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", choices=(*TABLES, "memory", "import", "export", "onnx-import"))
@@ -254,6 +262,7 @@ def main() -> None:
     isa = args.isa or "the fastest instruction set of each side"
     print(f"{machine()}, {args.threads} threads, {isa}; {args.turns} turns of {args.seconds} s")
     print("A ratio over 1 means that convlayers is faster, or smaller.")
+    cores_apart()
     kinds = [kind for kind in TABLES if args.only in (None, kind)]
     needed = {name for kind in kinds for name in TABLES[kind].sides if with_torch or name != TORCH}
     sides = {name: Side(module, given) for name, module in MODULES.items() if name in needed}
@@ -270,6 +279,7 @@ def main() -> None:
         export(given)
     if args.only in (None, "onnx-import"):
         onnx_import(given)
+    cores_apart()
 
 
 if __name__ == "__main__":
