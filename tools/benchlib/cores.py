@@ -31,4 +31,4 @@ def round_trip() -> float | None:
             pass
         times.append(time.perf_counter() - start)
     other.join()
-    return sorted(times)[_TURNS // 2]
+    return sorted(times)[_TURNS // 10]  # undisturbed
