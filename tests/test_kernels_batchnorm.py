@@ -109,7 +109,8 @@ def test_vectors(images, channels, dtype):
     assert_fused((images, channels), dtype)
 
 
-# Planes beside a block, images beside it, and several pieces a plane; few channels share their blocks among the threads.
+# Planes beside a block, images beside it, and several pieces a plane; blocks of several small images, and a last one of fewer;
+# channels too large for the cache to hold several.
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize(
     "shape",
@@ -119,6 +120,11 @@ def test_vectors(images, channels, dtype):
         (2, 7, 1, BLOCK + 1),
         (1, 1, 3, BLOCK),
         (9, 2, 32, 32),
+        (16, 3, 8, 8),
+        (17, 3, 8, 8),
+        (33, 2, 16, 16),
+        (257, 2, 4, 4),
+        (4, 5, 160, 160),
         (BLOCK - 1, 1, 1, 1),
         (BLOCK + 1, 7, 1, 1),
         (1, 1, 1, 2),
