@@ -17,8 +17,10 @@ def _answer(turn: Any) -> None:
 
 
 def round_trip() -> float | None:
-    """Seconds in which a value goes from one process to another and back, Python's part included; None for a single core."""
-    if (os.cpu_count() or 1) < 2:
+    """Seconds in which a value goes from one process to another and back, Python's part included; None where this process may
+    use a single core, on which each turn would wait for the other's time to run out."""
+    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    if usable < 2:
         return None
     turn = RawValue("q", 0)
     other = Process(target=_answer, args=(turn,), daemon=True)
