@@ -33,6 +33,8 @@ in between; a layer that does not offer it sees nothing of this.
                              behind the affine and in front of the ReLU, in place of an `Add` behind the layer
     absorbs_residual_in_training = True
                              the same in training: then `backward` returns two gradients, that of x and the residual's
+    absorbs_max_pool = True  `forward(x, *, training, pooled=False)`: then, with pooled, the output is the maximum of each 2 x 2
+                             of what it would be, in place of a `MaxPool2d(2)` behind the layer, its affine and its ReLU
     scale_shift()            what a layer passes to such a one before it: its own inference as `y = scale x + shift`
     affine_params(scale, shift)
                              `weight` and `bias` of the layer that gives `scale y + shift`, in the type of the two; an export
@@ -110,6 +112,7 @@ class Layer:
     commutes_with_relu: ClassVar[bool] = False
     absorbs_affine: ClassVar[bool] = False
     absorbs_residual: ClassVar[bool] = False
+    absorbs_max_pool: ClassVar[bool] = False
     absorbs_residual_in_training: ClassVar[bool] = False
     nonnegative: ClassVar[bool] = False
     examples: ClassVar[Sequence[tuple[dict[str, Any], Any]]] = ()

@@ -102,8 +102,12 @@ ALWAYS_INLINE void convlayers_columns_apart(int, int, const real **, ptrdiff_t, 
 ALWAYS_INLINE void convlayers_tiles_apart(int, int, const real *, ptrdiff_t, const ptrdiff_t *, const vmask *, ptrdiff_t, real *,
                                           ptrdiff_t);
 ALWAYS_INLINE void convlayers_filter_values(int, int, const real *, ptrdiff_t, int, real *, ptrdiff_t);
+ALWAYS_INLINE vf convlayers_larger(vf, vf);
+ALWAYS_INLINE vf convlayers_held(vf, real);
 ALWAYS_INLINE vf convlayers_finished(vf, vf, vf, real);
 ALWAYS_INLINE void convlayers_output_pairs(int, const real *, ptrdiff_t, vf, vf, real, real *, ptrdiff_t);
+ALWAYS_INLINE void convlayers_squares_of_two(int, const real *, ptrdiff_t, vf, vf, real, real *);
+ALWAYS_INLINE void convlayers_squares_of_four(const real *, ptrdiff_t, vf, vf, real, vf *);
 ALWAYS_INLINE void convlayers_winograd_gradient_tile(int, int, const real *, ptrdiff_t, real *, ptrdiff_t);
 ALWAYS_INLINE void convlayers_lane_sums(const vf *, int, real *);
 ALWAYS_INLINE void convlayers_dot_tile(int, const real **, const real **, ptrdiff_t, real *);

@@ -43,25 +43,29 @@ cdef void rest_axis(Axis* axis) noexcept nogil:
 
 def conv2d(
     const real[:, :, :, ::1] src, const real[:, :, :, ::1] w, const real[::1] bias, real[:, :, :, ::1] dst, tuple geometry,
-    int groups, bint backward, double ceiling, int threads, const real[::1] scale, const real[::1] residual, /,
+    int groups, bint backward, double ceiling, int threads, bint pooled, const real[::1] scale, const real[::1] residual, /,
 ):
     """Fill dst with y, the convolution of src and w, times the scale, plus the bias and plus the residual, laid out as dst,
     unless they are None, held between 0 and `ceiling` if that is over 0, which is infinity with a residual; with `backward`,
-    fill dst with dx for src as dy: a gather for each sub-grid of dx."""
+    fill dst with dx for src as dy: a gather for each sub-grid of dx. With `pooled`, without a residual and but for 1 x 1
+    kernels, dst is the maximum of each 2 x 2 of y, (N,M,P//2,Q//2)."""
     cdef Grids g
     cdef Gather* grid
     cdef Py_ssize_t stride_h, stride_w, top, left, dilation_h, dilation_w, j, row = w.shape[1] * w.shape[2] * w.shape[3]
     cdef Py_ssize_t kh = w.shape[2], kw = w.shape[3], height = src.shape[2], width = src.shape[3]
-    cdef Py_ssize_t p = dst.shape[2], q = dst.shape[3]
+    # A row or column that no 2 x 2 holds is not computed.
+    cdef Py_ssize_t p = dst.shape[2] * (2 if pooled else 1), q = dst.shape[3] * (2 if pooled else 1)
     stride_h, stride_w, top, left, dilation_h, dilation_w = geometry
     g.plain = is_plain(kh * kw, stride_h * stride_w, height * width, p * q) and p == height
-    g.parted = backward and stride_w == 2 and q > 1
+    g.pooled, g.parted = pooled, pooled or backward and stride_w == 2 and q > 1
     g.columns = min(stride_w, q) if backward else 1
     g.count = min(stride_h, p) * g.columns if backward else 1
     grids_memory(&g, kh, kw, scratch(grids_memory(&g, kh, kw, 0), 1))
     if g.plain and not parts_pixels(src.shape[0] * groups, p, q, threads):
         height, width, p, q = 1, height * width, 1, p * q
     g.src, g.dst, g.height, g.width = &src[0, 0, 0, 0], &dst[0, 0, 0, 0], p, q
+    if pooled:
+        g.height, g.width = dst.shape[2], dst.shape[3]
     g.scale = &scale[0] if scale is not None else NULL
     for j in range(g.count):
         grid = g.grid + j

@@ -49,7 +49,9 @@ cdef struct Grids:
     Py_ssize_t columns          # sub-grids of the columns, for each of the rows
     bint plain                  # whether the source is read where it lies: a 1 x 1 kernel
     bint in_place               # the same where filters are the lanes
-    bint parted                 # whether outputs are interleaved
+    bint parted                 # whether outputs of a block wait in the thread's memory: for others to be interleaved with,
+    bint pooled                 # or for the maximum of each 2 x 2 of them
+    Pool pool                   # of a block
     const real* src
     const real* src_end
     real* dst
@@ -59,6 +61,7 @@ cdef struct Grids:
     Py_ssize_t slices           # parts of the channels, one after the other
     Py_ssize_t most_rows        # of a block
     Py_ssize_t part             # values of a sub-grid's outputs of a block
+    Py_ssize_t parts_bytes
     Py_ssize_t copy_bytes
     Py_ssize_t panel_bytes
     Py_ssize_t sums_bytes       # of one sub-grid
@@ -154,9 +157,10 @@ cdef void choose_units(Grids* g, int threads) noexcept nogil:
     cdef Gather* grid
     cdef Py_ssize_t j
     cdef bint by_filters
+    cdef Forward lines
     choose_slices(g)
     by_filters = not g.parted and threads > 1 and parts_filters(lead, threads)
-    choose_blocks(lead, g.most_rows, 1 if by_filters else threads)
+    choose_blocks(lead, g.most_rows, 2 if g.pooled else 1, 1 if by_filters else threads)
     g.part = lead.filters * lead.block * lead.cols.outputs + VL
     g.panel_bytes = g.sums_bytes = 0
     for j in range(g.count):
@@ -176,8 +180,11 @@ cdef void choose_units(Grids* g, int threads) noexcept nogil:
     elif not g.plain:
         g.copy_bytes = whole_lines(lead.slice * lead.rows.phases * lead.cols.phases * lead.plane + PANEL)
     g.workspace_bytes = g.copy_bytes + g.panel_bytes + g.count * g.sums_bytes
-    if g.parted:
-        g.workspace_bytes += whole_lines(g.count * g.part)
+    g.parts_bytes = whole_lines(g.count * g.part) if g.parted else 0
+    g.workspace_bytes += g.parts_bytes
+    if g.pooled:
+        set_pool(&g.pool, lead.block, lead.cols.outputs, lead.block // 2, g.width, 2, 2, 2, 2, 0, 0, 1, 1)
+        g.workspace_bytes += <Py_ssize_t> forward_memory(&g.pool, &lines, False, 0)
 
 
 cdef size_t work_memory(Grids* g, size_t cursor) noexcept nogil:
@@ -224,6 +231,7 @@ cdef struct Space:
     real* panels
     real* sums
     real* parts
+    size_t lines
 
 
 cdef inline Space place_space(Grids* g, char* workspace) noexcept nogil:
@@ -232,7 +240,30 @@ cdef inline Space place_space(Grids* g, char* workspace) noexcept nogil:
     space.panels = <real*> (workspace + g.copy_bytes)
     space.sums = <real*> (workspace + g.copy_bytes + g.panel_bytes)
     space.parts = <real*> (workspace + g.copy_bytes + g.panel_bytes + g.count * g.sums_bytes)
+    space.lines = <size_t> space.parts + g.parts_bytes
     return space
+
+
+cdef void pool_block(Grids* g, Py_ssize_t plane, Py_ssize_t block, Space* space) noexcept nogil:
+    """The maxima of each 2 x 2 of one block's outputs; `plane` is the first filter's in dst."""
+    cdef Gather* grid = g.grid
+    cdef Pool pool = g.pool
+    cdef Py_ssize_t area = g.height * g.width, rows, row, planes = grid.filters, m
+    cdef const real* parts = space.parts
+    cdef real* dst = g.dst + plane * area + block * pool.p * g.width
+    rows = min(pool.p, g.height - block * pool.p)
+    if grid.blocks == 1:
+        # Whole images: what belongs to the filters lies side by side.
+        join_planes(&pool, planes)
+        rows *= planes
+        planes = 1
+    for m in range(planes):
+        row = 0
+        while row < rows:
+            max_batch(&pool, parts, space.parts + g.part, row, rows, dst, index_of(NULL, NULL), 0, False, space.lines)
+            row += pool.batch
+        parts += pool.height * pool.width
+        dst += area
 
 
 cdef const real* block_source(Grids* g, Py_ssize_t group, Py_ssize_t block, Py_ssize_t channel, Space* space) noexcept nogil:
@@ -308,7 +339,9 @@ cdef void run_unit(Grids* g, Py_ssize_t unit, char* workspace) noexcept nogil:
             grid = g.grid + j
             run_block(grid, group, block, tiles_before(g, grid, split), tiles_before(g, grid, split + 1), src, space.panels,
                       block_target(g, j, plane, block, &space))
-    if g.parted:
+    if g.pooled:
+        pool_block(g, plane, block, &space)
+    elif g.parted:
         interleave_block(g, plane, block, space.parts)
     else:
         finish_rows(g.grid, block, tiles_before(g, g.grid, split), tiles_before(g, g.grid, split + 1),

@@ -109,8 +109,8 @@ cdef bint parts_filters(Gather* g, int threads) noexcept nogil:
     return few and blocks > 1 and tile_count(g.filters) >= 2 * threads
 
 
-cdef void choose_blocks(Gather* g, Py_ssize_t most_rows, int threads) noexcept nogil:
-    """Rows of a block; shared between `threads` where there are few images."""
+cdef void choose_blocks(Gather* g, Py_ssize_t most_rows, int step, int threads) noexcept nogil:
+    """Rows of a block, a multiple of `step`; shared between `threads` where there are few images."""
     cdef Axis* rows = &g.rows
     cdef Axis* cols = &g.cols
     cdef Py_ssize_t line, wanted, most, block, cost, least = 0
@@ -122,9 +122,10 @@ cdef void choose_blocks(Gather* g, Py_ssize_t most_rows, int threads) noexcept n
         wanted = blocks_wanted(g, threads, 1)
         most = min(most, (rows.outputs + wanted - 1) // wanted)
     # After so many rows at most, vectors and rows end together again.
+    most = max(step, most)
     for block in range(max((most + 1) // 2, most - VL), most + 1):
         cost = block_cost(g, block)
-        if least == 0 or cost <= least:
+        if block % step == 0 and (least == 0 or cost <= least):
             g.block, least = block, cost
     g.blocks = (rows.outputs + g.block - 1) // g.block
     g.plane = rows.size * cols.size if g.mode == PLAIN else (g.block + rows.halo) * cols.line

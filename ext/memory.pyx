@@ -28,6 +28,7 @@ from cpython.buffer cimport PyBuffer_FillInfo
 from cpython.pycapsule cimport PyCapsule_New
 from libc.stdint cimport uintptr_t
 from libc.stdlib cimport free
+from libc.string cimport memset
 
 cdef extern from *:
     """
@@ -54,10 +55,17 @@ cdef extern from *:
     #else
     #define allocate malloc
     #endif
+
+    #ifdef _MSC_VER
+    static __declspec(thread) void *scratch_here;
+    #else
+    static __thread void *scratch_here;
+    #endif
     """
     void* allocate(size_t size)
     void forbid "ASAN_POISON_MEMORY_REGION"(void* start, size_t size)
     void allow "ASAN_UNPOISON_MEMORY_REGION"(void* start, size_t size)
+    void* scratch_here          # the calling thread's; NULL before its first kernel
 
 cdef enum:
     SMALL = 32 * 1024           # bytes below which NumPy's own allocation is faster than a block
@@ -65,6 +73,9 @@ cdef enum:
     ALIGNMENT = 64              # a cache line, and the widest vector
     SPACING = 128               # two lines, which processors fetch together
     STRETCH = 2048              # blocks asked for: some steps of a usual network; "lately" is one or two stretches
+
+cpdef enum:
+    JUNK = 0xFF                 # NaN in either type, so that a sum of what nobody wrote shows; a small number would not
 
 cdef struct Idle:
     void* raw
@@ -131,54 +142,72 @@ cdef void count_request() noexcept:
         release_beyond(most_kept(0))
 
 
+cdef struct Memory:
+    void* raw
+    size_t size
+    Py_ssize_t nbytes           # what was asked for
+
+
+cdef void* aligned(const Memory* memory) noexcept:
+    return <void*> ((<uintptr_t> memory.raw + ALIGNMENT - 1) // ALIGNMENT * ALIGNMENT)
+
+
+cdef int take(Memory* memory, Py_ssize_t nbytes, bint lasting) except -1:
+    """So many bytes, on a cache line. Makes no Python object, so no garbage is collected meanwhile."""
+    global used_bytes, asked_bytes, most_asked
+    cdef size_t size = <size_t> nbytes + ALIGNMENT
+    count_request()
+    cdef void* raw = find_idle(&size, lasting)
+    if raw == NULL:
+        release_beyond(most_kept(size) - size)
+        raw = allocate(size)
+        if raw == NULL:
+            release_beyond(0)
+            raw = allocate(size)
+    if raw == NULL:
+        raise MemoryError(f"no memory for an array of {nbytes} bytes")
+    memory.raw, memory.size, memory.nbytes = raw, size, nbytes
+    used_bytes += size
+    asked_bytes += <size_t> nbytes + ALIGNMENT
+    most_asked = max(most_asked, asked_bytes)
+    forbid(raw, size)
+    allow(aligned(memory), nbytes)
+    return 0
+
+
+cdef void give(Memory* memory) noexcept:
+    """To the idle blocks, if there is one to give."""
+    global idle_count, idle_bytes, used_bytes, asked_bytes
+    if memory.raw == NULL:
+        return
+    used_bytes -= memory.size
+    asked_bytes -= <size_t> memory.nbytes + ALIGNMENT
+    forbid(memory.raw, memory.size)
+    if idle_count == MOST_IDLE:
+        free(memory.raw)
+        memory.raw = NULL
+        return
+    idle[idle_count].raw = memory.raw
+    idle[idle_count].size = memory.size
+    idle[idle_count].since = requests
+    idle_count += 1
+    idle_bytes += memory.size
+    memory.raw = NULL
+
+
 cdef class Block:
     """`nbytes` of writable memory on a cache line, as a buffer."""
 
-    cdef void* raw
-    cdef size_t size
-    cdef Py_ssize_t nbytes
+    cdef Memory memory
 
     def __cinit__(self, Py_ssize_t nbytes, bint lasting=False):
-        global used_bytes, asked_bytes, most_asked
-        self.nbytes = nbytes
-        self.size = <size_t> nbytes + ALIGNMENT
-        count_request()
-        self.raw = find_idle(&self.size, lasting)
-        if self.raw == NULL:
-            release_beyond(most_kept(self.size) - self.size)
-            self.raw = allocate(self.size)
-            if self.raw == NULL:
-                release_beyond(0)
-                self.raw = allocate(self.size)
-        if self.raw == NULL:
-            raise MemoryError(f"no memory for an array of {nbytes} bytes")
-        used_bytes += self.size
-        asked_bytes += <size_t> nbytes + ALIGNMENT
-        most_asked = max(most_asked, asked_bytes)
-        forbid(self.raw, self.size)
-        allow(self.aligned(), self.nbytes)
-
-    cdef void* aligned(self) noexcept:
-        return <void*> ((<uintptr_t> self.raw + ALIGNMENT - 1) // ALIGNMENT * ALIGNMENT)
+        take(&self.memory, nbytes, lasting)
 
     def __dealloc__(self):
-        global idle_count, idle_bytes, used_bytes, asked_bytes
-        if self.raw == NULL:
-            return
-        used_bytes -= self.size
-        asked_bytes -= <size_t> self.nbytes + ALIGNMENT
-        forbid(self.raw, self.size)
-        if idle_count == MOST_IDLE:
-            free(self.raw)
-            return
-        idle[idle_count].raw = self.raw
-        idle[idle_count].size = self.size
-        idle[idle_count].since = requests
-        idle_count += 1
-        idle_bytes += self.size
+        give(&self.memory)
 
     def __getbuffer__(self, Py_buffer* view, int flags):
-        PyBuffer_FillInfo(view, self, self.aligned(), self.nbytes, 0, flags)
+        PyBuffer_FillInfo(view, self, aligned(&self.memory), self.memory.nbytes, 0, flags)
 
 
 def usage():
@@ -199,7 +228,6 @@ def lasting(Py_ssize_t nbytes, /):
     return array
 
 
-state = threading.local()       # scratch memory of the thread, by slot
 cdef object ndarray = np.ndarray, uint8 = np.uint8
 cdef object junk = None
 
@@ -222,29 +250,62 @@ def empty(tuple shape, dtype, /):
     return array
 
 
+cdef enum:
+    SLOTS = 2                   # for all threads of a kernel
+    OF_THREADS = SLOTS
+
+
 cdef class Scratch:
-    """What a thread keeps under one name; and for how many threads of its kernels, how far apart."""
+    """What a thread keeps for its kernels; given back when the thread ends."""
 
-    cdef Block block
-    cdef int threads
-    cdef Py_ssize_t pitch
+    cdef Memory memory[SLOTS + 1]
+    cdef int threads            # how many threads of its kernels have memory of their own
+    cdef Py_ssize_t pitch       # how far apart
+
+    def __dealloc__(self):
+        global scratch_here
+        cdef int i
+        if scratch_here == <void*> self:
+            scratch_here = NULL
+        for i in range(SLOTS + 1):
+            give(&self.memory[i])
 
 
-cdef Scratch kept_scratch(object name, Py_ssize_t nbytes):
-    """At least `nbytes` of aligned memory, kept for the calling thread and handed out again at its next call."""
-    cdef dict names = state.__dict__
-    cdef Scratch scratch = names.get(name)
-    if scratch is None or scratch.block.nbytes < nbytes or junk is not None:
-        scratch = names[name] = Scratch()
-        scratch.block = Block(max(nbytes, 1), True)
+state = threading.local()       # holds what `scratch_here` borrows
+
+
+cdef Scratch kept_scratch():
+    if scratch_here == NULL:
+        hold_scratch()
+    return <Scratch> scratch_here
+
+
+cdef int hold_scratch() except -1:
+    """A collection of garbage may run kernels here, before the caller has any memory; never later."""
+    global scratch_here
+    cdef Scratch made = Scratch()
+    state.scratch = made
+    scratch_here = <void*> made
+    return 0
+
+
+cdef char* at_least(Memory* memory, Py_ssize_t nbytes) except NULL:
+    """Memory that is kept for the calling thread and handed out again at its next call.
+
+    Kernels hold its bare address. Were it, or what owns it, a new Python object, making that could start a collection of
+    garbage and a finalizer that computes; its kernels would replace what the interrupted one already had.
+    """
+    if memory.raw == NULL or memory.nbytes < nbytes or junk is not None:
+        give(memory)
+        take(memory, max(nbytes, 1), True)
         if junk is not None:
-            junk(ndarray(scratch.block.nbytes, uint8, scratch.block))
-    return scratch
+            memset(aligned(memory), JUNK, memory.nbytes)
+    return <char*> aligned(memory)
 
 
 cdef char* scratch(Py_ssize_t nbytes, int slot) except NULL:
     """For all threads of a kernel. One that needs two buffers at once takes them from two slots."""
-    return <char*> kept_scratch(slot, nbytes).block.aligned()
+    return at_least(&kept_scratch().memory[slot], nbytes)
 
 
 cdef char* scratch_of_threads(int threads, Py_ssize_t* nbytes) except NULL:
@@ -253,14 +314,14 @@ cdef char* scratch_of_threads(int threads, Py_ssize_t* nbytes) except NULL:
     That only grows, so each thread works where it worked in the kernels before, in lines that its own caches hold. Where every
     kernel parted the same memory anew, a step of `resnet20` took 1.08 times as long on two cores without a common cache.
     """
+    cdef Scratch kept = kept_scratch()
     cdef Py_ssize_t pitch = nbytes[0] // SPACING * SPACING + SPACING
-    cdef Scratch before = state.__dict__.get("threads"), found
-    if before is not None and junk is None:
-        pitch, threads = max(pitch, before.pitch), max(threads, before.threads)
-    found = kept_scratch("threads", threads * pitch)
-    found.threads = threads
-    nbytes[0] = found.pitch = pitch
-    return <char*> found.block.aligned()
+    if junk is None:
+        pitch, threads = max(pitch, kept.pitch), max(threads, kept.threads)
+    cdef char* start = at_least(&kept.memory[OF_THREADS], threads * pitch)
+    kept.threads = threads
+    nbytes[0] = kept.pitch = pitch
+    return start
 
 
 # For the kernels, which are modules of their own.

@@ -180,8 +180,8 @@ ALWAYS_INLINE void convlayers_thirds_out(const vf *v, real *p) {
 }
 
 /* Four neighbouring values at each of VL places, as four vectors of one value each: v[p] holds src[place[t] + p]. Which t a
-   lane has is the implementation's choice, the same in both functions: lane 4 l + k has t = k VL / 4 + l. `joined` says that
-   each quarter of the places lies in one piece. */
+   lane has is the implementation's choice, the same in both functions: lane 4 l + k has t = k VL / 4 + l, which
+   `vfours_in_order` undoes. `joined` says that each quarter of the places lies in one piece. */
 #if VL > 4 && defined(__has_builtin)
 #if __has_builtin(__builtin_shufflevector)
 #define JOINED_BY_SHUFFLES
@@ -196,6 +196,13 @@ typedef real vfour __attribute__((vector_size(4 * REAL_BYTES), aligned(REAL_BYTE
 #define JOIN(src, place) JOIN_TWO(FOUR((src) + (place)[0]), FOUR((src) + (place)[1]))
 #endif
 #endif
+#endif
+
+#if VL > 4
+#define PLACE_OF_FOUR(t, s) (4 * ((t) % (VL / 4)) + (t) / (VL / 4))
+#define vfours_in_order(v) SHUFFLE(v, v, EACH(PLACE_OF_FOUR, 0))
+#else
+#define vfours_in_order(v) (v)
 #endif
 
 ALWAYS_INLINE void convlayers_load_fours(const real *src, const ptrdiff_t *place, int joined, vf *v) {

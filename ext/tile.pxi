@@ -52,6 +52,7 @@ cdef extern from "vec.h" nogil:
     vf vruns_odd(vf, vf)
     vf vhighs(vf, vf)
     vf vturns_low(vf, vf)
+    vf vfours_in_order(vf)
     vf vturns_high(vf, vf)
     vmask first_lanes "convlayers_first_lanes"(Py_ssize_t n)
     vmask isplat(lane)

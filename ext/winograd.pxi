@@ -1,6 +1,6 @@
 # 3 x 3 and 5 x 5 convolution by Winograd's minimal filtering, F(m x m, r x r): forward and input gradient; stride 1, alone or
 # over the phases of an image (phases.pxi), and the frame of what winograd_strided.pxi has for stride 2. Filters and products
-# are winograd_filters.pxi's, tiles winograd_tiles.pxi's.
+# are winograd_filters.pxi's, tiles winograd_tiles.pxi's and winograd_outputs.pxi's.
 #
 #     Y = A^T [ sum_c (G g_mc G^T) o (B^T d_c B) ] A        for each tile of m x m outputs
 #
@@ -50,8 +50,12 @@ cdef struct Winograd:
     Py_ssize_t filters          # computed, per group
     Py_ssize_t height           # of src
     Py_ssize_t width
-    Py_ssize_t p                # of dst
+    Py_ssize_t p                # of the convolution's outputs
     Py_ssize_t q
+    int pool                    # 2 where dst is the maximum of each 2 x 2 of them, else 1
+    Py_ssize_t down             # of dst
+    Py_ssize_t over
+    int side                    # outputs along the side of a tile in dst
     Py_ssize_t top              # padding
     Py_ssize_t left
     const real* src
@@ -120,7 +124,7 @@ cdef struct Workspace:
     real* copy                  # the lines of one channel, transformed down and padded; of tiles that are images, pixels
     real* inputs                # transformed tiles: [value][panel][channel][PANEL]
     real* products              # [value][filter][tile]
-    real* outputs               # rows of one filter's tiles: [row][tile][m values]
+    real* outputs               # rows of one filter's tiles: [row][tile][side values]
     vmask* pieces               # of tiles that overlap (winograd_overlap.pxi)
     real* filters               # transformed, where each thread has a copy
 
@@ -216,7 +220,7 @@ cdef void finish_filter(
     Winograd* g, Py_ssize_t m, const real* products, Py_ssize_t t0, Py_ssize_t t1, real* dst, const real* next, Workspace* space
 ) noexcept nogil:
     """The outputs of one filter, from its products to where they belong; asks for what is written to `next`, unless NULL."""
-    cdef bint whole = divides_evenly(g), joined
+    cdef bint whole = divides_evenly(g) and (g.pool == 1 or g.across == 1), joined
     cdef vf bias = splat(0 if g.bias == NULL else g.bias[m])
     cdef vf scale = splat(1 if g.scale == NULL else g.scale[m])
     cdef const Py_ssize_t* place
@@ -231,7 +235,9 @@ cdef void finish_filter(
             number += 1
         place = space.target + v * VL if whole else g.staged
         joined = space.joined[v] if whole else True
-        if g.size != STRIDED:
+        if g.pool == 2:
+            output_maxima(g, products, scale, bias, out, row, place, whole)
+        elif g.size != STRIDED:
             output_tiles(g, products, scale, bias, out, row, place, joined)
         elif g.m == 4:
             strided_output_tiles(products, g.values_out, scale, bias, g.ceiling, out, row, place, not whole)
@@ -239,9 +245,9 @@ cdef void finish_filter(
             spread_output_tiles(products, g.values_out, g.odd, out, row, place)
         products += VL
         if not whole:
-            out += g.m * VL
+            out += g.side * VL
     if not whole:
-        store_tiles(g, space.outputs, g.groups * g.filters * g.p * g.q, t0, t1, dst)
+        store_tiles(g, space.outputs, g.groups * g.filters * g.down * g.over, t0, t1, dst)
     if g.residual != NULL:
         add_residual(g, space.last[vectors_over(t1 - t0) - 1] + 1, dst, space)
 
@@ -250,7 +256,7 @@ cdef void run_winograd_unit(Winograd* g, Py_ssize_t unit, int thread) noexcept n
     """One block of tiles of one group, for one part of the filters."""
     cdef Py_ssize_t split = unit % g.splits, block = unit // g.splits % g.blocks, group = unit // g.splits // g.blocks
     cdef Py_ssize_t count = tile_count(g.filters), first = split * count // g.splits, last = (split + 1) * count // g.splits
-    cdef Py_ssize_t t0 = block * g.share, t1 = min(g.tiles, t0 + g.share), m, next, start, area = g.p * g.q
+    cdef Py_ssize_t t0 = block * g.share, t1 = min(g.tiles, t0 + g.share), m, next, start, area = g.down * g.over
     cdef Py_ssize_t image_stride = g.groups * g.filters * area, end = tile_start(last, g.filters)
     cdef real* dst
     cdef Workspace space
@@ -299,7 +305,7 @@ cdef run_winograd(Winograd* g, const real[:, :, :, ::1] w, tuple kept, int threa
     g.workspace = scratch_of_threads(threads, &g.workspace_bytes)
     if kept is not None:
         g.filters_in = <real*> (&array[0] + copied_bytes(count))
-    g.asks = g.images * g.groups * g.filters * g.p * g.q * <Py_ssize_t> sizeof(real) > second_level() // 4
+    g.asks = g.images * g.groups * g.filters * g.down * g.over * <Py_ssize_t> sizeof(real) > second_level() // 4
     share_out(&shares, g.groups * g.blocks * g.splits, threads)
     with nogil:
         for u in range(g.channels):
@@ -324,16 +330,17 @@ cdef run_winograd(Winograd* g, const real[:, :, :, ::1] w, tuple kept, int threa
 
 cdef void open_tiles(Winograd* g, int m, int size, int reach, int pace, int filters) noexcept nogil:
     """The sizes of a tile: outputs, values, inputs and inputs to the next along its side, and values along a filter's."""
-    g.m, g.size, g.reach, g.pace, g.sets = m, size, reach, pace, filters * filters
+    g.m, g.size, g.reach, g.pace, g.sets, g.side = m, size, reach, pace, filters * filters, m // g.pool
 
 
 def winograd(
     const real[:, :, :, ::1] src, const real[:, :, :, ::1] w, const real[::1] bias, real[:, :, :, ::1] dst, tuple tiles,
-    bint backward, double ceiling, int threads, tuple kept, const real[::1] scale, const real[::1] residual, /,
+    bint backward, double ceiling, int threads, tuple kept, bint pooled, const real[::1] scale, const real[::1] residual, /,
 ):
     """Fill dst with y, the convolution of src and w, times the scale, plus the bias and plus the residual, laid out as dst,
     unless they are None, held between 0 and `ceiling` if that is over 0, which is infinity with a residual; with `backward`,
-    fill dst with dx for src as dy, convolved with the flipped filters and padded by r - 1 - pad. `tiles` are m, stride, top,
+    fill dst with dx for src as dy, convolved with the flipped filters and padded by r - 1 - pad. With `pooled`, at stride 1 and
+    without a residual, dst is the maximum of each 2 x 2 of them, (N,M,P//2,Q//2), NaN kept. `tiles` are m, stride, top,
     left, groups, what of the filters is zero (is_idle), and whether gradients' tiles overlap; `kept` is None, or where
     transformed filters stay for the next call (kept.pxi)."""
     cdef Winograd g
@@ -343,7 +350,10 @@ def winograd(
     g.phases_out = backward
     g.taps = <int> w.shape[2]
     g.images, g.channels, g.filters = src.shape[0], w.shape[1], w.shape[0] // g.groups
-    g.height, g.width, g.p, g.q, g.top, g.left = src.shape[2], src.shape[3], dst.shape[2], dst.shape[3], top, left
+    # A row or column that no 2 x 2 holds is not computed.
+    g.height, g.width, g.down, g.over, g.top, g.left = src.shape[2], src.shape[3], dst.shape[2], dst.shape[3], top, left
+    g.pool = 2 if pooled else 1
+    g.p, g.q = g.pool * g.down, g.pool * g.over
     g.src, g.dst, g.ceiling = &src[0, 0, 0, 0], &dst[0, 0, 0, 0], ceiling
     g.bias, g.scale = &bias[0] if bias is not None else NULL, &scale[0] if scale is not None else NULL
     g.residual = NULL

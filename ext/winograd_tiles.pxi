@@ -1,4 +1,4 @@
-# Tiles of a Winograd convolution, going in and coming out (see winograd.pxi).
+# Tiles of a Winograd convolution, going in (see winograd.pxi).
 #
 # A line of tiles of one channel is transformed down its columns first, by vectors of neighbouring columns, and put between its
 # margins; then the tiles of a vector across. Tiles share columns, which are transformed once, and nothing else is kept in
@@ -171,10 +171,10 @@ cdef void place_lines(Winograd* g, Py_ssize_t image_stride, Py_ssize_t t0, Py_ss
         line.top = inside * g.pace - g.top
         line.start = n * g.image + line.top * g.width + begin
         line.known = halo(g) if inside > 0 and number > first else 0
-        line.target = n * image_stride + (inside * g.q + j0) * g.m
-        line.rows, line.width = min(g.m, g.p - inside * g.m), min(g.q, j1 * g.m) - j0 * g.m
-        if line.width == g.q:
-            line.rows, line.width = 1, line.rows * g.q
+        line.target = n * image_stride + (inside * g.over + j0) * g.side
+        line.rows, line.width = min(g.side, g.down - inside * g.side), min(g.over, j1 * g.side) - j0 * g.side
+        if line.width == g.over:
+            line.rows, line.width = 1, line.rows * g.over
         line += 1
         inside += 1
         if inside == g.lines:
@@ -187,7 +187,7 @@ cdef void place_block(Winograd* g, Py_ssize_t image_stride, Py_ssize_t t0, Py_ss
     cdef Py_ssize_t line = t0 // g.across, j = t0 % g.across, inside = line % g.lines, n = line // g.lines, row = 0, t, v
     for t in range(vectors_over(t1 - t0) * VL):
         space.place[t] = row * g.pitch + j * (1 if g.pace == 2 else g.pace)
-        space.target[t] = n * image_stride + (inside * g.q + j) * g.m
+        space.target[t] = n * image_stride + (inside * g.over + j) * g.side
         if t >= t1 - t0 - 1:
             continue
         j += 1
@@ -303,113 +303,3 @@ cdef void transform_images(Winograd* g, const real* src, Py_ssize_t t0, Py_ssize
         for v in range(vectors_over(t1 - t0)):
             copy_one_tile(g, src + c * g.height * g.width, t0 + v * VL, space.copy)
             image_tiles(space.copy, g.pixel, space.inputs + (v // 2 * g.channels + c) * PANEL + v % 2 * VL, g.values_in)
-
-
-cdef inline vf finished "convlayers_finished"(vf y, vf scale, vf bias, real ceiling) noexcept nogil:
-    """Scaled, shifted and held between 0 and the ceiling, if there is one."""
-    y = y * scale + bias
-    y = vrelu(y) if ceiling > 0 else y
-    return vsmaller(splat(ceiling), y) if 0 < ceiling < INFINITY else y
-
-
-cdef inline void output_pairs "convlayers_output_pairs"(
-    int size, const real* products, Py_ssize_t ldv, vf scale, vf bias, real ceiling, real* dst, Py_ssize_t row
-) noexcept nogil:
-    """A^T M A for VL tiles of 2 x 2 outputs, finished: two rows in which tile follows tile."""
-    cdef vf half[12]
-    cdef vf y[6]
-    cdef int i, j
-    for j in range(size):
-        for i in range(size):
-            y[i] = load(products + (i * size + j) * ldv)
-        winograd_output(size, 2, y, 1, half + j, size)
-    for i in range(2):
-        winograd_output(size, 2, half + size * i, 1, y, 1)
-        for j in range(2):
-            y[j] = finished(y[j], scale, bias, ceiling)
-        store(dst + i * row, vturns_low(y[0], y[1]))
-        store(dst + i * row + VL, vturns_high(y[0], y[1]))
-
-
-cdef void output_tiles(
-    Winograd* g, const real* products, vf scale, vf bias, real* dst, Py_ssize_t row, const Py_ssize_t* place, bint joined
-) noexcept nogil:
-    """A^T M A for VL tiles, finished: rows of outputs, `row` values apart."""
-    cdef vf half[24]
-    cdef vf y[6]
-    cdef int i, j
-    if g.m == 2 and g.size == 4:
-        output_pairs(4, products, g.values_out, scale, bias, g.ceiling, dst, row)
-        return
-    if g.m == 2:
-        output_pairs(6, products, g.values_out, scale, bias, g.ceiling, dst, row)
-        return
-    for j in range(6):
-        for i in range(6):
-            y[i] = load(products + (i * 6 + j) * g.values_out)
-        winograd_output(6, 4, y, 1, half + j, 6)
-    for i in range(4):
-        winograd_output(6, 4, half + 6 * i, 1, y, 1)
-        for j in range(4):
-            y[j] = finished(y[j], scale, bias, g.ceiling)
-        store_fours(dst + i * row, place, joined, y)
-
-
-cdef void store_run(const real* src, Py_ssize_t count, real* dst) noexcept nogil:
-    """`count` values exactly: whole vectors, the last one moved back over values that are there already."""
-    cdef Py_ssize_t j = 0
-    while j + VL <= count:
-        store(dst + j, load(src + j))
-        j += VL
-    if j == count:
-        return
-    if count >= VL:
-        store(dst + count - VL, load(src + count - VL))
-        return
-    while j + 4 <= count:
-        memcpy(dst + j, src + j, 4 * sizeof(real))
-        j += 4
-    while j < count:
-        dst[j] = src[j]
-        j += 1
-
-
-cdef void store_tiles(
-    Winograd* g, const real* outputs, Py_ssize_t image_stride, Py_ssize_t t0, Py_ssize_t t1, real* dst
-) noexcept nogil:
-    """The rows of the tiles t0 .. t1 of one filter to their places."""
-    cdef Py_ssize_t t = t0, line = t0 // g.across, j = t0 % g.across, n = line // g.lines, inside = line % g.lines
-    cdef Py_ssize_t count, i, width
-    while t < t1:
-        count = min(g.across - j, t1 - t)
-        width = min(g.m * count, g.q - g.m * j)
-        for i in range(min(g.m, g.p - inside * g.m)):
-            store_run(outputs + i * g.row + g.m * (t - t0), width,
-                      dst + n * image_stride + (inside * g.m + i) * g.q + g.m * j)
-        t += count
-        j = 0
-        inside += 1
-        if inside == g.lines:
-            inside = 0
-            n += 1
-
-
-cdef void ask_outputs(Winograd* g, const Line* line, const real* dst) noexcept nogil:
-    """Ask for what is written of one line of tiles of a filter, and for the residual's values there."""
-    cdef Py_ssize_t i, nbytes = line.width * <Py_ssize_t> sizeof(real)
-    for i in range(line.rows):
-        prefetch(dst + line.target + i * g.q, nbytes, True)
-        if g.residual != NULL:
-            prefetch(g.residual + (dst - g.dst) + line.target + i * g.q, nbytes, False)
-
-
-cdef void add_residual(Winograd* g, Py_ssize_t lines, real* dst, Workspace* space) noexcept nogil:
-    """The residual to what a block's lines of tiles wrote of one filter, which is in the cache still."""
-    cdef const Line* line = space.lines
-    cdef Py_ssize_t number, i
-    cdef real* out
-    for number in range(lines):
-        for i in range(line.rows):
-            out = dst + line.target + i * g.q
-            add_values(out, g.residual + (out - g.dst), line.width, g.relu_of_sum, out)
-        line += 1

@@ -1,6 +1,7 @@
 """What lies under the kernels: instruction sets, thread counts, memory, randomness, tolerances."""
 
 import ctypes
+import gc
 import os
 import subprocess
 import sys
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 
 import convlayers as cl
+from convlayers import functional as F
 from convlayers import kernels
 from convlayers.errors import ConfigError
 from convlayers.kernels import _memory, memory
@@ -105,12 +107,12 @@ def test_using_puts_everything_back():
 def test_poison_is_what_nobody_wrote():
     with memory.poisoned():
         assert np.isnan(memory.empty((2, 3), np.dtype(np.float32))).all()
-        assert (memory.empty((2,), np.dtype(np.uint8)) == memory._JUNK).all()
+        assert (memory.empty((2,), np.dtype(np.uint8)) == memory.JUNK).all()
         assert (memory.empty((2,), np.dtype(np.intc)) == np.iinfo(np.intc).max).all()
         buffer = ctypes.string_at(scratch(100), 100)
-        assert buffer == bytes([memory._JUNK]) * 100
+        assert buffer == bytes([memory.JUNK]) * 100
         start, _ = scratch_of_threads(2, 100)
-        assert ctypes.string_at(start, 200) == bytes([memory._JUNK]) * 200
+        assert ctypes.string_at(start, 200) == bytes([memory.JUNK]) * 200
 
 
 def compiled_function(number, *types):
@@ -169,6 +171,49 @@ def test_poisoned_memory_of_threads_is_as_large_as_asked_for():
     with memory.poisoned():
         assert scratch_of_threads(2, 1000)[1] == 1024
     assert scratch_of_threads(2, 1000)[1] == 1024
+
+
+class Computing:
+    """Garbage that computes when it is collected, with more scratch memory than the kernels it interrupts, and leaves more."""
+
+    runs = 0
+
+    def __init__(self, until):
+        self.itself, self.until = self, until
+
+    def __del__(self):
+        if not self.until:
+            Computing.runs += 1
+            F.conv2d(np.ones((4, 16, 16, 16), np.float32), np.ones((32, 16, 3, 3), np.float32))
+            Computing(self.until)
+
+
+def test_kernels_keep_their_memory_when_garbage_computes():
+    """A collection may run other kernels on the same thread wherever Python makes an object: never between a kernel's asking
+    for scratch memory and its using it."""
+    rng = np.random.default_rng(0)
+    x, w = rng.standard_normal((2, 4, 8, 8), np.float32), rng.standard_normal((4, 4, 3, 3), np.float32)
+
+    def compute():
+        y = [F.conv2d(x, w, algorithm=algorithm) for algorithm in ("direct", "winograd", "fft")]
+        y += [F.conv2d(x, w[:, :1], groups=4), F.linear(x.reshape(2, -1), w.reshape(1, -1).repeat(7, 0)[:, :1].repeat(256, 1))]
+        for algorithm in ("direct", "winograd"):
+            y += F.conv2d_backward(y[0], x, w, algorithm=algorithm)
+        return y
+
+    expected, until, thresholds = compute(), [], gc.get_threshold()
+    try:
+        for often in range(1, 8):
+            memory.forget_scratch()
+            gc.set_threshold(often)
+            Computing(until)
+            for actual, wanted in zip(compute(), expected, strict=True):
+                np.testing.assert_array_equal(actual, wanted)
+    finally:
+        gc.set_threshold(*thresholds)
+        until.append("now")
+        gc.collect()
+    assert Computing.runs > 100
 
 
 def test_a_freed_array_is_handed_out_again():

@@ -8,14 +8,15 @@ import numpy as np
 
 from ..errors import ShapeError
 from ..kernels import memory
-from ..shapes import IntOrSequence, Padding
+from ..shapes import IntOrSequence, Padding, window
 from . import batchnorm
 from ._arrays import DTYPE_NAMES, NO_BIAS, as_array, check_gradient, fits
 from ._bias import both_gradients
 from .algorithms.calls import Backward, BackwardOnto, Forward, Kept, Maybe, WeightAdder
-from .algorithms.problem import FORWARD, INPUT_GRADIENT, WEIGHT_GRADIENT
+from .algorithms.problem import FORWARD, INPUT_GRADIENT, WEIGHT_GRADIENT, Problem
 from .plan import Options, Plan, planned
 from .pointwise import add_to
+from .pool.plane import bound_max_pool2d
 
 Affine = tuple[np.ndarray, np.ndarray]
 Fused = Callable[..., np.ndarray]  # of x, w, b, affine and residual, as `fused_forward` takes them
@@ -90,9 +91,11 @@ def fused_forward(
     affine: Affine | None,
     residual: Maybe,
     relu: bool | float,
+    pooled: bool,
     options: Options,
 ) -> np.ndarray:
-    """`scale y + shift + residual` for the y that `forward` gives, at least 0 with `relu`, and at most that if it is a float.
+    """`scale y + shift + residual` for the y that `forward` gives, at least 0 with `relu`, and at most that if it is a float;
+    with `pooled`, for 2-d convolution, the maximum of each 2 x 2 of that.
 
     `affine` is scale and shift, `(M,)` each, and `residual` has the shape of y; either may be None.
     """
@@ -108,22 +111,31 @@ def fused_forward(
         residual = as_array(residual, f"{names.function}: residual", rank + 2, x.dtype)
         if residual.shape != plan.problem.y:
             raise ShapeError(f"{names.function}: residual must have the output's shape {plan.problem.y}; got {residual.shape}")
-    return _fused(plan, affine is not None, residual is not None, relu, None)(x, w, b, affine, residual)
+    return _fused(plan, affine is not None, residual is not None, relu, pooled, None)(x, w, b, affine, residual)
 
 
-def _fused(plan: Plan, affine: bool, residual: bool, relu: bool | float, kept: Kept | None) -> Fused:
+def _fused(plan: Plan, affine: bool, residual: bool, relu: bool | float, pooled: bool, kept: Kept | None) -> Fused:
     """In the algorithm's last pass, if it can do so, else one by one; `affine` and `residual` say what there will be."""
     fused_of = getattr(plan.run, "forward_fused", None)
-    if fused_of is not None and (fused := fused_of(plan.problem, relu, residual, kept)) is not None:
+    if fused_of is not None and (fused := fused_of(plan.problem, relu, residual, pooled, kept)) is not None:
         if not affine:
             return lambda x, w, b, affine, residual: fused(x, w, None, b, residual)
         return lambda x, w, b, affine, residual: fused(x, w, *_joint(b, affine), residual)
+    if pooled:
+        return _pooled(_fused(plan, affine, residual, relu, False, kept), plan.problem)
     if isinstance(relu, float):
-        return _bounded(_fused(plan, affine, residual, True, kept), plan.problem.type.type(relu))
+        return _bounded(_fused(plan, affine, residual, True, False, kept), plan.problem.type.type(relu))
     if residual:
-        run = _fused(plan, affine, False, False, kept)
+        run = _fused(plan, affine, False, False, False, kept)
         return lambda x, w, b, affine, residual: add_to(run(x, w, b, affine, None), residual, relu=relu)
     return _scaled(plan, relu) if affine else _plain(plan, relu)
+
+
+def _pooled(run: Fused, problem: Problem) -> Fused:
+    """The maximum of each 2 x 2 of what `run` gives."""
+    win = window(problem.y[2:], 2, stride=2)
+    pool = bound_max_pool2d(problem.y, problem.type, win, False, False)
+    return lambda x, w, b, affine, residual: pool(np.ascontiguousarray(run(x, w, b, affine, residual)))[0]
 
 
 def _bounded(run: Fused, most: np.floating) -> Fused:
@@ -214,20 +226,21 @@ def bound_fused_forward(
     affine: bool,
     residual: bool,
     relu: bool | float,
+    pooled: bool,
     options: Options,
     kept: Kept,
 ) -> Fused:
     """What `fused_forward` gives, of x, w, b, affine and residual; of the last two as said, and None else. What is made of w
     stays in `kept` for the next call, which asks whether w is what it was."""
     plan = planned(FORWARD, x_shape, w_shape, DTYPE_NAMES[dtype], options)
-    run, shape, y = _fused(plan, affine, residual, relu, kept), w_shape[:1], plan.problem.y
+    run, shape, y = _fused(plan, affine, residual, relu, pooled, kept), w_shape[:1], plan.problem.y
 
     def bound(x: np.ndarray, w: np.ndarray, b: Maybe, affine: Affine | None, residual: Maybe) -> np.ndarray:
         arrays = fits(w, w_shape, dtype) and (b is None or fits(b, shape, dtype))
         fused = affine is None or (fits(affine[0], shape, dtype) and fits(affine[1], shape, dtype))
         if arrays and fused and (residual is None or fits(residual, y, dtype)):
             return run(x, w, b, affine, residual)
-        return fused_forward(rank, x, w, b, affine, residual, relu, options)
+        return fused_forward(rank, x, w, b, affine, residual, relu, pooled, options)
 
     return bound
 

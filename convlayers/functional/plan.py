@@ -10,7 +10,7 @@ Every algorithm is a module of `algorithms/` with the same five functions:
 
 and, where its last passes can do so,
 
-    forward_fused(problem, relu, residual, kept)
+    forward_fused(problem, relu, residual, pooled, kept)
                                 a function of x, w, scale, shift and residual, or None for any of those three, that gives
                                 scale y + shift + residual, or its ReLU; or None. `residual` says whether there will be one,
                                 `relu` may be a float, its upper bound; `kept` is where what is made of w may stay for the

@@ -5,11 +5,9 @@ from contextlib import contextmanager
 
 import numpy as np
 
-from ._memory import empty, fill_with, lasting, release, state, usage
+from ._memory import JUNK, empty, fill_with, lasting, release, state, usage
 
 __all__ = ["empty", "forget_scratch", "lasting", "poisoned", "release", "usage"]
-
-_JUNK = 0xFF  # NaN in either type, so that a sum of what nobody wrote shows; a small number would not
 
 
 def forget_scratch() -> None:
@@ -19,7 +17,7 @@ def forget_scratch() -> None:
 
 def _poison(array: np.ndarray) -> None:
     if array.dtype == np.uint8:
-        array.fill(_JUNK)
+        array.fill(JUNK)
     else:
         array.fill(np.nan if array.dtype.kind == "f" else np.iinfo(array.dtype).max)
 

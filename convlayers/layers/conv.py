@@ -59,16 +59,17 @@ class _Conv(Layer):
         self.params = initial_parameters(self.init, rng, shape, biases, **fans, groups=self.groups)
         return (self.out_channels, *win.output)
 
-    def forward(self, x, *, training, affine=None, residual=None, relu=False):
+    def forward(self, x, *, training, affine=None, residual=None, relu=False, pooled=False):
         weight, bias = self.params["weight"], self.params.get("bias")
-        if affine is not None or residual is not None or isinstance(relu, float):
-            return conv.fused_forward(self.rank, x, weight, bias, affine, residual, relu, self.options), x
+        if affine is not None or residual is not None or isinstance(relu, float) or pooled:
+            return conv.fused_forward(self.rank, x, weight, bias, affine, residual, relu, pooled, self.options), x
         y = conv.forward(self.rank, x, weight, bias, relu, self.options)
         return y, (x, y if relu else None)
 
-    def bind(self, shape, dtype, *, training, affine=False, residual=False, relu=False):
-        if affine or residual or not training:
-            return Bound(self._bound_for_inference(shape, dtype, affine, residual, relu), self.backward, self.accumulate)
+    def bind(self, shape, dtype, *, training, affine=False, residual=False, relu=False, pooled=False):
+        if not training:
+            run = self._bound_for_inference(shape, dtype, affine, residual, relu, pooled)
+            return Bound(run, self.backward, self.accumulate)
         sizes = self.rank, shape, self.params["weight"].shape, dtype
         forward_of = conv.bound_forward(*sizes, relu, self.options)
 
@@ -99,10 +100,12 @@ class _Conv(Layer):
 
         return Bound(forward, backward, accumulate, backward_onto)
 
-    def _bound_for_inference(self, shape: Shape, dtype: np.dtype, affine: bool, residual: bool, relu: bool | float) -> Callable:
+    def _bound_for_inference(
+        self, shape: Shape, dtype: np.dtype, affine: bool, residual: bool, relu: bool | float, pooled: bool
+    ) -> Callable:
         sizes = self.rank, shape, self.params["weight"].shape, dtype
-        run = conv.bound_fused_forward(*sizes, affine, residual, relu, self.options, self.kept)
-        fused = affine or residual or isinstance(relu, float)
+        run = conv.bound_fused_forward(*sizes, affine, residual, relu, pooled, self.options, self.kept)
+        fused = affine or residual or isinstance(relu, float) or pooled
 
         def forward(x, affine=None, residual=None):
             y = run(x, self.params["weight"], self.params.get("bias"), affine, residual)
@@ -189,6 +192,7 @@ class Conv2d(_Conv):
     """
 
     rank = 2
+    absorbs_max_pool = True
     examples = (
         ({"out_channels": 5, "kernel_size": 3}, (3, 7, 8)),
         ({"out_channels": 4, "kernel_size": [2, 3], "stride": 2, "padding": [[1, 0], [2, 1]], "groups": 2}, (6, 9, 8)),

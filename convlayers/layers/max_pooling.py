@@ -6,7 +6,8 @@ from typing import ClassVar
 
 from .. import functional
 from ..functional.pool.plane import bound_max_pool2d, bound_max_pool2d_backward
-from ..layer import Bound, OnnxGraph
+from ..layer import Bound, OnnxGraph, Shape
+from ..shapes import window
 from ._pooling import _DilatedPool, max_node
 
 
@@ -85,6 +86,10 @@ class MaxPool2d(_MaxPool):
         ({"kernel_size": 3, "stride": 2, "ceil_mode": True}, (2, 8, 6)),
         ({"kernel_size": 3, "stride": 2, "padding": "same"}, (2, 5, 6)),
     )
+
+    def halves(self, size: Shape) -> bool:
+        """Whether an image of this size becomes the maximum of each 2 x 2, without a last row or column that is odd."""
+        return min(size) >= 2 and self._window(size) == window(size, 2, stride=2)
 
 
 class MaxPool3d(_MaxPool):

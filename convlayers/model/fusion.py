@@ -10,6 +10,7 @@ import numpy as np
 from ..layer import Layer, Shape, has_scale_shift
 from ..layers.activations import Clip, ReLU
 from ..layers.arithmetic import Add
+from ..layers.max_pooling import MaxPool2d
 from .graph import Step
 
 _NONE: dict[str, Any] = {}
@@ -21,7 +22,7 @@ class Task(NamedTuple):
     A float as `relu` is a ReLU with that upper bound.
 
     A `chain` runs in place of the layers of this step and of those behind it (chains.py). With a `residual`, the layer takes
-    over an addition: the second source is what it adds.
+    over an addition: the second source is what it adds. `pooled`, it takes over the maximum of each 2 x 2.
     """
 
     number: int
@@ -32,6 +33,7 @@ class Task(NamedTuple):
     relu: bool | float
     chain: Layer | None = None
     residual: bool = False
+    pooled: bool = False
 
     @property
     def layer(self) -> Layer:
@@ -42,11 +44,12 @@ class Task(NamedTuple):
         """Whether an addition behind it can go into the layer."""
         layer = self.step.layer
         able = layer.absorbs_residual_in_training if training else layer.absorbs_residual
-        return able and not (self.relu or self.residual)
+        return able and not (self.relu or self.residual or self.pooled)
 
     def options(self) -> dict[str, Any]:
         """What `forward` is told beside its input, the scale and shift of `affine`, and the residual."""
-        return {"relu": self.relu} if self.relu else _NONE
+        relu = {"relu": self.relu} if self.relu else _NONE
+        return {**relu, "pooled": True} if self.pooled else relu
 
 
 def _relu_of(layer: Layer, behind: Layer, *, inference: bool) -> bool | float:
@@ -61,12 +64,18 @@ def _relu_of(layer: Layer, behind: Layer, *, inference: bool) -> bool | float:
     return False
 
 
+def _pools(layer: Layer, behind: Layer, shape: Shape) -> bool:
+    """Whether a layer, whose output has this shape, takes over a pooling."""
+    return layer.absorbs_max_pool and type(behind) is MaxPool2d and behind.halves(shape[1:])
+
+
 def plan(steps: Sequence[Step], outputs: Sequence[int], *, affine: bool, shapes: Sequence[Shape] | None = None) -> list[Task]:
     """The steps in order as tasks. A layer takes over the step that alone reads its value, unless the model puts it out.
 
     `affine` lets batch normalization go into the layer before it, which is right in inference and where no gradient is asked.
     Where one is, a ReLU goes into the maximum behind it: the gradient is cut off on what a window keeps, not on the whole.
-    Told the `shapes` of all values, an addition goes into a layer before it.
+    Told the `shapes` of all values, an addition goes into a layer before it, and the maximum of each 2 x 2 where no gradient is
+    asked.
     """
     reads = Counter(source for step in steps for source in step.sources)
     reads.update(outputs)
@@ -91,7 +100,12 @@ def plan(steps: Sequence[Step], outputs: Sequence[int], *, affine: bool, shapes:
         if behind and behind.target not in postponed and (rectified := _relu_of(step.layer, behind.layer, inference=affine)):
             last, relu = behind, rectified
             taken.add(last.target)
-        tasks.append(Task(number, step, sources, last.target, scaled, relu))
+            behind = sole_reader.get(last.target)
+        pooled = affine and behind is not None and shapes is not None and _pools(step.layer, behind.layer, shapes[last.target])
+        if behind and pooled:
+            last = behind
+            taken.add(last.target)
+        tasks.append(Task(number, step, sources, last.target, scaled, relu, pooled=pooled))
     return tasks if shapes is None else _with_residuals(tasks, reads, shapes, training=not affine)
 
 

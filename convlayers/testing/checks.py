@@ -246,7 +246,7 @@ def bound_to_a_shape(case: Case) -> None:
                 y, cache = bound.forward(x, **fused)
                 expected, apart = outer.forward(x, training=training, **options)
             assert_same([y], [expected], f"forward bound to a shape, {what}")
-            if not training and (fused or isinstance(options.get("relu"), float)):
+            if not training and (fused or "pooled" in options or isinstance(options.get("relu"), float)):
                 continue  # of which no gradient is asked
             wanted = _back(layer, layer, case.gradient(y), apart)
             dy = case.gradient(y)
@@ -269,6 +269,8 @@ def _taken_over(case: Case, output: Shape, training: bool) -> list[dict[str, Any
     if case.cls.absorbs_residual_in_training if training else case.cls.absorbs_residual:
         residual = {"residual": case.rng("residual").standard_normal((_BATCH, *output)).astype(np.float32)}
         options += [residual, {**options[-1], **residual}]
+    if case.cls.absorbs_max_pool and not training:
+        options.append({"relu": True, "pooled": True})
     return options
 
 

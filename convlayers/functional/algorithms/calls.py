@@ -47,10 +47,11 @@ def forward_call(kernel: Callable, problem: Problem, *how: Any) -> Forward:
     return run
 
 
-def fused_call(kernel: Callable, problem: Problem, *how: Any) -> FusedForward:
+def fused_call(kernel: Callable, problem: Problem, pooled: bool, *how: Any) -> FusedForward:
     """`scale y + shift + residual` of x, w, the scale and the shift, `(M,)` each, and the residual, any of which may be None,
-    by `kernel(x, w, shift, y, *how, scale, residual)`."""
-    shape, dtype = problem.y, problem.type
+    by `kernel(x, w, shift, y, *how, scale, residual)`; `pooled`, y has half the rows and columns."""
+    (*outer, p, q), dtype = problem.y, problem.type
+    shape = (*outer, p // 2, q // 2) if pooled else problem.y
 
     def run(x: np.ndarray, w: np.ndarray, scale: Maybe, shift: Maybe, residual: Maybe) -> np.ndarray:
         y = memory.empty(shape, dtype)

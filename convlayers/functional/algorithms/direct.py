@@ -105,19 +105,25 @@ def forward(problem: Problem, relu: bool) -> Forward:
     if problem.depthwise:
         return depthwise.forward(problem, relu)
     kernel = kernels.compiled(problem.type).conv2d
-    how = geometry(problem), problem.groups, False, ceiling(relu), threads_for(problem.work)
+    how = geometry(problem), problem.groups, False, ceiling(relu), threads_for(problem.work), False
     return forward_call(kernel, problem, *how, None, None)
 
 
-def forward_fused(problem: Problem, relu: bool | float, residual: bool, kept: Kept | None) -> FusedForward | None:
-    """y times a scale, which goes into the filters as they are packed, plus a shift and a residual; None for a residual of
-    depthwise kernels, and for an upper bound of a sum."""
-    if residual and (problem.depthwise or isinstance(relu, float)):
+def forward_fused(problem: Problem, relu: bool | float, residual: bool, pooled: bool, kept: Kept | None) -> FusedForward | None:
+    """y times a scale, which goes into the filters as they are packed, plus a shift and a residual, or each 2 x 2's maximum.
+
+    None for a residual or maximum of depthwise kernels, for an upper bound or maximum of a sum, and for the maximum of 1 x 1
+    kernels, which take an image as one row.
+    """
+    if residual and (problem.depthwise or pooled or isinstance(relu, float)):
+        return None
+    if pooled and (problem.depthwise or problem.win.kernel == (1, 1)):
         return None
     if problem.depthwise:
         return depthwise.forward_fused(problem, relu)
     kernel = kernels.compiled(problem.type).conv2d
-    return fused_call(kernel, problem, geometry(problem), problem.groups, False, ceiling(relu), threads_for(problem.work))
+    how = geometry(problem), problem.groups, False, ceiling(relu), threads_for(problem.work), pooled
+    return fused_call(kernel, problem, pooled, *how)
 
 
 def backward_input(problem: Problem) -> Backward:
@@ -125,7 +131,7 @@ def backward_input(problem: Problem) -> Backward:
     if problem.depthwise:
         return depthwise.backward_input(problem)
     kernel = kernels.compiled(problem.type).conv2d
-    how = geometry(problem), problem.groups, True, 0.0, threads_for(problem.work)
+    how = geometry(problem), problem.groups, True, 0.0, threads_for(problem.work), False
     return input_call(kernel, problem, *how, None, None)
 
 

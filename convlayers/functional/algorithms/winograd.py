@@ -45,10 +45,11 @@ def forward(problem: Problem, relu: bool) -> Forward:
     return run
 
 
-def forward_fused(problem: Problem, relu: bool | float, residual: bool, kept: Kept | None) -> FusedForward | None:
-    """y times a scale, plus a shift and a residual, in the last pass; None where a kind has none of that."""
+def forward_fused(problem: Problem, relu: bool | float, residual: bool, pooled: bool, kept: Kept | None) -> FusedForward | None:
+    """y times a scale, plus a shift and a residual, or the maximum of each 2 x 2 of it, in the last pass; None where a kind has
+    none of that."""
     fused_of = getattr(_kind(problem), "forward_fused", None)
-    return fused_of and fused_of(problem, relu, residual, kept)
+    return fused_of and fused_of(problem, relu, residual, pooled, kept)
 
 
 def backward_input(problem: Problem) -> Backward:

@@ -128,10 +128,11 @@ def _moved(array: np.ndarray, shape: tuple[int, ...], groups: int, odd: tuple[in
 _EVEN = 0, 0
 
 
-def forward_fused(problem: Problem, relu: bool | float, residual: bool, kept: Kept | None) -> FusedForward | None:
-    """y times a scale, plus a shift and a residual, in the last pass; None for an upper bound of a sum."""
+def forward_fused(problem: Problem, relu: bool | float, residual: bool, pooled: bool, kept: Kept | None) -> FusedForward | None:
+    """y times a scale, plus a shift and a residual, or each 2 x 2's maximum, in the last pass; None for an upper bound or
+    maximum of a sum."""
     inner, odd, _ = _phases(problem)
-    convolve = winograd_tiles.fused(inner, _tiles(problem), relu, residual, kept)
+    convolve = winograd_tiles.fused(inner, _tiles(problem), relu, residual, pooled, kept)
     if convolve is None:
         return None
 
@@ -145,7 +146,7 @@ def forward_fused(problem: Problem, relu: bool | float, residual: bool, kept: Ke
 
 def forward(problem: Problem, relu: bool) -> Forward:
     """y, or max(y, 0)."""
-    run = forward_fused(problem, relu, False, None)
+    run = forward_fused(problem, relu, False, False, None)
     assert run is not None
     return lambda x, w, bias: run(x, w, None, bias, None)
 

@@ -123,32 +123,35 @@ def _arguments(problem: Problem) -> tuple[int, ...]:
 def forward(problem: Problem, relu: bool) -> Forward:
     """y, or max(y, 0)."""
     kernel = kernels.compiled(problem.type).winograd
-    how = _arguments(problem), False, ceiling(relu), threads_for(problem.work), None
+    how = _arguments(problem), False, ceiling(relu), threads_for(problem.work), None, False
     return forward_call(kernel, problem, *how, None, None)
 
 
 def fused(
-    problem: Problem, tiles: tuple[int, ...], relu: bool | float, residual: bool, kept: Kept | None
+    problem: Problem, tiles: tuple[int, ...], relu: bool | float, residual: bool, pooled: bool, kept: Kept | None
 ) -> FusedForward | None:
     """`forward_fused` with the kernel's `tiles`."""
-    if residual and isinstance(relu, float):
+    if residual and (pooled or isinstance(relu, float)):
+        return None
+    if pooled and problem.win.stride != (1, 1):
         return None
     place = None
     if kept is not None and prod(problem.w) * problem.type.itemsize <= _MOST_KEPT:
         place = kept, (problem.isa, problem.dtype, problem.w, *tiles)
     kernel = kernels.compiled(problem.type).winograd
-    return fused_call(kernel, problem, tiles, False, ceiling(relu), threads_for(problem.work), place)
+    return fused_call(kernel, problem, pooled, tiles, False, ceiling(relu), threads_for(problem.work), place, pooled)
 
 
-def forward_fused(problem: Problem, relu: bool | float, residual: bool, kept: Kept | None) -> FusedForward | None:
-    """y times a scale, plus a shift and a residual, in the last pass; None for an upper bound of a sum."""
-    return fused(problem, _arguments(problem), relu, residual, kept)
+def forward_fused(problem: Problem, relu: bool | float, residual: bool, pooled: bool, kept: Kept | None) -> FusedForward | None:
+    """y times a scale, plus a shift and a residual, in the last pass, or the maximum of each 2 x 2 of it, at stride 1; None for
+    an upper bound of a sum, and for the maximum of one."""
+    return fused(problem, _arguments(problem), relu, residual, pooled, kept)
 
 
 def input_gradient(problem: Problem, tiles: tuple[int, ...]) -> Backward:
     """`backward_input` with the kernel's `tiles`."""
     kernel = kernels.compiled(problem.type).winograd
-    return input_call(kernel, problem, tiles, True, 0.0, threads_for(problem.work), None, None, None)
+    return input_call(kernel, problem, tiles, True, 0.0, threads_for(problem.work), None, False, None, None)
 
 
 def backward_input(problem: Problem) -> Backward:
@@ -159,7 +162,7 @@ def backward_input(problem: Problem) -> Backward:
 def backward_input_onto(problem: Problem) -> BackwardOnto | None:
     """dx and an array of its shape that is added in the last pass."""
     kernel = kernels.compiled(problem.type).winograd
-    return onto_call(kernel, problem, _arguments(problem), True, 0.0, threads_for(problem.work), None)
+    return onto_call(kernel, problem, _arguments(problem), True, 0.0, threads_for(problem.work), None, False)
 
 
 def weight_kernel(problem: Problem, tiles: tuple[int, ...]) -> tuple[Any, ...]:
