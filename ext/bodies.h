@@ -102,6 +102,7 @@ ALWAYS_INLINE void convlayers_columns_apart(int, int, const real **, ptrdiff_t, 
 ALWAYS_INLINE void convlayers_tiles_apart(int, int, const real *, ptrdiff_t, const ptrdiff_t *, const vmask *, ptrdiff_t, real *,
                                           ptrdiff_t);
 ALWAYS_INLINE void convlayers_filter_values(int, int, const real *, ptrdiff_t, int, real *, ptrdiff_t);
+ALWAYS_INLINE void convlayers_rest_sums(int, int, const struct convlayers_tile_args *, const real *, real *, ptrdiff_t);
 ALWAYS_INLINE vf convlayers_larger(vf, vf);
 ALWAYS_INLINE vf convlayers_held(vf, real);
 ALWAYS_INLINE vf convlayers_finished(vf, vf, vf, real);

@@ -106,6 +106,7 @@ cdef struct Run:
 cdef struct Plan:
     Py_ssize_t vectors
     Py_ssize_t pixels       # outputs
+    Py_ssize_t rest         # those of the last vector that are computed apart (gather_ends.pxi)
     Py_ssize_t covered      # values of the block's plane that are all written, in order; or of each of its rows
     bint rows_apart         # rows are images, see conv.pxi
     Py_ssize_t* src         # where each vector begins in a plane (not in packed mode)
@@ -214,6 +215,7 @@ cdef void plan_block(Plan* plan, Mode mode, Axis* rows, Axis* cols, Py_ssize_t w
     plan.rows_apart = mode == PLAIN and rows.stride > 1
     plan.covered = block * q if cols.stride == 1 and rows.stride == 1 and width == q else q if plan.rows_apart else 0
     plan.vectors, plan.pixels = 0, block * q
+    plan.rest = rest_pixels(plan.pixels) if mode == PACKED or mode == PLAIN and not plan.rows_apart else 0
     plan.begin[0] = 0
     for vector in range(vectors_over(end)):
         position = vector * VL
@@ -265,6 +267,11 @@ cdef inline void zero_run(real* dst, Py_ssize_t count) noexcept nogil:
         store(dst + v * VL, splat(0))
 
 
+cdef inline vf fourths(const real* src) noexcept nogil:
+    """Every fourth value of two panels."""
+    return vevens(vevens(load(src), load(src + VL)), vevens(load(src + PANEL), load(src + PANEL + VL)))
+
+
 cdef inline void copy_run(const real* src, const real* end, Py_ssize_t stride, real* dst, Py_ssize_t count) noexcept nogil:
     """`count` values, `stride` apart; nothing is read at or behind `end`."""
     cdef Py_ssize_t v, j, whole
@@ -280,6 +287,12 @@ cdef inline void copy_run(const real* src, const real* end, Py_ssize_t stride, r
             store(dst + v * VL, vevens(load(src + v * PANEL), load(src + v * PANEL + VL)))
         for j in range(whole * VL, count):
             dst[j] = src[2 * j]
+    elif stride == 4:
+        whole = min(vectors_over(count), max(end - src, 0) // (2 * PANEL))
+        for v in range(whole):
+            store(dst + v * VL, fourths(src + v * 2 * PANEL))
+        for j in range(whole * VL, count):
+            dst[j] = src[4 * j]
     else:
         for j in range(count):
             dst[j] = src[j * stride]

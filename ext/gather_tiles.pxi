@@ -332,7 +332,7 @@ cdef void run_tiles(
 
     Tile by tile: its filters stay in the first-level cache, and what it writes are as many streams as it has rows.
     """
-    cdef Py_ssize_t index, m, v, chain
+    cdef Py_ssize_t index, m, v, chain, stop = end - 1 if rest_alone(plan, end - 1) else end
     cdef real* out
     cdef int rows
     cdef Tile t
@@ -359,19 +359,22 @@ cdef void run_tiles(
         elif ASKS and images and t.asks:
             ask_for_outputs(g, plan, rows, out, &t)
         v = begin
-        while v < end:
+        while v < stop:
             if g.panels > 0:
                 t.b0 = panels + (v - begin) // 2 * g.panel
                 t.b1 = t.b0 + VL
             else:
                 t.b0 = src + plan.src[v]
                 t.b1 = src + plan.src[min(v + 1, end - 1)]
-            chain = min(plan.chain[v], (end - v) // 2)
+            chain = min(plan.chain[v], (stop - v) // 2)
             if chain > 0:
                 run_chain(g, plan, v, chain, rows, &t, out)
             else:
-                run_pieces(g, plan, v, <int> min(2, end - v), rows, &t, out)
+                run_pieces(g, plan, v, <int> min(2, stop - v), rows, &t, out)
             v += 2 * max(chain, 1)
+        if stop < end:
+            v = stop - begin
+            run_rest(g, plan, rows, &t, panels + v // 2 * g.panel + v % 2 * VL if g.panels > 0 else src + plan.src[stop], out)
 
 
 cdef void add_slice(
@@ -379,7 +382,8 @@ cdef void add_slice(
     const real* a, const real* bias, const real* src, real* panels, real* sums
 ) noexcept nogil:
     """What a slice of the channels, from `channel` on, adds to the sums of the tiles and vectors."""
-    cdef Py_ssize_t taps = g.rows.taps * g.cols.taps, v = begin, stop, index, m, m0 = filter_start(g, first)
+    cdef Py_ssize_t taps = g.rows.taps * g.cols.taps, v = begin, stop, index, m, m0 = filter_start(g, first), rest
+    cdef Py_ssize_t lane = rest_lane(plan, g.mode)
     cdef int rows
     cdef Tile t
     t.ahead, t.asks = TAPS_AHEAD * PANEL, False
@@ -402,7 +406,11 @@ cdef void add_slice(
             t.init = bias + m if bias != NULL else NULL
             t.b0, t.c0 = panels, sums + (m - m0) * g.sum_row + (v - begin) * VL
             t.b1, t.c1 = t.b0 + VL, t.c0 + VL
-            run_vectors(rows, stop - v, &t)
+            run_vectors(rows, stop - v - (1 if rest_alone(plan, stop - 1) else 0), &t)
+            if rest_alone(plan, stop - 1):
+                rest = stop - 1 - v
+                run_rest_sums(<int> plan.rest, rows, &t, panels + rest // 2 * g.panel + rest % 2 * VL + lane,
+                              sums + (m - m0) * g.sum_row + (stop - 1 - begin) * VL + lane, g.sum_row)
         v = stop
 
 
@@ -413,38 +421,5 @@ cdef void store_sums(
     cdef Py_ssize_t m, v, area = g.height * g.width
     for m in range(filter_start(g, first), filter_start(g, last)):
         for v in range(begin, end):
-            if plan.whole[v]:
-                store(dst + m * area + run_place(plan, v), load(sums + (v - begin) * VL))
-            else:
-                scatter(plan, v, sums + (v - begin) * VL, dst + m * area, g.cols.stride)
+            store_vector(g, plan, v, sums + (v - begin) * VL, dst + m * area)
         sums += g.sum_row
-
-
-cdef void add_to_pixels(
-    Gather* g, Py_ssize_t first, Py_ssize_t last, Py_ssize_t begin, Py_ssize_t end, real* dst
-) noexcept nogil:
-    """To the pixels begin .. end of a block whose outputs begin at dst, for the filters of the tiles first .. last."""
-    cdef Py_ssize_t m
-    cdef real* out
-    for m in range(filter_start(g, first), filter_start(g, last)):
-        out = dst + m * g.height * g.width + begin
-        add_values(out, g.residual + (out - g.dst), end - begin, g.relu_of_sum, out)
-
-
-cdef inline void finish_vectors(
-    Gather* g, Plan* plan, Py_ssize_t begin, Py_ssize_t end, Py_ssize_t first, Py_ssize_t last, real* dst
-) noexcept nogil:
-    """The residual for the vectors begin .. end of an image that is taken at once, while they are in the caches. The last
-    vector of all moves back over values that have theirs: it has written them anew."""
-    if g.residual != NULL and g.mode == PLAIN and not g.joined:
-        add_to_pixels(g, first, last, plan.src[begin], min(end * VL, plan.pixels), dst)
-
-
-cdef inline void finish_rows(Gather* g, Py_ssize_t block, Py_ssize_t first, Py_ssize_t last, real* dst) noexcept nogil:
-    """And for a whole block of rows, or of images."""
-    cdef Py_ssize_t rows = min(g.block, g.rows.outputs - block * g.block), i
-    if g.residual != NULL and g.joined:
-        for i in range(rows):
-            add_to_pixels(g, first, last, 0, g.width, dst + i * g.rows.stride * g.width)
-    elif g.residual != NULL and g.mode != PLAIN:
-        add_to_pixels(g, first, last, 0, rows * g.width, dst)

@@ -276,6 +276,27 @@ def test_a_residual_in_the_direct_kernel_s_last_pass(shape, filters, kernel, how
                 np.testing.assert_array_equal(rectified, np.maximum(plain + residual, 0), err_msg=f"{threads} threads")
 
 
+# A few pixels behind the last whole vector of 4, 8 or 16, alone in what is packed together too.
+@pytest.mark.parametrize("isa", kernels.available())
+@pytest.mark.parametrize("pixels", [17, 18, 20, 21, 33, 49, 65, 66, 97, 100, 129, 196])
+@pytest.mark.parametrize("channels", [33, 1000, 1300])
+def test_a_residual_of_pixels_that_are_taken_apart(channels, pixels, isa):
+    """To the bits of an addition behind it, which is the reference's within a rounding."""
+    rng = np.random.default_rng(pixels)
+    layer = cl.Conv2d(66, 1, algorithm="direct")
+    layer.build((channels, 1, pixels), rng)
+    x = rng.standard_normal((2, channels, 1, pixels), np.float32)
+    y = functional.conv2d(x, *layer.params.values(), algorithm="einsum")
+    residual = rng.standard_normal(y.shape, np.float32)
+    with kernels.using(isa=isa), memory.poisoned(), threads_at_every_size():
+        plain, _ = layer.forward(x, training=False)
+        assert_close(plain, y, channels, "direct against the reference")
+        for threads in (1, 2, 5):
+            with kernels.using(threads=threads):
+                summed, _ = layer.forward(x, training=False, residual=residual, relu=True)
+            np.testing.assert_array_equal(summed, np.maximum(plain + residual, 0), err_msg=f"{threads} threads")
+
+
 # 1 x 1 in place, rows, a stride, groups, filters for lanes, slices of the channels, fewer outputs than taps, depthwise in each
 # layout, large kernels.
 @pytest.mark.parametrize("isa", kernels.available())

@@ -31,6 +31,9 @@ _SLICE, _SLICE_FILTERS = 768, 64
 _FEW_FILTERS, _FEW_CHANNELS = 12, 64
 # By how much longer images of up to a vector of outputs take with vectors of so many: 1.0 (3 x 3) to 1.6 (2 x 2) (Zen 4).
 _SMALL_IMAGES, _MANY_LANES = 1.3, 16
+# Pixels behind the last vector that are taken apart (ext/gather_ends.pxi), and what they cost of one; where kernels are larger
+# than 3 x 3. With those, direct took up to 1.8 times as long as Winograd where this chose it, with 5 x 5 0.66 to 1.15 (Zen 4).
+_REST, _REST_COST = 4, 0.3
 # With at least twice as many filters as so few channels, and so many pixels in all, x and dy of 1 x 1 kernels change places.
 _NARROW_CHANNELS, _NARROW_PIXELS = 64, 1024
 
@@ -68,6 +71,9 @@ def _filled(problem: Problem, filters: int, lanes: int) -> float:
     pixels = prod(problem.y[2:]) if forward else -(-prod(problem.x[2:]) // prod(problem.win.stride))
     if 2 * taps <= 3 * _SLICE or filters < _SLICE_FILTERS:
         return _SMALL_IMAGES if 1 < pixels <= lanes and lanes >= _MANY_LANES else 1.0
+    whole, rest = divmod(pixels, lanes)
+    if whole > 0 and 0 < rest <= _REST and max(problem.win.kernel) > 3:
+        return (whole + _REST_COST) * lanes / pixels
     return -(-pixels // lanes) * lanes / pixels
 
 
