@@ -235,9 +235,9 @@ class Model:
         """Inference: `(N, *input_shape)` to `(N, *output_shape)`. On nodes: the model's layers behind them, see `Model`.
 
         A convolution takes over the batch normalization behind it, call by call, so that weights may change between calls,
-        and an addition or a `Clip` from 0 on behind that; the output differs by roundings from that of `forward(x,
-        training=False)`, which keeps what `backward` needs. What Winograd's algorithm makes of weights stays for the next call,
-        which asks whether they are what they were: up to eight times the bytes of layers of up to 2.5 MB.
+        and an addition or a `Clip` from 0 on behind that, or a `MaxPool2d(2)`; the output differs by roundings from that of
+        `forward(x, training=False)`, which keeps what `backward` needs. What Winograd's algorithm makes of weights stays for
+        the next call, which asks whether they are what they were: up to eight times the bytes of layers of up to 2.5 MB.
         """
         given = self._given(x)
         if type(x) is not np.ndarray and any(isinstance(value, Node) for value in given):
