@@ -1,5 +1,6 @@
 """ONNX files that nobody vouches for: each kind of damage has its error, and every operator in the way is named."""
 
+import onnx
 import pytest
 from bad_files import changed, graph, node, refused
 from exports import convolution
@@ -119,6 +120,10 @@ def long_input(proto):
         proto.graph.input[0].type.tensor_type.shape.dim.add(dim_value=1)
 
 
+def alien_attribute(proto):
+    proto.graph.node[0].attribute.add(name="group", type=onnx.AttributeProto.INT, ref_attr_name="groups")
+
+
 @pytest.mark.parametrize(
     ("change", "error", "words"),
     [
@@ -141,6 +146,7 @@ def long_input(proto):
         (huge_input, OnnxImportError, ['input "x"', "1099511627776"]),
         (large_input, OnnxImportError, ['input "x": a sample of shape (2, 268435456, 5) is too large']),
         (long_input, OnnxImportError, ['input "x"', "too large"]),
+        (alien_attribute, OnnxImportError, ['Conv "z"', "its attribute group is a function's attribute 'groups'"]),
     ],
 )
 def test_a_damaged_graph(tmp_path, change, error, words):

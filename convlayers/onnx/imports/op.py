@@ -48,6 +48,9 @@ class Op:
         # Old files name outputs that nobody reads, such as the mask of a dropout.
         self.outputs = max((i for i, output in enumerate(node.output, 1) if output in importer.needed), default=1)
         self.batch, self.file_batch = importer.batch, importer.file_batch
+        if alien := [a for a in node.attribute if a.ref_attr_name]:
+            name, other = alien[0].name, alien[0].ref_attr_name
+            raise RefusalError(f"its attribute {name} is a function's attribute {other!r:.80}, and it stands in no function")
         self.attributes = {a.name: plain(helper.get_attribute_value(a)) for a in node.attribute}
         self._anchor = next((v for v in self.inputs if isinstance(v, Tensor)), None)
         constants = [v.name if isinstance(v, Constant) else None for v in self.inputs]
