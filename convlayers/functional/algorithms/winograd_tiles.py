@@ -30,11 +30,12 @@ from .calls import (
 from .problem import FORWARD, INPUT_GRADIENT, MACHINES, WEIGHT_GRADIENT, Machine, Problem, once
 
 # Cycles to transform one vector, by m and the kernel's side: of tiles for one channel, going in or coming out, and of filters;
-# and to copy a row of one channel, and the call. Measured on Zen 5, but the filters' on Zen 3 and those of 5 x 5 kernels on
-# Zen 4: as many streams are written as there are values of a tile, which takes up to three times as long where they leave the
-# caches.
-_TILE_CYCLES = {(4, 3): 280, (2, 3): 200, (2, 5): 150}
-_GRADIENT_TILE_CYCLES = {(4, 3): 480, (2, 3): 270, (2, 5): 180}  # for the weight gradient, copies included
+# and to copy a row of one channel, and the call. Measured on Zen 5, but the filters' on Zen 3, and on Zen 4 those of 5 x 5
+# kernels, m = 4 and the weight gradient's: of what 75 layers took, the choice between direct and these lost 2% forward, 5% for
+# the input gradient and 2% for the weight gradient with AVX-512, 2, 8 and 4% with AVX2. As many streams are written as there
+# are values of a tile, which takes up to three times as long where they leave the caches.
+_TILE_CYCLES = {(4, 3): 220, (2, 3): 200, (2, 5): 150}
+_GRADIENT_TILE_CYCLES = {(4, 3): 360, (2, 3): 200, (2, 5): 180}  # for the weight gradient, copies included
 _FILTER_CYCLES = {(4, 3): 500, (2, 3): 250, (2, 5): 700}
 _STRIDED_CYCLES = {FORWARD: 600, INPUT_GRADIENT: 750}  # at stride 2, of tiles, in or out; measured on Emerald Rapids
 _CACHED_BYTES = 16e6
