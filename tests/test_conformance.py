@@ -117,6 +117,15 @@ class RoundsToHalf(Scale):
         return (y.astype(np.float16).astype(np.float32) if y.dtype == np.float32 else y), x
 
 
+class TakesTheFirstForTheMaximum(Scale):
+    absorbs_max_pool = True
+
+    def forward(self, x, *, training, pooled=False):
+        y, cache = super().forward(x, training=training)
+        height, width = (n // 2 * 2 for n in y.shape[2:])
+        return (y[:, :, :height:2, :width:2] if pooled else y), cache
+
+
 class WrongInputGradient(Scale):
     def backward(self, dy, cache):
         return super().backward(dy, cache) * 1.001
@@ -294,6 +303,7 @@ _BROKEN = [
     (KeepsItsInput, "keeps_nothing"),
     (LeavesTheReLUOut, "takes_over_relu"),
     (ForgetsTheReLUOnTheWayBack, "takes_over_relu"),
+    (TakesTheFirstForTheMaximum, "takes_over_maximum"),
     (TakesTheReLUFromTheWrongSide, "commutes_with_relu"),
     (BoundToAnotherScale, "bound_to_a_shape"),
     (BoundToOldParameters, "bound_to_a_shape"),

@@ -14,6 +14,7 @@ import numpy as np
 from .. import functional
 from ..layer import Bound, Layer, Shape, has_bind, has_scale_shift, joined
 from ..layers.activations import Clip, ReLU
+from ..shapes import window
 from .case import STEP, Case, as_list, contents, zero
 from .gradients import assert_gradient
 from .machine import assert_close, assert_same, on_every_machine, same_bits
@@ -257,6 +258,22 @@ def bound_to_a_shape(case: Case) -> None:
                 assert_same(_back(layer, passes, case.gradient(y), cache), wanted, f"backward bound to a shape, {what}")
 
 
+def _can_pool(case: Case, output: Shape) -> bool:
+    return case.cls.absorbs_max_pool and len(output) == 3 and min(output[1:]) >= 2
+
+
+def takes_over_maximum(case: Case) -> None:
+    """A layer that takes over a pooling gives the maximum of each 2 x 2 of what it gives else."""
+    built, output = case.built()
+    layer: Any = built  # its forward may take more than that of `Layer`
+    if _can_pool(case, output):
+        x = case.inputs(_BATCH)
+        y, _ = layer.forward(x, training=False)
+        pooled, _ = layer.forward(x, training=False, pooled=True)
+        expected, _ = functional.max_pool2d(y, window(output[1:], 2, stride=2), with_index=False)
+        assert_close(pooled, expected, case.sum_length(1, output), "a maximum taken over")
+
+
 def _taken_over(case: Case, output: Shape, training: bool) -> list[dict[str, Any]]:
     """What a model may tell the layer beside its input."""
     options: list[dict[str, Any]] = [{}]
@@ -269,8 +286,8 @@ def _taken_over(case: Case, output: Shape, training: bool) -> list[dict[str, Any
     if case.cls.absorbs_residual_in_training if training else case.cls.absorbs_residual:
         residual = {"residual": case.rng("residual").standard_normal((_BATCH, *output)).astype(np.float32)}
         options += [residual, {**options[-1], **residual}]
-    if case.cls.absorbs_max_pool and not training:
-        options.append({"relu": True, "pooled": True})
+    if _can_pool(case, output) and not training:
+        options.append({"pooled": True})
     return options
 
 

@@ -29,6 +29,7 @@ _CHECKS: tuple[Check, ...] = (
     checks.writes_nothing,
     checks.keeps_nothing,
     checks.takes_over_relu,
+    checks.takes_over_maximum,
     checks.bound_to_a_shape,
     checks.commutes_with_relu,
     checks.scale_and_shift,
