@@ -48,6 +48,8 @@ SMALL_TYPES, SMALL_SETS = ("float64",), ("baseline",) if X86 else ()
 SMALLER = [] if MSVC or SANITIZE else ["-O2", "-fpeel-loops"]
 SMALLER += ["-fno-gcse", "-fno-schedule-insns2", "-fno-ivopts"] if SMALLER and sys.platform == "linux" else []
 LINK = [] if MSVC else ["-fopenmp", *(SANITIZE or ["-Wl,-s"])]
+# One thread needs no team (ext/shares.h). Clang's runtime has other names, for which this changes nothing.
+WRAP = ["-Wl,--wrap=GOMP_parallel"] if sys.platform == "linux" else []
 
 # Expressions found again across blocks, paths of their own and joined loops are a hundredth of the modules for AVX2 and
 # AVX-512, a last ordering of instructions a fiftieth: convolutions were 0.93 to 1.05 times as fast without, 1.00 in the mean
@@ -119,6 +121,7 @@ def extensions():
                 shrink_entrances(Path(sources[0]))
             used = min(registers, 16) if dtype in SMALL_TYPES else registers
             macros = [("CONVLAYERS_VEC_BYTES", str(vector)), ("CONVLAYERS_REGISTERS", str(used))]
+            macros += [("CONVLAYERS_WRAP_PARALLEL", None)] if WRAP else []
             # A new extension: cythonize remembers the settings of the first one that it sees for a source.
             yield Extension(
                 name,
@@ -126,7 +129,7 @@ def extensions():
                 include_dirs=["ext"],
                 define_macros=macros + ([("CONVLAYERS_DOUBLE", None)] if dtype == "float64" else []),
                 extra_compile_args=COMMON + (SMALLER if dtype in SMALL_TYPES or isa in SMALL_SETS else []) + flags,
-                extra_link_args=LINK,
+                extra_link_args=LINK + WRAP,
                 depends=sorted(glob("ext/*.h")),
             )
 

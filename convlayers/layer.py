@@ -51,6 +51,12 @@ for once for each batch size:
                              array)`, which may be missing, adds an array to it in one pass. Told `affine=True` or
                              `residual=True`, `forward` takes them by these names at each call
 
+A layer may let a model record its passes, which then runs the kernels again without the Python around them:
+
+    replays = True           all that its passes compute they compute by `convlayers.functional`, or through
+                             `convlayers.kernels.run`, from arrays into arrays, and which calls these are follows from shapes
+                             and configuration alone, never from values. A class beneath it with passes of its own says so anew
+
 A layer whose inputs must not be negative in training, as behind a ReLU, says `nonnegative = True`: `convlayers.testing` then
 gives it such.
 """
@@ -114,6 +120,7 @@ class Layer:
     absorbs_residual: ClassVar[bool] = False
     absorbs_max_pool: ClassVar[bool] = False
     absorbs_residual_in_training: ClassVar[bool] = False
+    replays: ClassVar[bool] = False
     nonnegative: ClassVar[bool] = False
     examples: ClassVar[Sequence[tuple[dict[str, Any], Any]]] = ()
 
@@ -224,6 +231,12 @@ def has_bind(layer: Layer) -> bool:
     """Whether the layer can be bound to a shape: not where a class beneath the one that says how has passes of its own."""
     by = _definer(layer, "bind")
     return by is not Layer and all(issubclass(by, _definer(layer, name)) for name in _PASSES)
+
+
+def can_replay(layer: Layer) -> bool:
+    """Whether the layer's passes may be recorded: as for `has_bind`, the class that says so answers for its own."""
+    by = _definer(layer, "replays")
+    return layer.replays and all(issubclass(by, _definer(layer, name)) for name in (*_PASSES, "bind", "backward_input"))
 
 
 def _definer(layer: Layer, name: str) -> type:

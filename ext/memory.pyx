@@ -24,6 +24,7 @@ import threading
 
 import numpy as np
 
+cimport cython
 from cpython.buffer cimport PyBuffer_FillInfo
 from cpython.pycapsule cimport PyCapsule_New
 from libc.stdint cimport uintptr_t
@@ -57,15 +58,16 @@ cdef extern from *:
     #endif
 
     #ifdef _MSC_VER
-    static __declspec(thread) void *scratch_here;
+    static __declspec(thread) void *scratch_here, *arena_here;
     #else
-    static __thread void *scratch_here;
+    static __thread void *scratch_here, *arena_here;
     #endif
     """
     void* allocate(size_t size)
     void forbid "ASAN_POISON_MEMORY_REGION"(void* start, size_t size)
     void allow "ASAN_UNPOISON_MEMORY_REGION"(void* start, size_t size)
     void* scratch_here          # the calling thread's; NULL before its first kernel
+    void* arena_here            # which the calling thread's arrays come from; NULL for the idle blocks
 
 cdef enum:
     SMALL = 32 * 1024           # bytes below which NumPy's own allocation is faster than a block
@@ -178,21 +180,21 @@ cdef int take(Memory* memory, Py_ssize_t nbytes, bint lasting) except -1:
 cdef void give(Memory* memory) noexcept:
     """To the idle blocks, if there is one to give."""
     global idle_count, idle_bytes, used_bytes, asked_bytes
-    if memory.raw == NULL:
+    cdef void* raw = memory.raw
+    memory.raw = NULL
+    if raw == NULL:
         return
     used_bytes -= memory.size
     asked_bytes -= <size_t> memory.nbytes + ALIGNMENT
-    forbid(memory.raw, memory.size)
+    forbid(raw, memory.size)
     if idle_count == MOST_IDLE:
-        free(memory.raw)
-        memory.raw = NULL
+        free(raw)
         return
-    idle[idle_count].raw = memory.raw
+    idle[idle_count].raw = raw
     idle[idle_count].size = memory.size
     idle[idle_count].since = requests
     idle_count += 1
     idle_bytes += memory.size
-    memory.raw = NULL
 
 
 cdef class Block:
@@ -208,6 +210,69 @@ cdef class Block:
 
     def __getbuffer__(self, Py_buffer* view, int flags):
         PyBuffer_FillInfo(view, self, aligned(&self.memory), self.memory.nbytes, 0, flags)
+
+
+cdef class Arena:
+    """Memory for the arrays of a recording (kernels/recording.py): while that is made, it goes from array to array as if it
+    came from the idle blocks; nobody else gets it as long as the arena lives."""
+
+    cdef list free              # the blocks that no array has
+
+    def __cinit__(self):
+        self.free = []
+
+    cdef Lease lend(self, Py_ssize_t nbytes):
+        """The smallest free block that does, if it is not larger than 5/4 of what is wanted; else a new one."""
+        cdef Lease lease = Lease()
+        cdef Block block
+        for block in self.free:
+            if nbytes <= block.memory.nbytes <= nbytes + nbytes // 4:
+                if lease.block is None or block.memory.nbytes < lease.block.memory.nbytes:
+                    lease.block = block
+        if lease.block is None:
+            lease.block = Block(max(nbytes, 1), True)
+        else:
+            self.free.remove(lease.block)
+        lease.arena, lease.nbytes = self, nbytes
+        return lease
+
+    def lasting(self, array, /):
+        """An array of this arena, as it is, in memory that it keeps when `array` dies and its memory goes on to another; None
+        for the array of somebody else."""
+        cdef Lease lease
+        owner = array
+        while type(owner) is ndarray:
+            owner = owner.base
+        if type(owner) is not Lease or (<Lease> owner).arena is not self:
+            return None
+        lease = owner
+        start = array.__array_interface__["data"][0] - <uintptr_t> aligned(&lease.block.memory)
+        return ndarray(array.shape, array.dtype, lease.block, start, array.strides)
+
+
+@cython.no_gc_clear
+cdef class Lease:
+    """A block of an arena while an array has it, as a buffer."""
+
+    cdef Arena arena
+    cdef Block block
+    cdef Py_ssize_t nbytes
+
+    def __dealloc__(self):
+        if self.arena is not None:
+            self.arena.free.append(self.block)
+
+    def __getbuffer__(self, Py_buffer* view, int flags):
+        PyBuffer_FillInfo(view, self, aligned(&self.block.memory), self.nbytes, 0, flags)
+
+
+def use(arena, /):
+    """The arena that the calling thread's arrays come from now, or None for none; returns the one before. Whoever calls keeps
+    the arena as long as it is in use."""
+    global arena_here
+    before = None if arena_here == NULL else <object> arena_here
+    arena_here = NULL if arena is None else <void*> (<Arena?> arena)
+    return before
 
 
 def usage():
@@ -244,7 +309,10 @@ def empty(tuple shape, dtype, /):
     cdef Py_ssize_t nbytes = dtype.itemsize, size
     for size in shape:
         nbytes *= size
-    array = ndarray(shape, dtype) if nbytes < SMALL else ndarray(shape, dtype, Block(nbytes))
+    if arena_here != NULL:
+        array = ndarray(shape, dtype, (<Arena> arena_here).lend(nbytes))
+    else:
+        array = ndarray(shape, dtype) if nbytes < SMALL else ndarray(shape, dtype, Block(nbytes))
     if junk is not None:
         junk(array)
     return array

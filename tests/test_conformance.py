@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import convlayers as cl
-from convlayers import kernels, registry
+from convlayers import functional, kernels, registry
 from convlayers.layer import Bound
 from convlayers.testing import check_layer, layer_checks, registered_examples
 
@@ -265,6 +265,26 @@ class BoundWithoutGradients(Scale):
         return Bound(lambda x: self.forward(x, training=training), self.backward_input, self.accumulate)
 
 
+class ComputesBesideTheRecording(Scale):
+    replays = True
+
+    def forward(self, x, *, training):
+        y = functional.add([x, x])
+        y *= self._scale(x) / 2
+        return y, x
+
+
+class ChoosesByValues(Scale):
+    replays = True
+
+    def forward(self, x, *, training):
+        y = functional.relu(x) if x.ravel()[0] > 0 else functional.add([x, x])
+        return y, (x, y)
+
+    def backward(self, dy, cache):
+        return functional.relu_backward(dy, cache[1])
+
+
 class RemembersOutsideItsParameters(Scale):
     def build(self, input_shape, rng):
         self._secret = np.float32(np.random.default_rng().uniform(1, 2))
@@ -308,6 +328,8 @@ _BROKEN = [
     (BoundToAnotherScale, "bound_to_a_shape"),
     (BoundToOldParameters, "bound_to_a_shape"),
     (BoundWithoutGradients, "bound_to_a_shape"),
+    (ComputesBesideTheRecording, "replayed"),
+    (ChoosesByValues, "replayed"),
     (SaysAnotherScale, "scale_and_shift"),
     (LosesTheShift, "scale_and_shift"),
     (LooksAtNeighbours, "batch_sizes"),

@@ -44,7 +44,7 @@ from .join import concat, split
 from .loss import cross_entropy
 from .lrn import lrn, lrn_backward
 from .plan import ALGORITHMS, check_algorithm, conv_options, explain_conv2d
-from .pointwise import add, column_sums, relu, relu_backward
+from .pointwise import add, add_gradient, column_sums, relu, relu_backward
 from .pool import (
     adaptive_avg_pool,
     adaptive_avg_pool_backward,

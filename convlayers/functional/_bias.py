@@ -25,7 +25,7 @@ def _bound_bias_gradient(shape: tuple[int, ...], dtype: np.dtype) -> Callable[[n
         if dy.size:
             kernel(dy.reshape(planes), db, threads)
         else:
-            db.fill(0)
+            kernels.run(np.copyto, db, 0)
         return db
 
     return bound

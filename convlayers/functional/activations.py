@@ -19,6 +19,7 @@ def activation(name: str, x: np.ndarray, a: float = 0.0, b: float = 0.0) -> np.n
     x = as_array(x, f"{name}: x")
     y = memory.empty(x.shape, x.dtype)
     if name in ELEMENTARY:
+        kernels.unrecordable()
         with np.errstate(all="ignore"):
             ELEMENTARY[name].value(x, y, a)
         return y
@@ -37,6 +38,7 @@ def activation_backward(name: str, dy: np.ndarray, kept: np.ndarray, a: float = 
     dy = check_gradient(dy, kept.shape, name, kept.dtype)
     dx = memory.empty(kept.shape, kept.dtype)
     if name in ELEMENTARY:
+        kernels.unrecordable()
         with np.errstate(all="ignore"):
             ELEMENTARY[name].gradient(dy, kept, dx, a)
         return dx

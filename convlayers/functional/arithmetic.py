@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
+from .. import kernels
 from ..errors import ConfigError, ShapeError
 from ..kernels import memory
 from ._arrays import as_array, check_gradient
@@ -36,6 +37,7 @@ def arithmetic(name: str, arrays: Sequence[np.ndarray]) -> np.ndarray:
     """
     operation, _ = _known(name)
     first, *others = arrays = aligned(arrays, name)
+    kernels.unrecordable()
     y = memory.empty(_met(arrays, name), first.dtype)
     with np.errstate(all="ignore"):
         for array in others:

@@ -12,6 +12,8 @@ from ..kernels import memory, threads_over
 from ._arrays import as_array, check_gradient, fits
 from .algorithms.calls import ceiling
 
+_FLOAT64 = np.dtype(np.float64)
+
 
 class BatchNormPass(NamedTuple):
     """What `batch_norm_backward` takes of a forward pass; `moments` `(2, C)` are mean and biased variance, in float64."""
@@ -57,13 +59,13 @@ def batch_norm(
     weight = _per_channel(weight, "batch_norm: weight", channels, x.dtype)
     bias = _per_channel(bias, "batch_norm: bias", channels, x.dtype)
     training = mean is None or var is None
-    moments = np.zeros((2, channels))
+    moments = memory.empty((2, channels), _FLOAT64)
     if not training:
-        moments[0] = _per_channel(mean, "batch_norm: mean", channels, x.dtype)
-        moments[1] = _per_channel(var, "batch_norm: var", channels, x.dtype)
+        kernels.run(np.copyto, moments[0], _per_channel(mean, "batch_norm: mean", channels, x.dtype))
+        kernels.run(np.copyto, moments[1], _per_channel(var, "batch_norm: var", channels, x.dtype))
     elif x.size == channels > 0:
         raise ShapeError(f"batch_norm: in training a channel needs two values at least, to have a variance; x is {x.shape}")
-    y, affine = memory.empty(x.shape, x.dtype), np.empty((3, channels), x.dtype)
+    y, affine = memory.empty(x.shape, x.dtype), memory.empty((3, channels), x.dtype)
     if x.size:
         kernel, planes = kernels.compiled(x.dtype).batch_norm_forward, _planes(x.shape)
         last = training, ceiling(relu), threads_over(x.size)
@@ -75,7 +77,9 @@ def batch_norm_backward(dy: np.ndarray, done: BatchNormPass) -> tuple[np.ndarray
     """The gradients of `batch_norm`: `(dx, dw, db)`. Given moments are constants; those of x depend on x."""
     x = done.x
     dy = check_gradient(dy, x.shape, "batch_norm", x.dtype)
-    dx, (dw, db) = memory.empty(x.shape, x.dtype), np.zeros((2, x.shape[1]), x.dtype)
+    dx, sums = memory.empty(x.shape, x.dtype), memory.empty((2, x.shape[1]), x.dtype)
+    kernels.run(np.copyto, sums, 0)
+    dw, db = sums
     if x.size:
         kernel, planes = kernels.compiled(x.dtype).batch_norm_backward, _planes(x.shape)
         norm = done.moments, done.affine, done.eps
@@ -114,7 +118,8 @@ def bound_batch_norm(
         var: np.ndarray,
         residual: np.ndarray | None = None,
     ) -> tuple[np.ndarray, BatchNormPass]:
-        y, moments, affine = memory.empty(shape, dtype), np.empty((2, channels)), np.empty((3, channels), dtype)
+        y = memory.empty(shape, dtype)
+        moments, affine = memory.empty((2, channels), _FLOAT64), memory.empty((3, channels), dtype)
         last = True, ceiling(relu), threads, None if residual is None else residual.reshape(-1)
         run(x.reshape(planes), (weight, bias), (moments, affine, eps), y.reshape(planes), *last)
         follow(mean, var, moments, momentum, correction)
@@ -156,6 +161,7 @@ def batch_norm_follow(mean: np.ndarray, var: np.ndarray, moments: np.ndarray, mo
     kernels.compiled(arrays[0].dtype).batch_norm_follow(*arrays, moments, momentum, unbiased(values))
     for given, moved in zip((mean, var), arrays, strict=True):
         if moved is not given:
+            kernels.unrecordable()
             given[...] = moved
 
 
@@ -170,7 +176,7 @@ def batch_norm_affine(
     if not (fits(bias, shape, dtype) and fits(mean, shape, dtype) and fits(var, shape, dtype)):
         named = (("bias", bias), ("mean", mean), ("var", var))
         bias, mean, var = (_per_channel(v, f"batch_norm: {n}", len(weight), dtype) for n, v in named)
-    affine = np.empty((2, *shape), dtype)
+    affine = memory.empty((2, *shape), dtype)
     kernels.compiled(dtype).batch_norm_affine(weight, bias, mean, var, eps, affine)
     return affine[0], affine[1]
 
@@ -180,12 +186,11 @@ def bound_scale_shift(
 ) -> Callable[[np.ndarray, np.ndarray, np.ndarray, np.ndarray], np.ndarray]:
     """`scale_shift` of an x of this shape and type, to the last argument, which may be x."""
     kernel, planes, threads = kernels.compiled(dtype).batch_norm_forward, _planes(shape), threads_over(prod(shape))
-    moments = np.zeros((2, shape[1]))
-    moments[1] = 1
+    moments = kernels.constant(np.stack([np.zeros(shape[1]), np.ones(shape[1])]))
 
     def bound(x: np.ndarray, scale: np.ndarray, shift: np.ndarray, y: np.ndarray) -> np.ndarray:
         if x.size:
-            norm = moments, np.empty((3, planes[1]), dtype), 0.0
+            norm = moments, memory.empty((3, planes[1]), dtype), 0.0
             kernel(x.reshape(planes), (scale, shift), norm, y.reshape(planes), False, ceiling(relu), threads, None)
         return y
 
@@ -194,5 +199,5 @@ def bound_scale_shift(
 
 def scale_shift(x: np.ndarray, scale: np.ndarray, shift: np.ndarray, *, relu: bool = False) -> np.ndarray:
     """`y = scale x + shift`, channel by channel; x `(N, C, ...)`, the others `(C,)`. `relu` gives `max(y, 0)`."""
-    constants = np.zeros(len(scale)), np.ones(len(scale))
+    constants = kernels.constant(np.zeros(len(scale))), kernels.constant(np.ones(len(scale)))
     return batch_norm(x, scale, shift, *constants, eps=0.0, relu=relu)[0]

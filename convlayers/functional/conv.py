@@ -6,6 +6,7 @@ from typing import NamedTuple, TypedDict, Unpack
 
 import numpy as np
 
+from .. import kernels
 from ..errors import ShapeError
 from ..kernels import memory
 from ..shapes import IntOrSequence, Padding, window
@@ -15,7 +16,7 @@ from ._bias import both_gradients
 from .algorithms.calls import Backward, BackwardOnto, Forward, Kept, Maybe, WeightAdder
 from .algorithms.problem import FORWARD, INPUT_GRADIENT, WEIGHT_GRADIENT, Problem
 from .plan import Options, Plan, planned
-from .pointwise import add_to
+from .pointwise import add_gradient, add_to
 from .pool.plane import bound_max_pool2d
 
 Affine = tuple[np.ndarray, np.ndarray]
@@ -143,15 +144,25 @@ def _bounded(run: Fused, most: np.floating) -> Fused:
 
     def bounded(x: np.ndarray, w: np.ndarray, b: Maybe, affine: Affine | None, residual: Maybe) -> np.ndarray:
         y = run(x, w, b, affine, residual)
-        return np.minimum(y, most, out=y)
+        kernels.run(_hold, y, most)
+        return y
 
     return bounded
+
+
+def _hold(y: np.ndarray, most: np.floating) -> None:
+    np.minimum(y, most, out=y)
 
 
 def _joint(b: Maybe, affine: Affine) -> tuple[np.ndarray, np.ndarray]:
     """The scale, and the shift with the bias in it."""
     scale, shift = affine
-    return scale, shift if b is None else b * scale + shift
+    if b is None:
+        return scale, shift
+    joint = memory.empty(shift.shape, shift.dtype)
+    kernels.run(np.multiply, b, scale, joint)
+    kernels.run(np.add, joint, shift, joint)
+    return scale, joint
 
 
 def _plain(plan: Plan, relu: bool) -> Fused:
@@ -170,7 +181,7 @@ def _scaled(plan: Plan, relu: bool) -> Fused:
             return last(y, *affine, y)
 
         return passed
-    run, nothing = plan.run.forward(problem, relu), np.zeros(problem.w[0], problem.type)
+    run, nothing = plan.run.forward(problem, relu), kernels.constant(np.zeros(problem.w[0], problem.type))
     fold = batchnorm.bound_scale_shift((1, *problem.w), problem.type, False)
 
     def folded(x: np.ndarray, w: np.ndarray, b: Maybe, affine: Affine, residual: Maybe) -> np.ndarray:
@@ -289,11 +300,11 @@ def bound_add_backward_weight(
         if adder is not None and fits(dw, w_shape, dtype) and (db is None or fits(db, w_shape[:1], dtype)):
             adder(dy, x, dw, db)
         elif db is None:
-            dw += run(dy, x)
+            add_gradient(dw, run(dy, x))
         else:
             more_w, more_b = both(dy, x)
-            dw += more_w
-            db += more_b
+            add_gradient(dw, more_w)
+            add_gradient(db, more_b)
 
     return bound
 

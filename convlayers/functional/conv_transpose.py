@@ -4,6 +4,7 @@ from typing import Unpack
 
 import numpy as np
 
+from .. import kernels
 from ..shapes import IntOrSequence, Padding
 from ._arrays import DTYPE_NAMES, NO_BIAS, as_array, check_gradient
 from ._bias import bias_gradient
@@ -39,7 +40,7 @@ def forward(rank: int, x: np.ndarray, w: np.ndarray, b: np.ndarray | None, relu:
     bias = as_bias(b, names, filters, x.dtype)
     y = plan.run.backward_input(plan.problem)(x, w)
     if bias is not None:
-        return scale_shift(y, np.ones(filters, x.dtype), bias, relu=relu)
+        return scale_shift(y, kernels.constant(np.ones(filters, x.dtype)), bias, relu=relu)
     return rectified(y) if relu else y
 
 

@@ -10,7 +10,7 @@ from .. import kernels
 from ..errors import ShapeError
 from ..kernels import memory, threads_for, threads_over
 from ._arrays import as_array, check_gradient, fits
-from .pointwise import column_sums
+from .pointwise import add_gradient, column_sums
 
 # From so many products in a sum on, and up to so many columns, sums over neighbouring values beat the packed panels: on Zen 5
 # by 1.1 to 2 times, on Emerald Rapids by 1.4 to 2.6. Not so with many rows and columns whose values together leave the
@@ -43,7 +43,7 @@ def _product(m: int, n: int, k: int, dtype: np.dtype) -> Callable[[np.ndarray, n
         if c.size and k:
             kernel(a, b, None, c, False, False, False, False, threads)
         else:
-            c.fill(0)
+            kernels.run(np.copyto, c, 0)
         return c
 
     return bound
@@ -91,6 +91,7 @@ def _linear(m: int, w_shape: tuple[int, ...], dtype: np.dtype, relu: bool) -> Ca
         if work:
             kernel(x, w, bias, y, *how, threads)
         else:
+            kernels.unrecordable()
             y[...] = 0 if bias is None else np.maximum(bias, 0) if relu else bias
         return y
 
@@ -105,7 +106,7 @@ def _deep_linear(m: int, n: int, k: int, dtype: np.dtype, relu: bool) -> Callabl
         rows, filters, sums = x.reshape(1, m, 1, k), w.reshape(1, n, 1, k), y.reshape(m, n, 1, 1)
         compiled.conv2d_backward_weight(rows, filters, sums, 1, 1, 0, 0, 1, 1, 1, threads, None)
         if bias is not None:
-            y += bias
+            kernels.run(np.add, y, bias, y)
         if relu:
             flat = y.reshape(-1)
             compiled.relu_forward(flat, flat, threads_over(m * n))
@@ -127,7 +128,7 @@ def linear_backward_weight(dy: np.ndarray, x: np.ndarray) -> tuple[np.ndarray, n
     x = as_array(x, "linear: x", 2)
     dy = as_array(dy, "linear: dy", 2, x.dtype)
     dw = memory.empty((dy.shape[1], x.shape[1]), x.dtype)
-    dw.fill(0)
+    kernels.run(np.copyto, dw, 0)
     add_weight_gradient(dy, x, dw)
     return dw, column_sums(dy)
 
@@ -141,7 +142,7 @@ def add_weight_gradient(dy: np.ndarray, x: np.ndarray, dw: np.ndarray) -> None:
     if fits(dw, shape, x.dtype):
         _weight_gradient(len(x), shape, x.dtype)(dy, x, dw)
     else:
-        dw += linear_backward_weight(dy, x)[0]
+        add_gradient(dw, linear_backward_weight(dy, x)[0])
 
 
 class BoundLinear(NamedTuple):

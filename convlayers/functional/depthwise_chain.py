@@ -13,6 +13,7 @@ from .algorithms.problem import Problem, geometry
 from .batchnorm import unbiased
 
 Arrays = tuple[np.ndarray, ...]
+_FLOAT64 = np.dtype(np.float64)
 
 
 class Norm(NamedTuple):
@@ -61,7 +62,7 @@ def bound_chain(problem: Problem, before: Norm | None, after: Norm) -> BoundChai
     of_x, of_z = (unbiased(prod(shape) // channels) for shape in (problem.x, problem.y))
 
     def begun(norm: Norm) -> NormPass:
-        return NormPass(np.empty((2, channels)), np.empty((3, channels), dtype), norm.eps)
+        return NormPass(memory.empty((2, channels), _FLOAT64), memory.empty((3, channels), dtype), norm.eps)
 
     def forward(
         x: np.ndarray, first: Arrays | None, w: np.ndarray, b: np.ndarray | None, second: Arrays

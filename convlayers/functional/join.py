@@ -37,7 +37,8 @@ def concat(arrays: Sequence[np.ndarray], axis: int) -> np.ndarray:
     y = memory.empty(tuple(shape), arrays[0].dtype)
     threads, kernel = threads_for(y.size), kernels.compiled(y.dtype).copy_matrix
     if threads == 1 or not y.size:
-        return np.concatenate(arrays, axis=axis, out=y)
+        kernels.run(np.concatenate, arrays, axis, y)
+        return y
     for part, columns in _columns(y, arrays, axis):
         kernel(part, columns, threads)
     return y
@@ -53,7 +54,7 @@ def split(x: np.ndarray, sizes: Sequence[int], axis: int) -> list[np.ndarray]:
     threads, kernel = threads_for(x.size), kernels.compiled(x.dtype).copy_matrix
     for part, columns in _columns(x, parts, axis) if x.size else ():
         if threads == 1:
-            np.copyto(part, columns)
+            kernels.run(np.copyto, part, columns)
         else:
             kernel(columns, part, threads)
     return parts

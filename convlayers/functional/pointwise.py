@@ -53,6 +53,11 @@ def add_to(y: np.ndarray, x: np.ndarray, *, relu: bool = False) -> np.ndarray:
     return y
 
 
+def add_gradient(total: np.ndarray, part: np.ndarray) -> None:
+    """`total += part`, small arrays of shapes that need not be the same."""
+    kernels.run(np.add, total, part, total)
+
+
 def column_sums(x: np.ndarray) -> np.ndarray:
     """The sums of a matrix over its rows, `(columns,)`."""
     x = as_array(x, "column_sums: x", 2)

@@ -15,6 +15,25 @@ from types import ModuleType
 import numpy as np
 
 from ..errors import ConfigError
+from .recording import constant, kernels_of, recorded, run, unrecordable
+
+__all__ = [
+    "available",
+    "compiled",
+    "constant",
+    "get_num_threads",
+    "isa",
+    "recorded",
+    "replays",
+    "run",
+    "set_num_threads",
+    "settings",
+    "threads_for",
+    "threads_over",
+    "unrecordable",
+    "unrecorded",
+    "using",
+]
 
 # Fastest first. `wide` (vectors of 64 bytes on AVX2) and `scalar` (no vector type) are built for tests alone: they run
 # the logic of AVX-512, and of a compiler without vector types, on a machine that has neither.
@@ -63,6 +82,7 @@ class _Choice:
     def __init__(self) -> None:
         # A wrong environment is an error of the first use, which a program can catch, and not of the import.
         self.problem: ConfigError | None = None
+        self.replay = True
         self.threads, isa = 1, "baseline"
         try:
             self.threads, isa = _chosen_threads(), _chosen_isa()
@@ -89,7 +109,12 @@ if hasattr(os, "register_at_fork"):
 
 
 def compiled(dtype: np.dtype) -> ModuleType:
-    """The compiled kernels for `dtype`, float32 or float64."""
+    """The compiled kernels for `dtype`, float32 or float64; recorded where the calling thread records (recording.py)."""
+    return kernels_of(unrecorded(dtype))
+
+
+def unrecorded(dtype: np.dtype) -> ModuleType:
+    """The same as they are."""
     try:
         return _choice.modules[dtype]
     except KeyError:
@@ -106,6 +131,11 @@ def isa() -> str:
 def settings() -> tuple[str, int, int]:
     """All that decides which kernel runs on how many threads: what was chosen under these holds while they stay."""
     return _choice.isa, _choice.threads, _SERIAL_WORK
+
+
+def replays() -> bool:
+    """Whether models may run recorded passes again (model/replay.py)."""
+    return _choice.replay
 
 
 def get_num_threads() -> int:
@@ -137,10 +167,12 @@ def set_num_threads(n: int) -> None:
 
 
 @contextmanager
-def using(*, isa: str | None = None, threads: int | None = None) -> Iterator[None]:
-    """Within this block, use another instruction set or thread count: for tests and measurements, one thread at a time."""
-    before = _choice.isa, _choice.threads
+def using(*, isa: str | None = None, threads: int | None = None, replay: bool | None = None) -> Iterator[None]:
+    """Within this block, use another instruction set or thread count, or no recorded passes: for tests and measurements, one
+    thread at a time."""
+    before = _choice.isa, _choice.threads, _choice.replay
     try:
+        _choice.replay = _choice.replay if replay is None else replay
         if isa is not None:
             _choice.use(isa)
         if threads is not None:
@@ -148,4 +180,4 @@ def using(*, isa: str | None = None, threads: int | None = None) -> Iterator[Non
         yield
     finally:
         _choice.use(before[0])
-        _choice.threads = before[1]
+        _choice.threads, _choice.replay = before[1:]

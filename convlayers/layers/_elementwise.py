@@ -15,6 +15,7 @@ class _Elementwise(Layer):
 
     function: ClassVar[str]
     keeps_output: ClassVar[bool] = False
+    replays = True
     examples: ClassVar[Sequence[tuple[dict[str, Any], Any]]] = (({}, (3, 4, 5)), ({}, (7,)), ({}, (2, 1, 67)))
 
     def constants(self) -> tuple[float, ...]:

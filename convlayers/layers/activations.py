@@ -14,6 +14,7 @@ from ._elementwise import _Elementwise
 class ReLU(Layer):
     """`y = max(x, 0)`; `dx = dy` where y > 0, else 0."""
 
+    replays = True
     examples = (({}, (3, 4, 5)), ({}, (7,)))
 
     def forward(self, x, *, training):

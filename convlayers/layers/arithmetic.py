@@ -53,6 +53,7 @@ class Add(_Arithmetic):
 
     operation, operator = "add", "Add"
     fuses_relu = True
+    replays = True
     examples = (
         ({}, [(3, 4, 5), (3, 4, 5)]),
         ({}, [(7,), (7,), (7,)]),

@@ -63,6 +63,7 @@ class AvgPool2d(_AvgPool):
     """
 
     rank = 2
+    replays = True
     examples = (
         ({"kernel_size": 2}, (3, 6, 8)),
         ({"kernel_size": 3, "stride": 2, "padding": 1}, (2, 7, 8)),

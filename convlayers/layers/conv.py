@@ -23,6 +23,7 @@ class _Conv(Layer):
     fuses_relu = True
     fuses_clip = True
     absorbs_affine = True
+    replays = True
     absorbs_residual = True
 
     def __init__(
@@ -128,9 +129,9 @@ class _Conv(Layer):
 
     def add_gradients(self, dw: np.ndarray, db: np.ndarray) -> None:
         """Add to `grads`; db is empty where there is no bias."""
-        self.grads["weight"] += dw
+        functional.add_gradient(self.grads["weight"], dw)
         if self.bias:
-            self.grads["bias"] += db
+            functional.add_gradient(self.grads["bias"], db)
 
     def affine_params(self, scale, shift):
         weight, bias = self.params["weight"], self.params.get("bias")

@@ -20,6 +20,7 @@ class _ConvTranspose(Layer):
     rank: ClassVar[int]
     fuses_relu = True
     absorbs_affine = True
+    replays = True
 
     def __init__(
         self,
@@ -83,9 +84,9 @@ class _ConvTranspose(Layer):
     def accumulate(self, dy, cache):
         dy, x = before_relu(dy, cache)
         dw, db = conv_transpose.backward_weight(self.rank, dy, x, self.params["weight"].shape, self.bias, self._options)
-        self.grads["weight"] += dw
+        functional.add_gradient(self.grads["weight"], dw)
         if self.bias:
-            self.grads["bias"] += db
+            functional.add_gradient(self.grads["bias"], db)
 
     def affine_params(self, scale, shift):
         # (C, M/groups, R, S): the filters of a group are beside each other, and every input channel of the group has its own.

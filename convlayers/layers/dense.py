@@ -15,6 +15,7 @@ from .initializers import check_initializer, initial_parameters
 class Flatten(Layer):
     """All values of a sample in one row, `(N, ...)` to `(N, features)`, in C order; the gradient is the reshape back."""
 
+    replays = True
     examples = (({}, (3, 4, 5)), ({}, (7,)))
 
     def build(self, input_shape: Shape, rng: np.random.Generator) -> Shape:
@@ -44,6 +45,7 @@ class Dense(Layer):
     """
 
     fuses_relu = True
+    replays = True
     examples = (
         ({"out_features": 5}, (7,)),
         ({"out_features": 33, "bias": False}, (18,)),
@@ -71,8 +73,8 @@ class Dense(Layer):
         return y, (x, y if relu else None)
 
     def bind(self, shape, dtype, *, training, relu=False):
-        if len(shape) != 2:
-            return None
+        if len(shape) != 2 or shape[1] != self.params["weight"].shape[-1]:
+            return None  # of weights that do not fit, `forward` says so
         linear = bound_linear(shape[0], self.params["weight"].shape, dtype, relu)
 
         def forward(x):
@@ -108,7 +110,7 @@ class Dense(Layer):
 
     def _add_bias_gradient(self, dy: np.ndarray) -> None:
         if self.bias:
-            self.grads["bias"] += functional.column_sums(dy)
+            functional.add_gradient(self.grads["bias"], functional.column_sums(dy))
 
     def affine_params(self, scale, shift):
         return {"weight": self.params["weight"] * scale[:, None], "bias": self.params.get("bias", 0) * scale + shift}

@@ -22,6 +22,8 @@ class _GlobalPool(Layer):
 class _GlobalMaxPool(_GlobalPool):
     """Base of global max poolings: `y = max_h x[h]`; `dx` is `dy` at the first maximum in row order. NaN wins."""
 
+    replays = True
+
     def forward(self, x, *, training):
         y, index = functional.global_max_pool(x)
         return y, (index, x.shape)
@@ -59,6 +61,8 @@ class GlobalMaxPool3d(_GlobalMaxPool):
 
 class _GlobalAvgPool(_GlobalPool):
     """Base of global average poolings: `y = (1/A) sum_h x[h]` over the A pixels of a channel; `dx = dy / A` for each."""
+
+    replays = True
 
     def forward(self, x, *, training):
         return functional.global_avg_pool(x), x.shape

@@ -16,6 +16,7 @@ class Concat(Layer):
     """
 
     joins = True
+    replays = True
     examples = (
         ({}, [(3, 4, 5), (2, 4, 5)]),
         ({"axis": -1}, [(3, 4, 1), (3, 4, 5), (3, 4, 2)]),

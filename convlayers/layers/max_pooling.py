@@ -79,6 +79,7 @@ class MaxPool2d(_MaxPool):
     """
 
     rank = 2
+    replays = True
     examples = (
         ({"kernel_size": 2}, (3, 6, 8)),
         ({"kernel_size": 3, "stride": 2, "padding": 1}, (2, 7, 8)),

@@ -41,6 +41,7 @@ class _BatchNorm(Layer):
     fuses_clip = True
     fuses_clip_in_training = True
     absorbs_residual_in_training = True
+    replays = True
 
     def __init__(self, *, eps: float = 1e-5, momentum: float = 0.1) -> None:
         self.eps = number(eps, "eps", "greater than 0 and finite", lambda v: 0 < v < math.inf)
@@ -126,8 +127,8 @@ class _BatchNorm(Layer):
 
     def add_gradients(self, dw: np.ndarray, db: np.ndarray) -> None:
         """Add to `grads`."""
-        self.grads["weight"] += dw
-        self.grads["bias"] += db
+        functional.add_gradient(self.grads["weight"], dw)
+        functional.add_gradient(self.grads["bias"], db)
 
     def scale_shift(self):
         return functional.batch_norm_affine(*self.arrays(), eps=self.eps)

@@ -72,6 +72,7 @@ class Reshape(Layer):
     `shape` is a sample's, without the batch axis; one of its sizes may be -1, which stands for what is left.
     """
 
+    replays = True
     examples = (({"shape": [4, 3, 5]}, (3, 4, 5)), ({"shape": [-1]}, (3, 4, 5)), ({"shape": [2, -1, 1]}, (6,)))
 
     def __init__(self, shape: Sequence[int]) -> None:
@@ -123,6 +124,7 @@ class Permute(Layer):
 class Identity(Layer):
     """`y = x`, `dx = dy`: a place in a network where nothing happens, such as a head that was taken off."""
 
+    replays = True
     examples = (({}, (3, 4, 5)), ({}, (7,)))
 
     def forward(self, x, *, training):

@@ -11,6 +11,7 @@ from ._checks import batch_axis, sample_axis
 
 class _Softmax(Layer):
     log: ClassVar[bool]
+    replays = True
     examples = (({}, (7,)), ({}, (3, 4, 5)), ({"axis": -1}, (3, 4, 5)), ({"axis": 2}, (2, 67, 3)), ({}, (1, 2)))
 
     def __init__(self, axis: int = 1) -> None:

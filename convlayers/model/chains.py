@@ -36,6 +36,8 @@ class DepthwiseChain(Layer):
     one pass does not fit. The arrays are the layers'.
     """
 
+    replays = True
+
     def __init__(
         self,
         before: BatchNorm2d | None,
@@ -97,6 +99,7 @@ class DepthwiseChain(Layer):
         dx = chain.backward(dy, done, weight, norms[2:] or None, dw, db, norms[:2])
         for gradient, array in zip(given, taken, strict=True):
             if gradient is not None and gradient is not array:
+                kernels.unrecordable()
                 gradient += array
         return dx
 

@@ -15,6 +15,11 @@ from .graph import Step, as_nodes, check_name, in_order, ordered, replayed, uniq
 from .passes import Passes, Tape
 
 
+def _one_or_all(values: Sequence[Any]) -> Any:
+    """What a model gives: of one input or output itself, else a list."""
+    return values[0] if len(values) == 1 else list(values)
+
+
 class Model:
     """A graph of layers from `inputs` to `outputs`, nodes made by `cl.Input` and by calling layers on nodes.
 
@@ -228,9 +233,6 @@ class Model:
             raise ShapeError(f"the inputs' batch sizes differ: {', '.join(str(len(a)) for a in arrays)}")
         return arrays
 
-    def _outputs(self, values: Sequence[Any]) -> Any:
-        return values[self.outputs[0]] if len(self.outputs) == 1 else [values[o] for o in self.outputs]
-
     def __call__(self, x: Any, *, name: str | None = None) -> Any:
         """Inference: `(N, *input_shape)` to `(N, *output_shape)`. On nodes: the model's layers behind them, see `Model`.
 
@@ -241,8 +243,10 @@ class Model:
         """
         given = self._given(x)
         if type(x) is not np.ndarray and any(isinstance(value, Node) for value in given):
-            return self._outputs(replayed(self.steps, as_nodes(given, "the model's input"), check_name(name) if name else None))
-        return self._outputs(self.passes.inference(self._inputs_of(given)))
+            nodes = replayed(self.steps, as_nodes(given, "the model's input"), check_name(name) if name else None)
+            return _one_or_all([nodes[output] for output in self.outputs])
+        outputs = self.passes.infer_again(given)
+        return _one_or_all(self.passes.inference(self._inputs_of(given)) if outputs is None else outputs)
 
     def trace(
         self, x: Any, *, training: bool = False, step: int = 0, seed: int | None = None
@@ -256,15 +260,19 @@ class Model:
         Layers that draw, such as Dropout, draw for `step` of a run with `seed`; by default each training pass is a step of
         its own, under the model's seed.
         """
-        inputs = self._inputs_of(self._given(x))
+        given = self._given(x)
         if not training:
-            values, tape = self.passes.forward(inputs, None)
-        else:
-            if step is None:
-                step, self._step = self._step, self._step + 1
+            outputs, tape = self.passes.forward(self._inputs_of(given), None)
+            return _one_or_all(outputs), tape
+        found = self.passes.step_again(given)
+        inputs = self._inputs_of(given) if found is None else []
+        if step is None:
+            step, self._step = self._step, self._step + 1
+        if found is None:
             with training_step(self.seed if seed is None else seed, step) as place:
-                values, tape = self.passes.forward(inputs, place)
-        return self._outputs(values), tape
+                found = self.passes.forward(inputs, place)
+        outputs, tape = found
+        return _one_or_all(outputs), tape
 
     def backward(self, dy: Any, tape: Tape, *, input_gradient: bool = True) -> Any:
         """Add to the gradients of the parameters that are not frozen; return the gradient with respect to the input, or None
@@ -274,6 +282,13 @@ class Model:
             raise ArrayTypeError(
                 f"the model has {len(self.outputs)} outputs, so backward takes as many gradients; got {len(given)}"
             )
+        results: list[Any] | None = self.passes.backward_again(given, tape, input_gradient)
+        if results is None:
+            results = self.passes.backward(self._flowing(given, tape), tape, input_gradient)
+        tape.read = True
+        return _one_or_all(results) if input_gradient else None
+
+    def _flowing(self, given: Sequence[Any], tape: Tape) -> list[Any]:
         flowing: list[Any] = [None] * len(self.value_shapes)
         for output, gradient in zip(self.outputs, given, strict=True):
             expected = (tape.batch, *self.value_shapes[output])
@@ -281,9 +296,7 @@ class Model:
             if array.shape != expected:
                 raise ShapeError(f"dy must have the output's shape {expected}; got {array.shape}")
             flowing[output] = array if flowing[output] is None else flowing[output] + array
-        self.passes.backward(flowing, tape, input_gradient)
-        results = flowing[: len(self.input_shapes)]
-        return (results[0] if len(results) == 1 else results) if input_gradient else None
+        return flowing
 
     # Configuration, tables and files
 

@@ -2,19 +2,21 @@
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
 from .. import kernels
-from ..errors import ConvlayersError, located
+from ..errors import ConfigError, ConvlayersError, located
 from ..functional import add, fits
 from ..functional.pointwise import add_to
-from ..layer import Bound, Layer, Shape, has_bind, joined, sparing
+from ..kernels.recording import Recording
+from ..layer import Bound, Layer, Shape, can_replay, has_bind, joined, sparing
 from ..randomness import Place, training_step
 from .chains import chained
 from .fusion import Task, plan
 from .graph import Step
+from .replay import Arrays, RecordedStep, Replay, Slot, copied
 
 _NONE: dict[str, Any] = {}
 _MOST_FITTED = 16  # batch sizes and types that passes are kept for
@@ -30,12 +32,19 @@ class Fitted:
     bound: Bound
 
 
-class Tape(NamedTuple):
-    """What a forward pass leaves for the backward pass: one cache a task, and the bound passes that made it, if any did."""
+class Tape:
+    """What a forward pass leaves for the backward pass: one cache a task, and the bound passes that made it, if any did.
 
-    caches: list[Any]
-    fitted: list[Fitted | None]
-    batch: int
+    Of a recorded pass they lie in its memory, and serve until the next one."""
+
+    __slots__ = ("__weakref__", "batch", "caches", "fitted", "number", "read", "step")
+
+    def __init__(self, batch: int) -> None:
+        self.batch, self.read = batch, False
+        self.caches: list[Any] = []
+        self.fitted: list[Fitted | None] = []
+        self.step: RecordedStep | None = None
+        self.number = 0  # which pass of that step
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +74,10 @@ def _joined(flowing: np.ndarray, gradient: np.ndarray, ours: bool) -> np.ndarray
     return add([flowing, gradient])
 
 
+def _can_replay(calls: Sequence[Call]) -> bool:
+    return all(can_replay(layer) for call in calls for layer in (call.layer, call.affine) if layer is not None)
+
+
 def _affines(calls: list[Call]) -> list[dict[str, Any]]:
     """The scale and shift of each call that takes one over, as an argument of its layer.
 
@@ -90,7 +103,7 @@ class Passes:
     def __init__(
         self, steps: Sequence[Step], shapes: Sequence[Shape], outputs: Sequence[int], frozen: Mapping[int, Collection[str]]
     ) -> None:
-        self.steps, self._shapes, self._frozen = steps, shapes, frozen
+        self.steps, self._shapes, self._outputs, self._frozen = steps, shapes, outputs, frozen
         self._fitted: dict[Any, list[Fitted | None]] = {}
         tasks = plan(steps, outputs, affine=False, shapes=shapes)
         self.tasks = chained(tasks, outputs, lambda layer: not self._frozen_of(layer))
@@ -101,6 +114,9 @@ class Passes:
             needed[step.target] = self._trains(step.layer) or any(needed[s] for s in step.sources)
         self.calls = self._calls(self.tasks, outputs, needed)
         self.calls_of_inference = self._calls(self.tasks_of_inference, outputs, needed)
+        self._inference = Slot(_can_replay(self.calls_of_inference))
+        # The gradients of an output that is listed twice are added up outside.
+        self._training = Slot(_can_replay(self.calls) and len(set(outputs)) == len(outputs))
 
     def _calls(self, tasks: Sequence[Task], outputs: Sequence[int], needed: list[bool]) -> list[Call]:
         last_use = {source: task.number for task in tasks for source in task.sources}
@@ -155,18 +171,61 @@ class Passes:
             return None  # `forward` says the same, of the arrays that it gets
         return None if bound is None else Fitted(x, y, dtype, bound)
 
-    def inference(self, inputs: Sequence[np.ndarray]) -> list[Any]:
-        """All values, those that nobody reads any more as None."""
-        return self._run(self.calls_of_inference, inputs, None, None)
+    def infer_again(self, given: Sequence[Any]) -> list[np.ndarray] | None:
+        """The outputs, where this pass is recorded."""
+        return self._inference.run(given)
 
-    def forward(self, inputs: Sequence[np.ndarray], place: Place | None) -> tuple[list[Any], Tape]:
-        """The values as from `inference`, and what `backward` takes; in training, `place` is where layers draw."""
-        tape = Tape([], [], len(inputs[0]))
-        return self._run(self.calls, inputs, place, tape), tape
+    def inference(self, inputs: Sequence[np.ndarray]) -> list[np.ndarray]:
+        """The outputs."""
+        calls = self.calls_of_inference
+        if self._inference.wanted(inputs):
+            replay, outputs = self._recorded(calls, inputs, None, None)
+            self._inference.keep(replay, replay)
+            return outputs
+        return self._run(calls, self._fit(calls, len(inputs[0]), inputs[0].dtype, False), inputs, None, None)
 
-    def _run(self, calls: list[Call], inputs: Sequence[np.ndarray], place: Place | None, tape: Tape | None) -> list[Any]:
+    def step_again(self, given: Sequence[Any]) -> tuple[list[np.ndarray], Tape] | None:
+        """What `forward` gives in training, where this pass is recorded."""
+        outputs = self._training.run(given)
+        if outputs is None:
+            return None
+        tape = Tape(len(given[0]))
+        self._training.recorded.follow(tape)
+        return outputs, tape
+
+    def forward(self, inputs: Sequence[np.ndarray], place: Place | None) -> tuple[list[np.ndarray], Tape]:
+        """The outputs as from `inference`, and what `backward` takes; in training, `place` is where layers draw."""
+        tape = Tape(len(inputs[0]))
+        if place is not None and self._training.wanted(inputs):
+            replay, outputs = self._recorded(self.calls, inputs, place, tape)
+            step = RecordedStep(replay, tape.caches, tape.fitted)
+            self._training.keep(replay, step)
+            if replay.complete:
+                step.follow(tape)
+            return outputs, tape
+        fitted = self._fit(self.calls, tape.batch, inputs[0].dtype, place is not None)
+        return self._run(self.calls, fitted, inputs, place, tape), tape
+
+    def _recorded(
+        self, calls: list[Call], inputs: Sequence[np.ndarray], place: Place | None, tape: Tape | None
+    ) -> tuple[Replay, list[np.ndarray]]:
+        """A pass that is written down, and its outputs."""
+        arrays = Arrays(dict.fromkeys(step.layer for step in self.steps))
+        with Recording(arrays) as recording:
+            own = [copied(x) for x in inputs]
+            fitted = [self._bound(call, len(own[0]), own[0].dtype, place is not None) for call in calls]
+            outputs = self._run(calls, fitted, own, place, tape)
+        return Replay(recording, arrays, own, outputs), [copied(y) for y in outputs]
+
+    def _run(
+        self,
+        calls: list[Call],
+        fitted: list[Fitted | None],
+        inputs: Sequence[np.ndarray],
+        place: Place | None,
+        tape: Tape | None,
+    ) -> list[np.ndarray]:
         values: list[Any] = [*inputs, *[None] * len(self.steps)]
-        fitted = self._fit(calls, len(inputs[0]), inputs[0].dtype, place is not None)
         affines = _affines(calls) if tape is None else [_NONE] * len(calls)
         for call, fit, fused in zip(calls, fitted, affines, strict=True):
             task = call.task
@@ -188,7 +247,7 @@ class Passes:
                 tape.fitted.append(fit)
             for source in call.done:
                 values[source] = None
-        return values
+        return [values[number] for number in self._outputs]
 
     def trace(self, inputs: Sequence[np.ndarray], training: bool, seed: int, at: int) -> Iterator[tuple[str, np.ndarray]]:
         """Each step's name and output, nothing fused, drawing for training step `at` of a run with `seed`."""
@@ -200,8 +259,40 @@ class Passes:
                 values[step.target], _ = step.layer.forward(read, training=training and self._learns(step.layer))
             yield step.name, values[step.target]
 
-    def backward(self, flowing: list[Any], tape: Tape, input_gradient: bool) -> None:
-        """Send the gradients in `flowing`, one a value, back: adds to the layers' gradients, leaves those of the inputs."""
+    def backward_again(self, given: Sequence[Any], tape: Tape, input_gradient: bool) -> list[np.ndarray] | None:
+        """The gradients of the inputs, or nothing without `input_gradient`, where this pass is recorded."""
+        step = tape.step
+        if step is None:
+            return None
+        if tape.number != step.passes:
+            raise ConfigError(
+                "backward: a tape that was read serves until the model's next forward pass in training, which has come since; "
+                "give it the tape of that pass"
+            )
+        recorded = step.backward.get(input_gradient)
+        return None if recorded is None else recorded.run(given)
+
+    def backward(self, flowing: list[Any], tape: Tape, input_gradient: bool) -> list[Any]:
+        """Send the gradients in `flowing`, one a value, back: adds to the layers' gradients, returns those of the inputs."""
+        step, count = tape.step, len(self._shapes) - len(self.steps)
+        if step is None or input_gradient in step.backward or not step.forward.arrays.hold():
+            self._send(flowing, tape, input_gradient)
+            return flowing[:count]
+        with Recording(step.forward.arrays, step.forward.recording.arena) as recording:
+            own = list(flowing)
+            given = [copied(flowing[number]) for number in self._outputs]
+            for number, gradient in zip(self._outputs, given, strict=True):
+                own[number] = gradient
+            self._send(own, tape, input_gradient)
+        found = own[:count] if input_gradient else []
+        if any(gradient is None for gradient in found):
+            step.backward[input_gradient] = None
+            return found
+        recorded = Replay(recording, step.forward.arrays, given, found)
+        step.backward[input_gradient] = recorded if recorded.complete else None
+        return [copied(gradient) for gradient in found]
+
+    def _send(self, flowing: list[Any], tape: Tape, input_gradient: bool) -> None:
         left, fitted = list(tape.caches), list(tape.fitted)
         for call in reversed(self.calls):
             target = call.task.target

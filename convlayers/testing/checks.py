@@ -6,14 +6,16 @@ What a layer may rely on is in `convlayers.layer`; what a user may rely on is he
 import inspect
 import json
 import math
+from functools import reduce
 from itertools import product
 from typing import Any
 
 import numpy as np
 
-from .. import functional
-from ..layer import Bound, Layer, Shape, has_bind, has_scale_shift, joined
+from .. import functional, kernels
+from ..layer import Bound, Layer, Shape, can_replay, has_bind, has_scale_shift, joined
 from ..layers.activations import Clip, ReLU
+from ..model import Input, Model
 from ..shapes import window
 from .case import STEP, Case, as_list, contents, zero
 from .gradients import assert_gradient
@@ -256,6 +258,32 @@ def bound_to_a_shape(case: Case) -> None:
             layer.grads = {name: np.zeros_like(array) for name, array in layer.params.items()}
             for passes in (layer, bound):
                 assert_same(_back(layer, passes, case.gradient(y), cache), wanted, f"backward bound to a shape, {what}")
+
+
+def replayed(case: Case) -> None:
+    """A layer that says so gives, recorded and run again on other values, the bits that it gives else: alone in a model, and
+    with a ReLU behind it."""
+    if not can_replay(case.layer):
+        return
+    for behind in ((), (ReLU(),)):
+        results = [_steps_of_model(case, behind, replay) for replay in (False, True)]
+        assert_same(results[1], results[0], f"passes run again{' with a ReLU behind the layer' if behind else ''}")
+
+
+def _steps_of_model(case: Case, behind: tuple[Layer, ...], replay: bool) -> list[np.ndarray]:
+    """What some steps of training and inference give."""
+    layer, _ = case.built()
+    layer.built_for = case.shapes
+    inputs = [Input(shape) for shape in case.shapes]
+    model, results = Model(inputs, reduce(lambda node, other: other(node), behind, layer(*inputs))), []
+    with kernels.using(replay=replay):
+        for step in range(4):
+            x = case.inputs(_BATCH, purpose=f"step {step}")
+            y, tape = model.forward(x, step=step)
+            dx = model.backward(case.gradient(y, f"step {step}"), tape)
+            arrays = (*layer.grads.values(), *layer.buffers.values())
+            results += [y, model(x), *as_list(dx), *(array.copy() for array in arrays)]
+    return results
 
 
 def _can_pool(case: Case, output: Shape) -> bool:

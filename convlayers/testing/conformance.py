@@ -31,6 +31,7 @@ _CHECKS: tuple[Check, ...] = (
     checks.takes_over_relu,
     checks.takes_over_maximum,
     checks.bound_to_a_shape,
+    checks.replayed,
     checks.commutes_with_relu,
     checks.scale_and_shift,
     checks.batch_sizes,

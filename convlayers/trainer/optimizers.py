@@ -14,6 +14,7 @@ import numpy as np
 
 from .. import functional
 from ..errors import ConfigError, FileFormatError
+from ..functional.update import Parameters
 
 
 def _number(value: Any, name: str, *, positive: bool = False, below: float = math.inf) -> float:
@@ -65,6 +66,7 @@ class Optimizer:
         self._state: dict[str, np.ndarray] = {}
         self._parts: list[Part] = []
         self._copied: list[Part] = []
+        self._arrays: dict[tuple[str, ...], Parameters] = {}
 
     def slots(self) -> tuple[str, ...]:
         """Names of the arrays of state that the settings call for; each starts at zero."""
@@ -105,6 +107,7 @@ class Optimizer:
             self._parts.append(Part(parameter, gradients[name], state))
             start = stop
         self._copied = [part for part in self._parts if not part.is_view]
+        self._arrays = {}
 
     def step(self) -> None:
         """One step along the gradients, in place."""
@@ -114,6 +117,14 @@ class Optimizer:
         self.update_all(self._parts)
         for part in self._copied:
             part.scatter()
+
+    def _all_arrays(self, parts: list[Part], *slots: str) -> Parameters:
+        """`Part.arrays` of each; of the parameters that the optimizer works on they are found out once."""
+        if parts is not self._parts:
+            return [part.arrays(*slots) for part in parts]
+        if slots not in self._arrays:
+            self._arrays[slots] = [part.arrays(*slots) for part in parts]
+        return self._arrays[slots]
 
     def _views(self) -> dict[str, np.ndarray]:
         views, start = {}, 0
@@ -164,7 +175,7 @@ class SGD(Optimizer):
 
     def update_all(self, parts: list[Part]) -> None:
         functional.sgd(
-            [part.arrays("momentum_buffer") for part in parts],
+            self._all_arrays(parts, "momentum_buffer"),
             lr=self.lr,
             momentum=self.momentum,
             nesterov=self.nesterov,
@@ -201,7 +212,7 @@ class Adam(Optimizer):
         beta1, beta2 = self.betas
         correction = math.sqrt(1 - beta2**self.steps)
         functional.adam(
-            [part.arrays("exp_avg", "exp_avg_sq") for part in parts],
+            self._all_arrays(parts, "exp_avg", "exp_avg_sq"),
             rate=self.lr * correction / (1 - beta1**self.steps),
             betas=self.betas,
             eps=self.eps * correction,
@@ -253,7 +264,7 @@ class RMSprop(Optimizer):
 
     def update_all(self, parts: list[Part]) -> None:
         functional.rmsprop(
-            [part.arrays("square_avg", "grad_avg", "momentum_buffer") for part in parts],
+            self._all_arrays(parts, "square_avg", "grad_avg", "momentum_buffer"),
             lr=self.lr,
             alpha=self.alpha,
             eps=self.eps,

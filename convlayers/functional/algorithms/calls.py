@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from ... import kernels
 from ...kernels import memory
 from .problem import Problem
 
@@ -122,7 +123,7 @@ def weight_call(kernel: Callable, problem: Problem, *how: Any) -> Backward:
         if x.size:
             kernel(dy, x, dw, *how)
         else:
-            dw.fill(0)
+            kernels.run(np.copyto, dw, 0)
         return dw
 
     return run

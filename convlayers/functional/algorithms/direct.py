@@ -145,18 +145,17 @@ def backward_weight(problem: Problem) -> Backward:
     """dw."""
     if problem.depthwise:
         return depthwise.backward_weight(problem)
-    compiled = kernels.compiled(problem.type)
     how = *geometry(problem), problem.groups, threads_for(problem.work)
-    if _narrow(problem):
-        return _transposed_call(compiled.conv2d_backward_weight, problem, *how, None)
     if not _pixels_for_lanes(problem):
-        return weight_call(compiled.conv2d_backward_weight, problem, *how, None)
+        call = _transposed_call if _narrow(problem) else weight_call
+        return call(kernels.compiled(problem.type).conv2d_backward_weight, problem, *how, None)
+    compiled = kernels.unrecorded(problem.type)
 
     def few(dy: np.ndarray, x: np.ndarray, dw: np.ndarray, *at_stride_1: Any) -> None:
         if not compiled.conv2d_backward_weight_few(dy, x, dw, *at_stride_1):
             compiled.conv2d_backward_weight(dy, x, dw, *how, None)
 
-    return weight_call(few, problem, *how[2:])
+    return weight_call(kernels.recorded(few), problem, *how[2:])
 
 
 def _transposed_call(kernel: Callable, problem: Problem, *how: Any) -> Backward:
@@ -166,7 +165,7 @@ def _transposed_call(kernel: Callable, problem: Problem, *how: Any) -> Backward:
         turned = memory.empty((channels, filters, 1, 1), problem.type)
         kernel(x, dy, turned, *how)
         dw = memory.empty(problem.w, problem.type)
-        np.copyto(dw, turned.transpose(1, 0, 2, 3))
+        kernels.run(np.copyto, dw, turned.transpose(1, 0, 2, 3))
         return dw
 
     return run

@@ -22,7 +22,7 @@ def forward(problem: Problem, relu: bool) -> Forward:
     """y, or max(y, 0)."""
 
     def run(x: np.ndarray, w: np.ndarray, bias: np.ndarray | None) -> np.ndarray:
-        y = reference.conv_forward(x, w, bias, problem.win, problem.groups).astype(x.dtype)
+        y = reference.conv_forward(x, w, bias, problem.win, problem.groups).astype(x.dtype, order="C")
         return rectified(y) if relu else y
 
     return run
@@ -30,9 +30,11 @@ def forward(problem: Problem, relu: bool) -> Forward:
 
 def backward_input(problem: Problem) -> Backward:
     """dx."""
-    return lambda dy, w: reference.conv_backward_input(dy, w, problem.x, problem.win, problem.groups).astype(dy.dtype)
+    of = problem.x, problem.win, problem.groups
+    return lambda dy, w: reference.conv_backward_input(dy, w, *of).astype(dy.dtype, order="C")
 
 
 def backward_weight(problem: Problem) -> Backward:
     """dw."""
-    return lambda dy, x: reference.conv_backward_weight(dy, x, problem.w, problem.win, problem.groups)[0].astype(x.dtype)
+    of = problem.w, problem.win, problem.groups
+    return lambda dy, x: reference.conv_backward_weight(dy, x, *of)[0].astype(x.dtype, order="C")

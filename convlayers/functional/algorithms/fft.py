@@ -209,6 +209,7 @@ def _fill(result: Grid, left: Grid, right: Grid, problem: Problem) -> None:
     """result[g,i,j] = sum_k left[g,i,k] correlated (input gradient: convolved) with right[g,k,j], block by block."""
     layout, real, threads = Layout(problem), result.array.dtype, threads_for(problem.work)
     groups, rows, depths, columns = map(_parts, layout.sizes, layout.block)
+    kernels.unrecordable()
     result.array.fill(0)  # some pixels may be read by no window, and there may be no image
     for g, i, j, k in product(groups, rows, columns, depths):
         if k.start == 0:

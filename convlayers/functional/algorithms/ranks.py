@@ -16,6 +16,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from ... import kernels
 from ...kernels import memory
 from ...shapes import Window
 from .calls import Backward, BackwardBoth, Forward
@@ -157,6 +158,7 @@ class Slab(NamedTuple):
 
 
 def _slabs(problem: Problem, flat: Problem) -> Iterator[Slab]:
+    kernels.unrecordable()
     count, depths = problem.x[0], problem.win.output[0]
     # By sizes alone, as the sum over slabs decides the bits of a weight gradient.
     together = max(1, _SLAB // (max(prod(flat.x[1:]), prod(flat.y[1:])) * np.dtype(problem.dtype).itemsize))

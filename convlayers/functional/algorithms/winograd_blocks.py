@@ -108,7 +108,10 @@ def backward_weight(problem: Problem) -> Backward:
         for (images, planes), add in zip(parts, adding, strict=True):
             gradients = _tiles(dy[images], planes.y, 0, 0, True, threads)
             sums = add(gradients, _tiles(x[images], planes.x, top, left, False, threads))
-            total = sums if total is None else np.add(total, sums, out=total)
+            if total is None:
+                total = sums
+            else:
+                kernels.run(np.add, total, sums, total)
         kernel(total, dw, threads)
         return dw
 

@@ -112,11 +112,12 @@ def avg_pool2d(x: np.ndarray, win: Window, *, count_include_pad: bool = True) ->
     """The average of each window of `win`, `(N, C, P, Q)`; padding counts as zeros, or not at all."""
     x = as_array(x, "avg_pool2d: x", 4)
     check_pool(x.shape[2:], win)
-    return sums2d(x, win, counts_of(x.shape[2:], win, count_include_pad, x.dtype))
+    return sums2d(x, win, kernels.constant(counts_of(x.shape[2:], win, count_include_pad, x.dtype)))
 
 
 def avg_pool2d_backward(dy: np.ndarray, x_shape: tuple[int, ...], win: Window, *, count_include_pad: bool = True) -> np.ndarray:
     """The gradient of `avg_pool2d` with respect to its input of shape `x_shape`."""
     dy = as_array(dy, "avg_pool2d: dy", 4)
     dy = check_gradient(dy, (*x_shape[:2], *win.output), "avg_pool2d", dy.dtype)
-    return sums2d_backward(dy, x_shape, win, counts_of(tuple(x_shape[2:]), win, count_include_pad, dy.dtype))
+    divisors = kernels.constant(counts_of(tuple(x_shape[2:]), win, count_include_pad, dy.dtype))
+    return sums2d_backward(dy, x_shape, win, divisors)

@@ -14,6 +14,7 @@ from typing import cast
 
 import numpy as np
 
+from ... import kernels
 from ...errors import ShapeError
 from ...kernels import memory
 from ...shapes import Window, check_pool, extents
@@ -111,6 +112,7 @@ def taps(win: Window) -> Iterator[tuple[slice, ...]]:
 
 
 def _dilated_sums(x: np.ndarray, win: Window, counts: np.ndarray) -> np.ndarray:
+    kernels.unrecordable()
     padded, y = pad(x, extents(x.shape[2:], win)), memory.empty(_output(x.shape, win), x.dtype)
     y.fill(0)
     for where in taps(win):
@@ -120,6 +122,7 @@ def _dilated_sums(x: np.ndarray, win: Window, counts: np.ndarray) -> np.ndarray:
 
 
 def _dilated_sums_backward(dy: np.ndarray, x_shape: tuple[int, ...], win: Window, counts: np.ndarray) -> np.ndarray:
+    kernels.unrecordable()
     pairs, share = extents(tuple(x_shape[2:]), win), dy / counts
     padded = np.zeros((*x_shape[:2], *(n + sum(pair) for n, pair in zip(x_shape[2:], pairs, strict=True))), dy.dtype)
     for where in taps(win):
@@ -155,11 +158,12 @@ def avg_pool(x: np.ndarray, win: Window, *, count_include_pad: bool = True) -> n
     """The average of each window of `win`, `(N, C, *output)`; padding counts as zeros, or not at all."""
     x = as_array(x, "avg_pool: x", len(win.kernel) + 2)
     check_pool(x.shape[2:], win)
-    return sums(x, win, counts_of(x.shape[2:], win, count_include_pad, x.dtype))
+    return sums(x, win, kernels.constant(counts_of(x.shape[2:], win, count_include_pad, x.dtype)))
 
 
 def avg_pool_backward(dy: np.ndarray, x_shape: tuple[int, ...], win: Window, *, count_include_pad: bool = True) -> np.ndarray:
     """The gradient of `avg_pool` with respect to its input of shape `x_shape`."""
     dy = as_array(dy, "avg_pool: dy", len(x_shape))
     dy = check_gradient(dy, _output(x_shape, win), "avg_pool", dy.dtype)
-    return sums_backward(dy, x_shape, win, counts_of(tuple(x_shape[2:]), win, count_include_pad, dy.dtype))
+    divisors = kernels.constant(counts_of(tuple(x_shape[2:]), win, count_include_pad, dy.dtype))
+    return sums_backward(dy, x_shape, win, divisors)
