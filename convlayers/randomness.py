@@ -5,8 +5,7 @@ step. Stopping and resuming a run, or adding a layer that draws, leaves every ot
 """
 
 import hashlib
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from contextvars import ContextVar
 from math import prod
 from typing import Any
@@ -35,24 +34,40 @@ def generator(seed: int, purpose: str, *counters: int) -> np.random.Generator:
     return np.random.Generator(np.random.Philox(key=np.frombuffer(digest[:16], np.uint64)))
 
 
-@contextmanager
-def training_step(seed: int, step: int) -> Iterator[Place]:
+def training_step(seed: int, step: int) -> AbstractContextManager[Place]:
     """Within this block, layers draw for training step `step` of a run seeded with `seed`.
 
     The attribute `node` of what it gives says which place in the network draws next: two equal layers draw different numbers.
     """
-    place = Place(seed, step)
-    token = _place.set(place)
-    try:
-        yield place
-    finally:
-        _place.reset(token)
+    return _Step(seed, step)
 
 
-def layer_generator(purpose: str) -> np.random.Generator:
-    """For a layer's `forward`: a generator that depends on the seed, the step, the layer's place and `purpose`."""
+class _Step(AbstractContextManager[Place]):
+    __slots__ = ("_place", "_token")
+
+    def __init__(self, seed: int, step: int) -> None:
+        self._place = Place(seed, step)
+
+    def __enter__(self) -> Place:
+        self._token = _place.set(self._place)
+        return self._place
+
+    def __exit__(self, *error: object) -> None:
+        _place.reset(self._token)
+
+
+def layer_node() -> int:
+    """Which place in the network draws next."""
+    return _place.get(Place(0, 0)).node
+
+
+def layer_generator(purpose: str, node: int | None = None) -> np.random.Generator:
+    """For a layer's `forward`: a generator that depends on the seed, the step, the layer's place and `purpose`.
+
+    A pass that is run again tells the `node` that it had (`layer_node`); else it is the one that draws next.
+    """
     place = _place.get(Place(0, 0))
-    return generator(place.seed, purpose, place.step, place.node)
+    return generator(place.seed, purpose, place.step, place.node if node is None else node)
 
 
 class NoDraws(np.random.Generator):

@@ -222,12 +222,14 @@ cdef class Arena:
         self.free = []
 
     cdef Lease lend(self, Py_ssize_t nbytes):
-        """The smallest free block that does, if it is not larger than 5/4 of what is wanted; else a new one."""
+        """The smallest free block that does, if it is not larger than twice what is wanted, of equal ones the latest; else a new
+        one. With 5/4, inference of `resnet20` took half as much memory more; with four times, of `mobilenet_small` 1.15 times
+        as long, and with the earliest of equal blocks of `lenet5` 1.07 times."""
         cdef Lease lease = Lease()
         cdef Block block
         for block in self.free:
-            if nbytes <= block.memory.nbytes <= nbytes + nbytes // 4:
-                if lease.block is None or block.memory.nbytes < lease.block.memory.nbytes:
+            if nbytes <= block.memory.nbytes <= 2 * nbytes:
+                if lease.block is None or block.memory.nbytes <= lease.block.memory.nbytes:
                     lease.block = block
         if lease.block is None:
             lease.block = Block(max(nbytes, 1), True)

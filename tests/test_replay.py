@@ -141,11 +141,52 @@ def test_what_numpy_computes_is_not_recorded(algorithm):
 
 @pytest.mark.parametrize(
     "layer",
-    [lambda: cl.Dropout(0.5), lambda: cl.LRN(3), lambda: cl.Abs(), lambda: cl.AvgPool2d(2, dilation=2)],
-    ids=["draws", "computes by NumPy", "one of many", "dilated"],
+    [lambda: cl.MixedPool2d(2), lambda: cl.LRN(3), lambda: cl.Abs(), lambda: cl.AvgPool2d(2, dilation=2)],
+    ids=["nobody said so", "computes by NumPy", "one of many", "dilated"],
 )
 def test_layers_that_are_not_recorded(layer):
     assert_replayed(lambda: small(cl.Conv2d(4, 3), layer()), (3, 3, 9, 8), repr(layer()), recorded=False)
+
+
+@pytest.mark.parametrize("layer", [cl.Dropout, cl.Dropout2d])
+def test_dropout_draws_anew(layer):
+    results = []
+    for replay in (False, True):
+        model, x = small(cl.Conv2d(6, 3), layer(0.5), cl.ReLU(), layer(0.3)), drawn((4, 3, 9, 8))
+        results.append([])
+        with kernels.using(replay=replay):
+            for step in (None, None, 7, 5, None, 7):
+                y, tape = model.forward(x, step=step, seed=5)
+                results[-1] += [y, model.backward(np.ones_like(y), tape), model(x)]
+        assert replayed(model) == replay
+    assert_same(results[1], results[0], layer.__name__)
+    masks = [y.tobytes() for y in results[1][::3]]
+    assert len(set(masks)) == 5, "another mask at every step"
+    assert masks[2] == masks[5], "the same one at the same step"
+
+
+def test_a_decoder():
+    """Transposed convolutions, with a bias beside a normalization, and pooling of several kinds."""
+
+    def make():
+        up = cl.ConvTranspose2d(4, 2, stride=2)
+        layers = [cl.AvgPool2d(2), up, cl.BatchNorm2d(), cl.ReLU(), cl.MaxPool2d(2), cl.ConvTranspose2d(3, 3), cl.LeakyReLU()]
+        return small(*layers, cl.AdaptiveAvgPool2d(2), shape=(3, 8, 8))
+
+    assert_replayed(make, (3, 3, 8, 8), "a decoder")
+
+
+def test_gates():
+    """Sums and products of samples of unequal shapes, as squeeze-and-excitation has them."""
+
+    def make():
+        x = cl.Input((6, 5, 4))
+        y = cl.Conv2d(6, 3, padding=1)(x)
+        gates = cl.Sigmoid()(cl.Conv2d(6, 1)(cl.GlobalAvgPool2d()(y)))
+        bias = cl.GlobalMaxPool2d()(y)
+        return cl.Model(x, cl.Dense(3)(cl.Flatten()(cl.Add()(cl.Multiply()(y, gates), bias, cl.Subtract()(y, x)))))
+
+    assert_replayed(make, (3, 6, 5, 4), "gates")
 
 
 def test_graphs():

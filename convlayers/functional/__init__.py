@@ -38,7 +38,7 @@ from .conv_transpose import (
     conv_transpose3d_backward_weight,
 )
 from .dense import linear, linear_backward_input, linear_backward_weight
-from .dropout import dropout_factors
+from .dropout import dropout_factors, fill_dropout_factors
 from .groupnorm import GroupNormPass, group_norm, group_norm_backward, layer_norm
 from .join import concat, split
 from .loss import cross_entropy

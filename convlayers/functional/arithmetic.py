@@ -37,13 +37,16 @@ def arithmetic(name: str, arrays: Sequence[np.ndarray]) -> np.ndarray:
     """
     operation, _ = _known(name)
     first, *others = arrays = aligned(arrays, name)
-    kernels.unrecordable()
     y = memory.empty(_met(arrays, name), first.dtype)
-    with np.errstate(all="ignore"):
-        for array in others:
-            operation(first, array, out=y)
-            first = y
+    for array in others:
+        kernels.run(_compute, operation, first, array, y)
+        first = y
     return y
+
+
+def _compute(operation: np.ufunc, a: np.ndarray, b: np.ndarray, y: np.ndarray) -> None:
+    with np.errstate(all="ignore"):
+        operation(a, b, out=y)
 
 
 def arithmetic_backward(name: str, dy: np.ndarray, arrays: Sequence[np.ndarray]) -> list[np.ndarray]:
@@ -67,7 +70,16 @@ def arithmetic_backward(name: str, dy: np.ndarray, arrays: Sequence[np.ndarray])
 def folded(dx: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
     """`dx` summed over the axes along which an array of `shape` was repeated."""
     repeated = tuple(axis for axis, (n, m) in enumerate(zip(shape, dx.shape, strict=True)) if n != m)
-    return np.sum(dx, axis=repeated, keepdims=True, out=memory.empty(shape, dx.dtype)) if repeated else dx
+    if not repeated:
+        return dx
+    total = memory.empty(shape, dx.dtype)
+    kernels.run(_add_up, dx, repeated, total)
+    return total
+
+
+def _add_up(dx: np.ndarray, axes: tuple[int, ...], total: np.ndarray) -> None:
+    with np.errstate(all="ignore"):
+        np.sum(dx, axis=axes, keepdims=True, out=total)
 
 
 def _of_sum(number: int, dy: np.ndarray, arrays: list[np.ndarray]) -> np.ndarray:
@@ -75,7 +87,11 @@ def _of_sum(number: int, dy: np.ndarray, arrays: list[np.ndarray]) -> np.ndarray
 
 
 def _of_difference(number: int, dy: np.ndarray, arrays: list[np.ndarray]) -> np.ndarray:
-    return np.negative(dy, out=memory.empty(dy.shape, dy.dtype)) if number else dy
+    if not number:
+        return dy
+    dx = memory.empty(dy.shape, dy.dtype)
+    kernels.run(np.negative, dy, dx)
+    return dx
 
 
 def _of_product(number: int, dy: np.ndarray, arrays: list[np.ndarray]) -> np.ndarray:
@@ -83,6 +99,7 @@ def _of_product(number: int, dy: np.ndarray, arrays: list[np.ndarray]) -> np.nda
 
 
 def _of_quotient(number: int, dy: np.ndarray, arrays: list[np.ndarray]) -> np.ndarray:
+    kernels.unrecordable()
     a, b = arrays
     dx = np.divide(dy, b, out=memory.empty(dy.shape, dy.dtype))
     if number:
@@ -92,6 +109,7 @@ def _of_quotient(number: int, dy: np.ndarray, arrays: list[np.ndarray]) -> np.nd
 
 
 def _of_power(number: int, dy: np.ndarray, arrays: list[np.ndarray]) -> np.ndarray:
+    kernels.unrecordable()
     a, b = arrays
     if number:
         dx = arithmetic("power", [a, b])
@@ -106,6 +124,7 @@ def _of_power(number: int, dy: np.ndarray, arrays: list[np.ndarray]) -> np.ndarr
 
 def _of_extreme(choose: np.ufunc) -> Callable[[int, np.ndarray, list[np.ndarray]], np.ndarray]:
     def gradient(number: int, dy: np.ndarray, arrays: list[np.ndarray]) -> np.ndarray:
+        kernels.unrecordable()
         best = arithmetic(choose.__name__, arrays)
         wins = arrays[number] == best
         for earlier in arrays[:number]:

@@ -199,5 +199,6 @@ def bound_scale_shift(
 
 def scale_shift(x: np.ndarray, scale: np.ndarray, shift: np.ndarray, *, relu: bool = False) -> np.ndarray:
     """`y = scale x + shift`, channel by channel; x `(N, C, ...)`, the others `(C,)`. `relu` gives `max(y, 0)`."""
-    constants = kernels.constant(np.zeros(len(scale))), kernels.constant(np.ones(len(scale)))
+    x = as_array(x, "scale_shift: x")
+    constants = (kernels.constant(make(len(scale), x.dtype)) for make in (np.zeros, np.ones))
     return batch_norm(x, scale, shift, *constants, eps=0.0, relu=relu)[0]

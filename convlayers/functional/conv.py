@@ -121,7 +121,7 @@ def _fused(plan: Plan, affine: bool, residual: bool, relu: bool | float, pooled:
     if fused_of is not None and (fused := fused_of(plan.problem, relu, residual, pooled, kept)) is not None:
         if not affine:
             return lambda x, w, b, affine, residual: fused(x, w, None, b, residual)
-        return lambda x, w, b, affine, residual: fused(x, w, *_joint(b, affine), residual)
+        return lambda x, w, b, affine, residual: fused(x, w, *joint(b, affine), residual)
     if pooled:
         return _pooled(_fused(plan, affine, residual, relu, False, kept), plan.problem)
     if isinstance(relu, float):
@@ -154,7 +154,7 @@ def _hold(y: np.ndarray, most: np.floating) -> None:
     np.minimum(y, most, out=y)
 
 
-def _joint(b: Maybe, affine: Affine) -> tuple[np.ndarray, np.ndarray]:
+def joint(b: Maybe, affine: Affine) -> tuple[np.ndarray, np.ndarray]:
     """The scale, and the shift with the bias in it."""
     scale, shift = affine
     if b is None:
@@ -186,7 +186,7 @@ def _scaled(plan: Plan, relu: bool) -> Fused:
 
     def folded(x: np.ndarray, w: np.ndarray, b: Maybe, affine: Affine, residual: Maybe) -> np.ndarray:
         wide = fold(w, affine[0], nothing, memory.empty(problem.w, problem.type))
-        return run(x, wide, _joint(b, affine)[1])
+        return run(x, wide, joint(b, affine)[1])
 
     return folded
 

@@ -101,13 +101,17 @@ class _Kernels:
 def recorded(function: Callable) -> Callable:
     """`function`, each call of which is one of a recording, as a kernel's is; itself where nothing is recorded.
 
-    What it does may follow from its arguments' values, and it may call kernels, but of `modules` as they are."""
+    What it does may follow from its arguments' values; what it calls is not written down by itself.
+    """
     if _thread.recording is None:
         return function
 
     def call(*args: Any) -> Any:
-        recording = _thread.recording
-        result = function(*args)
+        recording, _thread.recording = _thread.recording, None
+        try:
+            result = function(*args)
+        finally:
+            _thread.recording = recording
         if recording is not None:
             recording.write(function, args)
         return result

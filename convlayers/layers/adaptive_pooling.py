@@ -58,6 +58,7 @@ class _AdaptiveMaxPool(_AdaptivePool):
     """Base of adaptive max poolings; the first maximum in row order gets the gradient."""
 
     _filling = -np.inf
+    replays = True
 
     def forward(self, x, *, training):
         y, index = functional.adaptive_max_pool(x, self._output())
@@ -110,6 +111,7 @@ class _AdaptiveAvgPool(_AdaptivePool):
     """Base of adaptive average poolings; every pixel of a window of n gets `dy / n`."""
 
     _filling = 0.0
+    replays = True
 
     def forward(self, x, *, training):
         return functional.adaptive_avg_pool(x, self._output()), x.shape

@@ -27,6 +27,7 @@ class _Arithmetic(Layer):
     operation: ClassVar[str]
     operator: ClassVar[str]
     count: ClassVar[int | None] = None
+    replays = True
 
     def build(self, input_shape: list[Shape], rng: np.random.Generator) -> Shape:
         return broadcast(several(input_shape, self.count))

@@ -14,6 +14,8 @@ class _AvgPool(_DilatedPool):
     `count_include_pad` (PyTorch's default), but never what `ceil_mode` reaches beyond it.
     """
 
+    replays = True
+
     def __init__(
         self,
         kernel_size: IntOrSequence,
@@ -63,7 +65,6 @@ class AvgPool2d(_AvgPool):
     """
 
     rank = 2
-    replays = True
     examples = (
         ({"kernel_size": 2}, (3, 6, 8)),
         ({"kernel_size": 3, "stride": 2, "padding": 1}, (2, 7, 8)),

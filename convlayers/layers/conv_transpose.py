@@ -7,6 +7,7 @@ import numpy as np
 
 from .. import functional
 from ..functional import conv_transpose
+from ..functional.conv import joint
 from ..layer import Layer, OnnxGraph, Shape
 from ..shapes import IntOrSequence, Padding, Transposed, conv_groups, per_axis, positive, transposed_window
 from ._checks import sample_of_rank, switch
@@ -65,8 +66,7 @@ class _ConvTranspose(Layer):
     def forward(self, x, *, training, affine=None, relu=False):
         weight, bias = self.params["weight"], self.params.get("bias")
         if affine is not None:
-            scale, shift = affine
-            shift = shift if bias is None else bias * scale + shift
+            scale, shift = joint(bias, affine)
             y = conv_transpose.forward(self.rank, x, weight, None, False, self._options)
             return functional.scale_shift(y, scale, shift, relu=relu), x
         y = conv_transpose.forward(self.rank, x, weight, bias, relu, self._options)

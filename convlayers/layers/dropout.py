@@ -2,9 +2,10 @@
 
 import numpy as np
 
-from .. import functional
+from .. import functional, kernels
+from ..kernels import memory
 from ..layer import Layer, OnnxGraph, Shape
-from ..randomness import layer_generator
+from ..randomness import layer_generator, layer_node
 from ._checks import channels_and_size, probability
 
 
@@ -13,6 +14,8 @@ class _Dropout(Layer):
 
     The mask depends on the run's seed, the step and the layer's place, never on what was drawn before.
     """
+
+    replays = True
 
     def __init__(self, p: float = 0.5) -> None:
         self.p = probability(p, "p")
@@ -24,8 +27,12 @@ class _Dropout(Layer):
     def forward(self, x, *, training):
         if not training or self.p == 0:
             return x, None
-        factors = functional.dropout_factors(self._draws(x.shape), self.p, layer_generator("dropout"), x.dtype)
+        factors = memory.empty(self._draws(x.shape), x.dtype)
+        kernels.run(self._draw, factors, layer_node())
         return functional.multiply([x, factors]), factors
+
+    def _draw(self, factors: np.ndarray, node: int) -> None:
+        functional.fill_dropout_factors(factors, self.p, layer_generator("dropout", node))
 
     def backward(self, dy, cache):
         return dy if cache is None else functional.multiply([dy, cache])

@@ -22,6 +22,7 @@ class _MaxPool(_DilatedPool):
     fuses_relu = True
     # Where the ReLU bends, at a maximum (or minimum) of 0 or less, it stops the gradient on either side.
     commutes_with_relu = True
+    replays = True
 
     def forward(self, x, *, training, relu=False):
         win = self._window(x.shape[2:])
@@ -79,7 +80,6 @@ class MaxPool2d(_MaxPool):
     """
 
     rank = 2
-    replays = True
     examples = (
         ({"kernel_size": 2}, (3, 6, 8)),
         ({"kernel_size": 3, "stride": 2, "padding": 1}, (2, 7, 8)),

@@ -264,14 +264,10 @@ class Model:
         if not training:
             outputs, tape = self.passes.forward(self._inputs_of(given), None)
             return _one_or_all(outputs), tape
-        found = self.passes.step_again(given)
-        inputs = self._inputs_of(given) if found is None else []
+        with training_step(self.seed if seed is None else seed, self._step if step is None else step) as place:
+            outputs, tape = self.passes.step_again(given) or self.passes.forward(self._inputs_of(given), place)
         if step is None:
-            step, self._step = self._step, self._step + 1
-        if found is None:
-            with training_step(self.seed if seed is None else seed, step) as place:
-                found = self.passes.forward(inputs, place)
-        outputs, tape = found
+            self._step += 1
         return _one_or_all(outputs), tape
 
     def backward(self, dy: Any, tape: Tape, *, input_gradient: bool = True) -> Any:

@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from ... import kernels
 from ...kernels import memory
 from ...shapes import Window, cells, window
 from .._arrays import as_array
@@ -64,6 +65,7 @@ def _taken(x: np.ndarray, places: np.ndarray, axis: int) -> np.ndarray:
 def _side_by_side(x: np.ndarray, output: tuple[int, ...], filling: float) -> tuple[np.ndarray, Window]:
     copied, win = _layout(x.shape[2:], output)
     for axis, pixels, _, _ in copied:
+        kernels.unrecordable()
         absent = pixels == x.shape[axis]
         x = _taken(x, pixels, axis)
         np.moveaxis(x, axis, 0)[absent] = filling
@@ -73,6 +75,7 @@ def _side_by_side(x: np.ndarray, output: tuple[int, ...], filling: float) -> tup
 def _put_back(dx: np.ndarray, size: tuple[int, ...], output: tuple[int, ...]) -> np.ndarray:
     """The transpose of `_side_by_side`: a pixel that two windows share gets the sum."""
     for axis, pixels, first, second in reversed(_layout(size, output)[0]):
+        kernels.unrecordable()
         slots, dx = dx, _taken(dx, first, axis)
         np.moveaxis(dx, axis, 0)[pixels[second]] += np.moveaxis(slots, axis, 0)[second]
     return dx

@@ -87,12 +87,12 @@ def counts_of(size: tuple[int, ...], win: Window, count_include_pad: bool, dtype
 
 
 def sums2d(x: np.ndarray, win: Window, divisors: np.ndarray) -> np.ndarray:
-    """The sum of each window over its entry of `divisors` `(P, Q)`; x is `(N, C, H, W)` and fits the window."""
+    """The sum of each window over its entry of `divisors` `(P, Q)`, which nobody changes; x `(N, C, H, W)` fits the window."""
     y = memory.empty((*x.shape[:2], *win.output), x.dtype)
     if y.size:
         values = y.size * win.kernel[0] * win.kernel[1]
         kernels.compiled(x.dtype).avg_pool2d_forward(
-            x, divisors, y, *win.kernel, *window_numbers(win)[:4], threads_over(values)
+            x, kernels.constant(divisors), y, *win.kernel, *window_numbers(win)[:4], threads_over(values)
         )
     return y
 
@@ -103,7 +103,7 @@ def sums2d_backward(dy: np.ndarray, x_shape: tuple[int, ...], win: Window, divis
     if dx.size:
         values = dy.size * win.kernel[0] * win.kernel[1]
         kernels.compiled(dy.dtype).avg_pool2d_backward(
-            dy, divisors, dx, *win.kernel, *window_numbers(win)[:4], threads_over(values)
+            dy, kernels.constant(divisors), dx, *win.kernel, *window_numbers(win)[:4], threads_over(values)
         )
     return dx
 
@@ -112,12 +112,11 @@ def avg_pool2d(x: np.ndarray, win: Window, *, count_include_pad: bool = True) ->
     """The average of each window of `win`, `(N, C, P, Q)`; padding counts as zeros, or not at all."""
     x = as_array(x, "avg_pool2d: x", 4)
     check_pool(x.shape[2:], win)
-    return sums2d(x, win, kernels.constant(counts_of(x.shape[2:], win, count_include_pad, x.dtype)))
+    return sums2d(x, win, counts_of(x.shape[2:], win, count_include_pad, x.dtype))
 
 
 def avg_pool2d_backward(dy: np.ndarray, x_shape: tuple[int, ...], win: Window, *, count_include_pad: bool = True) -> np.ndarray:
     """The gradient of `avg_pool2d` with respect to its input of shape `x_shape`."""
     dy = as_array(dy, "avg_pool2d: dy", 4)
     dy = check_gradient(dy, (*x_shape[:2], *win.output), "avg_pool2d", dy.dtype)
-    divisors = kernels.constant(counts_of(tuple(x_shape[2:]), win, count_include_pad, dy.dtype))
-    return sums2d_backward(dy, x_shape, win, divisors)
+    return sums2d_backward(dy, x_shape, win, counts_of(tuple(x_shape[2:]), win, count_include_pad, dy.dtype))

@@ -82,6 +82,7 @@ def max_pool_backward(dy: np.ndarray, index: Index, x_shape: tuple[int, ...], wi
 
 def min_pool(x: np.ndarray, win: Window, *, with_index: bool = True, relu: bool = False) -> tuple[np.ndarray, Index | None]:
     """The minimum of each window, as `-max(-x)`: `(y, index)` as from `max_pool`, whose gradient it shares."""
+    kernels.unrecordable()
     x = as_array(x, "min_pool: x", len(win.kernel) + 2)
     y, index = max_pool(np.negative(x, out=memory.empty(x.shape, x.dtype)), win, with_index=with_index)
     y = np.negative(y, out=y)
@@ -158,12 +159,11 @@ def avg_pool(x: np.ndarray, win: Window, *, count_include_pad: bool = True) -> n
     """The average of each window of `win`, `(N, C, *output)`; padding counts as zeros, or not at all."""
     x = as_array(x, "avg_pool: x", len(win.kernel) + 2)
     check_pool(x.shape[2:], win)
-    return sums(x, win, kernels.constant(counts_of(x.shape[2:], win, count_include_pad, x.dtype)))
+    return sums(x, win, counts_of(x.shape[2:], win, count_include_pad, x.dtype))
 
 
 def avg_pool_backward(dy: np.ndarray, x_shape: tuple[int, ...], win: Window, *, count_include_pad: bool = True) -> np.ndarray:
     """The gradient of `avg_pool` with respect to its input of shape `x_shape`."""
     dy = as_array(dy, "avg_pool: dy", len(x_shape))
     dy = check_gradient(dy, _output(x_shape, win), "avg_pool", dy.dtype)
-    divisors = kernels.constant(counts_of(tuple(x_shape[2:]), win, count_include_pad, dy.dtype))
-    return sums_backward(dy, x_shape, win, divisors)
+    return sums_backward(dy, x_shape, win, counts_of(tuple(x_shape[2:]), win, count_include_pad, dy.dtype))
