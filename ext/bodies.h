@@ -175,6 +175,7 @@ ALWAYS_INLINE void convlayers_combine_columns(int, int, ptrdiff_t, ptrdiff_t, co
                                               ptrdiff_t, real *, real *);
 ALWAYS_INLINE void convlayers_pool_batch(int, struct convlayers_pool *, struct convlayers_forward *, const real *,
                                          const real *, ptrdiff_t, ptrdiff_t, const real *, real *);
+ALWAYS_INLINE vmask convlayers_taps_of(const unsigned char *);
 ALWAYS_INLINE void convlayers_spread(int, int, ptrdiff_t, ptrdiff_t, const real *, const real *, ptrdiff_t, ptrdiff_t, real *);
 ALWAYS_INLINE void convlayers_add_lines(ptrdiff_t, const real *, const real *, const real *, ptrdiff_t, real *);
 

@@ -15,6 +15,7 @@ from convlayers.errors import ConfigError, ShapeError
 from convlayers.kernels import memory
 from convlayers.kernels.recording import Recording
 from convlayers.layer import can_replay
+from convlayers.model import passes
 from convlayers.testing.machine import assert_same
 
 MODELS = ("digits_cnn", "lenet5", "mnist_cnn", "vgg_small", "resnet20", "mobilenet_small")
@@ -327,6 +328,17 @@ def test_other_settings():
     assert model(x.astype(np.float64)).dtype == np.float64
     with memory.poisoned():
         assert_same([model(x)], [expected], "poisoned")
+
+
+def test_inference_that_needs_much_memory_is_not_recorded(monkeypatch):
+    for most, recorded in ((1 << 20, True), (1 << 10, False)):
+        monkeypatch.setattr(passes, "MOST_BYTES", most)
+        model = cl.models.digits_cnn()
+        for seed in range(3):
+            with kernels.using(replay=False):
+                expected = model(drawn((4, 1, 8, 8), seed))
+            assert_same([model(drawn((4, 1, 8, 8), seed))], [expected], f"most {most}")
+        assert (model.passes._inference.recorded is not None) == recorded
 
 
 def test_two_python_threads():

@@ -16,7 +16,7 @@ from ..randomness import Place, training_step
 from .chains import chained
 from .fusion import Task, plan
 from .graph import Step
-from .replay import Arrays, RecordedStep, Replay, Slot, copied
+from .replay import MOST_BYTES, Arrays, RecordedStep, Replay, Slot, copied
 
 _NONE: dict[str, Any] = {}
 _MOST_FITTED = 16  # batch sizes and types that passes are kept for
@@ -114,7 +114,7 @@ class Passes:
             needed[step.target] = self._trains(step.layer) or any(needed[s] for s in step.sources)
         self.calls = self._calls(self.tasks, outputs, needed)
         self.calls_of_inference = self._calls(self.tasks_of_inference, outputs, needed)
-        self._inference = Slot(_can_replay(self.calls_of_inference))
+        self._inference = Slot(_can_replay(self.calls_of_inference), MOST_BYTES)
         # The gradients of an output that is listed twice are added up outside.
         self._training = Slot(_can_replay(self.calls) and len(set(outputs)) == len(outputs))
 

@@ -2,12 +2,14 @@
 
 A recorded pass computes from arrays of its own to arrays of its own: what goes in is copied to them, what comes out from them.
 Its memory is not shared, so a model keeps one recording of inference and one of a training step, made when the same shapes come
-for the second time in a row.
+for the second time in a row. A training step's memory would lie idle in between; inference's would serve other models, so none
+is recorded that needs much of it, where Python's share is small.
 """
 
 import threading
 import weakref
 from collections.abc import Iterable, Iterator, Sequence
+from math import inf
 from typing import Any
 
 import numpy as np
@@ -20,6 +22,7 @@ from ..layer import Layer
 _MOST_REFUSED = 16  # keys of passes that cannot be recorded
 _LEAST_PATIENCE, _MOST_PATIENCE = 2, 256  # passes of one kind in a row before one is recorded
 _FEW_RUNS = 8
+MOST_BYTES = 64 * 2**20  # of a recording of inference: Python is a fiftieth of the time of `mobilenet_small`, which needs 37 MB
 _KINDS = "params", "grads", "buffers"
 
 
@@ -114,9 +117,9 @@ class Slot:
     arrays are exchanged at every step, the next one waits for twice as many passes of its kind in a row.
     """
 
-    def __init__(self, allowed: bool) -> None:
+    def __init__(self, allowed: bool, most_bytes: float = inf) -> None:
         self.recorded: Any = None  # a Replay, or a RecordedStep
-        self._allowed = allowed
+        self._allowed, self._most_bytes = allowed, most_bytes
         self._replay: Replay | None = None
         self._key: Any = None
         self._last: Any = None
@@ -141,8 +144,8 @@ class Slot:
         return not known and self._in_a_row >= self._patience
 
     def keep(self, replay: Replay, recorded: Any) -> None:
-        """`recorded`, with `replay` as its forward pass, from now on; if that is not complete, it is not tried again."""
-        if not replay.complete:
+        """`recorded`, with `replay` as its forward pass, from now on; if that is incomplete, or too large, never again."""
+        if not replay.complete or replay.recording.arena.nbytes > self._most_bytes:
             if len(self._refused) < _MOST_REFUSED:
                 self._refused.add(self._last)
             return
