@@ -330,15 +330,16 @@ def test_other_settings():
         assert_same([model(x)], [expected], "poisoned")
 
 
-def test_inference_that_needs_much_memory_is_not_recorded(monkeypatch):
-    for most, recorded in ((1 << 20, True), (1 << 10, False)):
-        monkeypatch.setattr(passes, "MOST_BYTES", most)
+def test_what_needs_much_memory_is_not_recorded(monkeypatch):
+    inputs = [drawn((4, 1, 8, 8), seed) for seed in range(4)]
+    expected = train(cl.models.digits_cnn(), inputs, replay=False)
+    for most in (1 << 20, 1 << 10):
+        for name in ("MOST_OF_INFERENCE", "MOST_OF_TRAINING"):
+            monkeypatch.setattr(passes, name, most)
         model = cl.models.digits_cnn()
-        for seed in range(3):
-            with kernels.using(replay=False):
-                expected = model(drawn((4, 1, 8, 8), seed))
-            assert_same([model(drawn((4, 1, 8, 8), seed))], [expected], f"most {most}")
-        assert (model.passes._inference.recorded is not None) == recorded
+        assert_same(train(model, inputs, replay=True), expected, f"at most {most} bytes")
+        assert (model.passes._inference.recorded is not None) == (most > 1 << 10)
+        assert (model.passes._training.recorded is not None) == (most > 1 << 10)
 
 
 def test_two_python_threads():

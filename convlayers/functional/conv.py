@@ -159,10 +159,10 @@ def joint(b: Maybe, affine: Affine) -> tuple[np.ndarray, np.ndarray]:
     scale, shift = affine
     if b is None:
         return scale, shift
-    joint = memory.empty(shift.shape, shift.dtype)
-    kernels.run(np.multiply, b, scale, joint)
-    kernels.run(np.add, joint, shift, joint)
-    return scale, joint
+    both = memory.empty(shift.shape, shift.dtype)
+    kernels.run(np.multiply, b, scale, both)
+    kernels.run(np.add, both, shift, both)
+    return scale, both
 
 
 def _plain(plan: Plan, relu: bool) -> Fused:

@@ -16,7 +16,7 @@ from ..randomness import Place, training_step
 from .chains import chained
 from .fusion import Task, plan
 from .graph import Step
-from .replay import MOST_BYTES, Arrays, RecordedStep, Replay, Slot, copied
+from .replay import MOST_OF_INFERENCE, MOST_OF_TRAINING, Arrays, RecordedStep, Replay, Slot, copied
 
 _NONE: dict[str, Any] = {}
 _MOST_FITTED = 16  # batch sizes and types that passes are kept for
@@ -114,9 +114,9 @@ class Passes:
             needed[step.target] = self._trains(step.layer) or any(needed[s] for s in step.sources)
         self.calls = self._calls(self.tasks, outputs, needed)
         self.calls_of_inference = self._calls(self.tasks_of_inference, outputs, needed)
-        self._inference = Slot(_can_replay(self.calls_of_inference), MOST_BYTES)
+        self._inference = Slot(_can_replay(self.calls_of_inference), MOST_OF_INFERENCE)
         # The gradients of an output that is listed twice are added up outside.
-        self._training = Slot(_can_replay(self.calls) and len(set(outputs)) == len(outputs))
+        self._training = Slot(_can_replay(self.calls) and len(set(outputs)) == len(outputs), MOST_OF_TRAINING)
 
     def _calls(self, tasks: Sequence[Task], outputs: Sequence[int], needed: list[bool]) -> list[Call]:
         last_use = {source: task.number for task in tasks for source in task.sources}
@@ -199,8 +199,7 @@ class Passes:
         if place is not None and self._training.wanted(inputs):
             replay, outputs = self._recorded(self.calls, inputs, place, tape)
             step = RecordedStep(replay, tape.caches, tape.fitted)
-            self._training.keep(replay, step)
-            if replay.complete:
+            if self._training.keep(replay, step):
                 step.follow(tape)
             return outputs, tape
         fitted = self._fit(self.calls, tape.batch, inputs[0].dtype, place is not None)

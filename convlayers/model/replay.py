@@ -2,14 +2,12 @@
 
 A recorded pass computes from arrays of its own to arrays of its own: what goes in is copied to them, what comes out from them.
 Its memory is not shared, so a model keeps one recording of inference and one of a training step, made when the same shapes come
-for the second time in a row. A training step's memory would lie idle in between; inference's would serve other models, so none
-is recorded that needs much of it, where Python's share is small.
+for the second time in a row, and none that needs much memory: Python's share of such a pass is small.
 """
 
 import threading
 import weakref
 from collections.abc import Iterable, Iterator, Sequence
-from math import inf
 from typing import Any
 
 import numpy as np
@@ -22,7 +20,9 @@ from ..layer import Layer
 _MOST_REFUSED = 16  # keys of passes that cannot be recorded
 _LEAST_PATIENCE, _MOST_PATIENCE = 2, 256  # passes of one kind in a row before one is recorded
 _FEW_RUNS = 8
-MOST_BYTES = 64 * 2**20  # of a recording of inference: Python is a fiftieth of the time of `mobilenet_small`, which needs 37 MB
+# Bytes that a recording may hold between passes. Inference gets less, since other models would use them in between. A batch of
+# 64 of `mobilenet_small`, where a fiftieth of the time is Python, needs 37 MB, and 148 for a training step.
+MOST_OF_INFERENCE, MOST_OF_TRAINING = 64 * 2**20, 256 * 2**20
 _KINDS = "params", "grads", "buffers"
 
 
@@ -117,7 +117,7 @@ class Slot:
     arrays are exchanged at every step, the next one waits for twice as many passes of its kind in a row.
     """
 
-    def __init__(self, allowed: bool, most_bytes: float = inf) -> None:
+    def __init__(self, allowed: bool, most_bytes: int) -> None:
         self.recorded: Any = None  # a Replay, or a RecordedStep
         self._allowed, self._most_bytes = allowed, most_bytes
         self._replay: Replay | None = None
@@ -143,13 +143,14 @@ class Slot:
         known = self._replay is not None and key == self._key and self._replay.arrays.hold()
         return not known and self._in_a_row >= self._patience
 
-    def keep(self, replay: Replay, recorded: Any) -> None:
-        """`recorded`, with `replay` as its forward pass, from now on; if that is incomplete, or too large, never again."""
+    def keep(self, replay: Replay, recorded: Any) -> bool:
+        """`recorded`, with `replay` as its forward pass, from now on; False if that is incomplete or too large: never again."""
         if not replay.complete or replay.recording.arena.nbytes > self._most_bytes:
             if len(self._refused) < _MOST_REFUSED:
                 self._refused.add(self._last)
-            return
+            return False
         if self._replay is not None:
             hasty = self._replay.runs < _FEW_RUNS
             self._patience = min(2 * self._patience, _MOST_PATIENCE) if hasty else _LEAST_PATIENCE
         self._key, self._replay, self.recorded = self._last, replay, recorded
+        return True
