@@ -112,6 +112,16 @@ def test_parameters_exchanged_after_a_pass():
         model(x)
 
 
+@pytest.mark.parametrize(("place", "shape"), [(0, (4, 3, 3, 3)), (2, (5, 7)), (2, (5, 65))])
+def test_weights_of_another_shape_before_the_first_pass(place, shape):
+    for run in (lambda model, x: model(x), lambda model, x: model.forward(x)):
+        model = cl.Sequential([cl.Conv2d(4, 3), cl.Flatten(), cl.Dense(5)], input_shape=(2, 6, 6))
+        layer = [step.layer for step in model.steps][place]
+        layer.params["weight"] = np.zeros(shape, np.float32)
+        with pytest.raises(ShapeError, match=rf"{type(layer).__name__} \"{place}\""):
+            run(model, np.zeros((3, 2, 6, 6), np.float32))
+
+
 @pytest.mark.parametrize("name", MODELS)
 def test_gradients_exchanged_after_a_pass(name):
     model = getattr(cl.models, name)()
