@@ -248,7 +248,7 @@ def asan(rest: list[str]) -> int:
     runtime = quiet("asking GCC for AddressSanitizer", "gcc", "-print-file-name=libasan.so").strip()
     if not os.path.isabs(runtime):
         raise ChoreError("GCC has no AddressSanitizer here (Fedora: dnf install libasan)")
-    others = ("algorithms", "bound", "chains", "fusion", "kept", "memory_threads", "replay")
+    others = ("algorithms", "bound", "chains", "fusion", "kept", "memory_threads", "recording", "replay", "replay_changes")
     named = [ROOT / "tests" / f"test_{name}.py" for name in others]
     tests = [*sorted((ROOT / "tests").glob("test_kernels_*.py")), *named]
     with tempfile.TemporaryDirectory() as temporary:
