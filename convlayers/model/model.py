@@ -31,6 +31,9 @@ class Model:
     a new model that shares its layers. Called on nodes, `model(x, name="left")` stands in a larger graph as its layers
     do, with the same weights at every place; the layers there are called `left/conv1` and so on.
 
+    Where the same shapes come in for the second time in a row, the model records which kernels run on which arrays, and runs
+    those again from then on, to the same bits (replay.py).
+
     `freeze` keeps parameters as they are. `metadata` holds JSON values that travel with the model's files, such as labels
     and preprocessing.
     """
@@ -272,7 +275,11 @@ class Model:
 
     def backward(self, dy: Any, tape: Tape, *, input_gradient: bool = True) -> Any:
         """Add to the gradients of the parameters that are not frozen; return the gradient with respect to the input, or None
-        without `input_gradient`."""
+        without `input_gradient`.
+
+        A tape that was read may be read again until the model's next `forward` in training, which may use its memory; then it
+        is a `ConfigError`. One that was not read yet waits.
+        """
         given = list(dy) if len(self.outputs) > 1 and isinstance(dy, list | tuple) else [dy]
         if len(given) != len(self.outputs):
             raise ArrayTypeError(

@@ -35,7 +35,8 @@ class Fitted:
 class Tape:
     """What a forward pass leaves for the backward pass: one cache a task, and the bound passes that made it, if any did.
 
-    Of a recorded pass they lie in its memory, and serve until the next one."""
+    Of a recorded pass they lie in its memory, and serve until the next one.
+    """
 
     __slots__ = ("__weakref__", "batch", "caches", "fitted", "number", "read", "step")
 
