@@ -79,9 +79,9 @@ C_FILES = f"build/cython/{Options.buffer_max_dims}"
 
 # What Python calls, in front of each kernel, is a fifth of a module: compiled for size, which takes 0.2 us more a call, but for
 # the kernels of which a small network's step is full, and those that compute where they are called.
-QUICK = {"conv2d", "conv2d_backward_weight", "winograd", "winograd_backward_weight", "depthwise", "phases", "multiply_spectra"}
+QUICK = {"conv2d", "conv2d_backward_weight", "winograd", "winograd_backward_weight", "depthwise"}
 QUICK |= {"gemm", "gemm_rows", "column_sums", "max_pool2d_forward", "max_pool2d_backward", "relu_backward", "batch_norm_affine"}
-QUICK |= {"cross_entropy", "sgd", "adam"}
+QUICK |= {"cross_entropy", "sgd"}
 SMALL = "__attribute__((cold)) "
 
 # Cython's own memoryview code, once for all modules: a quarter of each.

@@ -24,7 +24,6 @@ import threading
 
 import numpy as np
 
-cimport cython
 from cpython.buffer cimport PyBuffer_FillInfo
 from cpython.pycapsule cimport PyCapsule_New
 from libc.stdint cimport uintptr_t
@@ -212,70 +211,12 @@ cdef class Block:
         PyBuffer_FillInfo(view, self, aligned(&self.memory), self.memory.nbytes, 0, flags)
 
 
-cdef class Arena:
-    """Memory for the arrays of a recording (kernels/recording.py): while that is made, it goes from array to array as if it
-    came from the idle blocks; nobody else gets it as long as the arena lives."""
-
-    cdef list free              # the blocks that no array has
-    cdef readonly Py_ssize_t nbytes
-
-    def __cinit__(self):
-        self.free = []
-
-    cdef Lease lend(self, Py_ssize_t nbytes):
-        """The smallest free block that does, if it is not larger than twice what is wanted, of equal ones the latest; or a new
-        one. With 5/4, inference of `resnet20` took 29 MB in place of 22; with the earliest of equal blocks, of `lenet5` 1.07 times
-        as long."""
-        cdef Lease lease = Lease()
-        cdef Block block
-        for block in self.free:
-            if nbytes <= block.memory.nbytes <= 2 * nbytes:
-                if lease.block is None or block.memory.nbytes <= lease.block.memory.nbytes:
-                    lease.block = block
-        if lease.block is None:
-            lease.block = Block(max(nbytes, 1), True)
-            self.nbytes += lease.block.memory.nbytes
-        else:
-            self.free.remove(lease.block)
-        lease.arena, lease.nbytes = self, nbytes
-        return lease
-
-    def lasting(self, array, /):
-        """An array of this arena, as it is, in memory that it keeps when `array` dies and its memory goes on to another; None
-        for the array of somebody else."""
-        cdef Lease lease
-        owner = array
-        while type(owner) is ndarray:
-            owner = owner.base
-        if type(owner) is not Lease or (<Lease> owner).arena is not self:
-            return None
-        lease = owner
-        start = array.__array_interface__["data"][0] - <uintptr_t> aligned(&lease.block.memory)
-        return ndarray(array.shape, array.dtype, lease.block, start, array.strides)
-
-
-@cython.no_gc_clear
-cdef class Lease:
-    """A block of an arena while an array has it, as a buffer."""
-
-    cdef Arena arena
-    cdef Block block
-    cdef Py_ssize_t nbytes
-
-    def __dealloc__(self):
-        if self.arena is not None:
-            self.arena.free.append(self.block)
-
-    def __getbuffer__(self, Py_buffer* view, int flags):
-        PyBuffer_FillInfo(view, self, aligned(&self.block.memory), self.nbytes, 0, flags)
-
-
 def use(arena, /):
-    """The arena that the calling thread's arrays come from now, or None for none; returns the one before. Whoever calls keeps
-    the arena as long as it is in use."""
+    """Whose `empty(shape, dtype)` gives the calling thread's arrays now (kernels/arena.py), or None; returns who did before.
+    Whoever calls keeps the arena as long as it is in use."""
     global arena_here
     before = None if arena_here == NULL else <object> arena_here
-    arena_here = NULL if arena is None else <void*> (<Arena?> arena)
+    arena_here = NULL if arena is None else <void*> arena
     return before
 
 
@@ -314,7 +255,7 @@ def empty(tuple shape, dtype, /):
     for size in shape:
         nbytes *= size
     if arena_here != NULL:
-        array = ndarray(shape, dtype, (<Arena> arena_here).lend(nbytes))
+        array = (<object> arena_here).empty(shape, dtype)
     else:
         array = ndarray(shape, dtype) if nbytes < SMALL else ndarray(shape, dtype, Block(nbytes))
     if junk is not None:

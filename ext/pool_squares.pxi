@@ -98,7 +98,7 @@ cdef void spread_over_squares(
     cdef Py_ssize_t rows = planes * g.p, step = max(1, 4 * BATCH // g.q), u, at
     cdef NarrowRows narrow
     plan_narrow_rows(&narrow, g.q)
-    if narrow.rows == 0:
+    if not PICKS or narrow.rows == 0:
         for u in prange((rows + step - 1) // step, schedule="static", num_threads=threads):
             at = u * step * g.q
             spread_rows(dy + at, index + at, min(step, rows - u * step), g.q, dx + 4 * at)

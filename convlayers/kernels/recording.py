@@ -18,7 +18,8 @@ from typing import Any
 
 import numpy as np
 
-from ._memory import Arena, use
+from ._memory import use
+from .arena import Arena
 
 
 class _Thread(threading.local):
@@ -65,7 +66,7 @@ class Recording(AbstractContextManager["Recording"]):
 
     def lasting(self, array: np.ndarray) -> np.ndarray | None:
         """An array of the arena in memory that stays when the array does not; None, and an end of completeness, for others."""
-        found: np.ndarray | None = self.arena.lasting(array)
+        found = self.arena.lasting(array)
         self.complete = self.complete and found is not None
         return found
 
