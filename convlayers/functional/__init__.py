@@ -38,13 +38,13 @@ from .conv_transpose import (
     conv_transpose3d_backward_weight,
 )
 from .dense import linear, linear_backward_input, linear_backward_weight
-from .dropout import dropout_factors, fill_dropout_factors
+from .dropout import dropout_factors
 from .groupnorm import GroupNormPass, group_norm, group_norm_backward, layer_norm
 from .join import concat, split
 from .loss import cross_entropy
 from .lrn import lrn, lrn_backward
 from .plan import ALGORITHMS, check_algorithm, conv_options, explain_conv2d
-from .pointwise import add, add_gradient, column_sums, relu, relu_backward
+from .pointwise import add, column_sums, relu, relu_backward
 from .pool import (
     adaptive_avg_pool,
     adaptive_avg_pool_backward,

@@ -8,6 +8,7 @@ import numpy as np
 
 from .. import functional
 from ..functional import conv
+from ..functional.pointwise import add_gradient
 from ..layer import Bound, Layer, OnnxGraph, Shape
 from ..shapes import IntOrSequence, Padding, conv_groups, per_axis, positive, window
 from ._checks import sample_of_rank, switch
@@ -129,9 +130,9 @@ class _Conv(Layer):
 
     def add_gradients(self, dw: np.ndarray, db: np.ndarray) -> None:
         """Add to `grads`; db is empty where there is no bias."""
-        functional.add_gradient(self.grads["weight"], dw)
+        add_gradient(self.grads["weight"], dw)
         if self.bias:
-            functional.add_gradient(self.grads["bias"], db)
+            add_gradient(self.grads["bias"], db)
 
     def affine_params(self, scale, shift):
         weight, bias = self.params["weight"], self.params.get("bias")

@@ -8,6 +8,7 @@ import numpy as np
 from .. import functional
 from ..functional import conv_transpose
 from ..functional.conv import joint
+from ..functional.pointwise import add_gradient
 from ..layer import Layer, OnnxGraph, Shape
 from ..shapes import IntOrSequence, Padding, Transposed, conv_groups, per_axis, positive, transposed_window
 from ._checks import sample_of_rank, switch
@@ -84,9 +85,9 @@ class _ConvTranspose(Layer):
     def accumulate(self, dy, cache):
         dy, x = before_relu(dy, cache)
         dw, db = conv_transpose.backward_weight(self.rank, dy, x, self.params["weight"].shape, self.bias, self._options)
-        functional.add_gradient(self.grads["weight"], dw)
+        add_gradient(self.grads["weight"], dw)
         if self.bias:
-            functional.add_gradient(self.grads["bias"], db)
+            add_gradient(self.grads["bias"], db)
 
     def affine_params(self, scale, shift):
         # (C, M/groups, R, S): the filters of a group are beside each other, and every input channel of the group has its own.

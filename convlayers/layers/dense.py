@@ -5,6 +5,7 @@ import numpy as np
 from .. import functional
 from ..errors import ShapeError
 from ..functional.dense import add_weight_gradient, bound_linear
+from ..functional.pointwise import add_gradient
 from ..layer import Bound, Layer, OnnxGraph, Shape
 from ..shapes import features, positive
 from ._checks import switch
@@ -110,7 +111,7 @@ class Dense(Layer):
 
     def _add_bias_gradient(self, dy: np.ndarray) -> None:
         if self.bias:
-            functional.add_gradient(self.grads["bias"], functional.column_sums(dy))
+            add_gradient(self.grads["bias"], functional.column_sums(dy))
 
     def affine_params(self, scale, shift):
         return {"weight": self.params["weight"] * scale[:, None], "bias": self.params.get("bias", 0) * scale + shift}

@@ -3,6 +3,7 @@
 import numpy as np
 
 from .. import functional, kernels
+from ..functional.dropout import fill_dropout_factors
 from ..kernels import memory
 from ..layer import Layer, OnnxGraph, Shape
 from ..randomness import layer_generator, layer_node
@@ -32,7 +33,7 @@ class _Dropout(Layer):
         return functional.multiply([x, factors]), factors
 
     def _draw(self, factors: np.ndarray, node: int) -> None:
-        functional.fill_dropout_factors(factors, self.p, layer_generator("dropout", node))
+        fill_dropout_factors(factors, self.p, layer_generator("dropout", node))
 
     def backward(self, dy, cache):
         return dy if cache is None else functional.multiply([dy, cache])

@@ -8,6 +8,7 @@ import numpy as np
 from .. import functional
 from ..functional import fits
 from ..functional.batchnorm import BatchNormPass, BoundBatchNorm, bound_batch_norm
+from ..functional.pointwise import add_gradient
 from ..layer import Bound, Layer, OnnxGraph, Shape
 from ._checks import number, sample_of_rank
 
@@ -127,8 +128,8 @@ class _BatchNorm(Layer):
 
     def add_gradients(self, dw: np.ndarray, db: np.ndarray) -> None:
         """Add to `grads`."""
-        functional.add_gradient(self.grads["weight"], dw)
-        functional.add_gradient(self.grads["bias"], db)
+        add_gradient(self.grads["weight"], dw)
+        add_gradient(self.grads["bias"], db)
 
     def scale_shift(self):
         return functional.batch_norm_affine(*self.arrays(), eps=self.eps)
