@@ -98,13 +98,35 @@
 #define ADD_PAIRS(v, n, s) \
     for (int i = 0; i < (n) / 2; i++) (v)[i] = vlower((v)[2 * i], (v)[2 * i + 1], s) + vupper((v)[2 * i], (v)[2 * i + 1], s);
 
+/* The rounds with s = 1 and 2 in one. x86 has instructions that take floats from two vectors by turns, or a half of each, four
+   lanes at a time: so eight of them do for four vectors, where EXCHANGE with s = 1 takes two for each vector, twelve in all. */
+#if VL >= 4 && REAL_BYTES == 4
+#define TURN_OF_FOUR(l, s) (((l) & 1) * VL + ((l) & ~3) + ((l) & 2) / 2 + (s))
+#define HALF_OF_FOUR(l, s) (((l) & 2) / 2 * VL + ((l) & ~3) + ((l) & 1) + (s))
+#define EVERY_OF_FOUR(l, s) (((l) & 2) / 2 * VL + ((l) & ~3) + ((l) & 1) * 2 + (s))
+#define FOURS(order, a, b, s) SHUFFLE(a, b, EACH(order##_OF_FOUR, s))
+#define EXCHANGE_FOURS(v, n) \
+    for (int i = 0; i < (n); i += 4) { \
+        const vf a = FOURS(TURN, (v)[i], (v)[i + 1], 0), b = FOURS(TURN, (v)[i + 2], (v)[i + 3], 0); \
+        const vf c = FOURS(TURN, (v)[i], (v)[i + 1], 2), d = FOURS(TURN, (v)[i + 2], (v)[i + 3], 2); \
+        (v)[i] = FOURS(HALF, a, b, 0), (v)[i + 1] = FOURS(HALF, a, b, 2); \
+        (v)[i + 2] = FOURS(HALF, c, d, 0), (v)[i + 3] = FOURS(HALF, c, d, 2); \
+    }
+#define ADD_TWO(a, b) (FOURS(EVERY, a, b, 0) + FOURS(EVERY, a, b, 1))
+#define ADD_FOURS(v, n) \
+    for (int i = 0; i < (n); i += 4) (v)[i / 4] = ADD_TWO(ADD_TWO((v)[i], (v)[i + 1]), ADD_TWO((v)[i + 2], (v)[i + 3]));
+#else
+#define EXCHANGE_FOURS(v, n) EXCHANGE(v, n, 1) EXCHANGE(v, n, 2)
+#define ADD_FOURS(v, n) ADD_PAIRS(v, n, 1) ADD_PAIRS(v, (n) / 2, 2)
+#endif
+
 /* v[i][k] <-> v[k][i] in a square of VL vectors. */
 ALWAYS_INLINE void convlayers_transpose_square(vf *v) {
-#if VL > 1
+#if VL == 2
     EXCHANGE(v, VL, 1)
 #endif
 #if VL > 2
-    EXCHANGE(v, VL, 2)
+    EXCHANGE_FOURS(v, VL)
 #endif
 #if VL > 4
     EXCHANGE(v, VL, 4)
@@ -117,11 +139,11 @@ ALWAYS_INLINE void convlayers_transpose_square(vf *v) {
 
 /* The sum of the lanes of each of VL vectors, as one vector; v is used up. */
 ALWAYS_INLINE vf convlayers_square_sums(vf *v) {
-#if VL > 1
+#if VL == 2
     ADD_PAIRS(v, VL, 1)
 #endif
 #if VL > 2
-    ADD_PAIRS(v, VL / 2, 2)
+    ADD_FOURS(v, VL)
 #endif
 #if VL > 4
     ADD_PAIRS(v, VL / 4, 4)
@@ -220,8 +242,7 @@ ALWAYS_INLINE void convlayers_load_fours(const real *src, const ptrdiff_t *place
 #endif
         }
     }
-    EXCHANGE(v, 4, 1)
-    EXCHANGE(v, 4, 2)
+    EXCHANGE_FOURS(v, 4)
 #else
     (void)joined;
     for (int i = 0; i < 4; i++)
@@ -232,8 +253,7 @@ ALWAYS_INLINE void convlayers_load_fours(const real *src, const ptrdiff_t *place
 ALWAYS_INLINE void convlayers_store_fours(real *dst, const ptrdiff_t *place, int joined, const vf *v) {
 #if VL >= 4
     vf w[4] = {v[0], v[1], v[2], v[3]};
-    EXCHANGE(w, 4, 1)
-    EXCHANGE(w, 4, 2)
+    EXCHANGE_FOURS(w, 4)
     for (int i = 0; i < 4; i++) {
         real *quarter = dst + place[i * (VL / 4)];
         if (joined || VL == 4)

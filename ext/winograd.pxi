@@ -67,6 +67,7 @@ cdef struct Winograd:
     real ceiling                # see tile.pxi
     bint relu_of_sum            # the ReLU where there is a residual
     Py_ssize_t lines            # lines of tiles in an image
+    Py_ssize_t held             # transformed lines that are kept at once
     Py_ssize_t across           # tiles in a line
     Py_ssize_t tiles
     Py_ssize_t block            # tiles of a block, a whole number of vectors, and those in use
@@ -118,7 +119,7 @@ cdef struct Workspace:
     Py_ssize_t* runs            # tiles two apart: how many lines a vector's tiles lie in,
     Py_ssize_t* starts          # for each of them where lane 0 would begin,
     vmask* before               # and the lanes before its first
-    Py_ssize_t* last            # the line of the last tile of each vector
+    Py_ssize_t* last            # the line of the last tile of each vector, counted from the block's first
     Line* lines
     real* spare                 # a row of zeros, and rows that would be read over the end of src
     real* copy                  # the lines of one channel, transformed down and padded; of tiles that are images, pixels
@@ -152,7 +153,7 @@ cdef size_t place_workspace(Winograd* g, Workspace* space, size_t cursor) noexce
     space.lines = <Line*> take(&cursor, lines * sizeof(Line))
     space.spare = <real*> take(&cursor, (g.reach + 1) * g.span * sizeof(real))
     # Tiles are read in fours, the last one up to three values too far.
-    copy = (g.height * g.width + 1) * VL if g.one_tile else lines * g.size * g.pitch + max(VL, 4)
+    copy = (g.height * g.width + 1) * VL if g.one_tile else g.held * g.size * g.pitch + max(VL, 4)
     space.copy = <real*> take(&cursor, copy * sizeof(real))
     space.inputs = <real*> take(&cursor, values * g.values_in * sizeof(real))
     space.products = <real*> take(&cursor, values * g.values_out * sizeof(real))
@@ -167,6 +168,7 @@ cdef void choose_winograd_blocks(Winograd* g, bint kept, int threads) noexcept n
     g.lines = ((g.height if g.overlaps else g.p) + g.m - 1) // g.m
     g.across = ((g.width if g.overlaps else g.q) + g.m - 1) // g.m
     g.tiles = g.images * g.lines * g.across
+    g.held = (VL - 1) // g.across + 2
     place_one_tile(g)
     g.part = tile_count(g.filters)
     if g.size == STRIDED:

@@ -184,23 +184,23 @@ cdef void place_lines(Winograd* g, Py_ssize_t image_stride, Py_ssize_t t0, Py_ss
 
 cdef void place_block(Winograd* g, Py_ssize_t image_stride, Py_ssize_t t0, Py_ssize_t t1, Workspace* space) noexcept nogil:
     """Where each tile of a block begins among the transformed lines and in dst; those behind the last are where that one is."""
-    cdef Py_ssize_t line = t0 // g.across, j = t0 % g.across, inside = line % g.lines, n = line // g.lines, row = 0, t, v
+    cdef Py_ssize_t line = t0 // g.across, j = t0 % g.across, inside = line % g.lines, n = line // g.lines, number = 0, t, v
     for t in range(vectors_over(t1 - t0) * VL):
-        space.place[t] = row * g.pitch + j * (1 if g.pace == 2 else g.pace)
+        space.place[t] = number % g.held * g.size * g.pitch + j * (1 if g.pace == 2 else g.pace)
         space.target[t] = n * image_stride + (inside * g.over + j) * g.side
+        space.last[t // VL] = number
         if t >= t1 - t0 - 1:
             continue
         j += 1
         if j == g.across:
             j = 0
-            row += g.size
+            number += 1
             inside += 1
         if inside == g.lines:
             inside = 0
             n += 1
     for v in range(vectors_over(t1 - t0)):
         space.joined[v] = g.pace == 4 and is_joined(space.place + v * VL)
-        space.last[v] = space.place[v * VL + VL - 1] // (g.size * g.pitch)
     if g.pace == 2:
         place_runs(g, t1 - t0, space)
     place_lines(g, image_stride, t0, t1, space)
@@ -269,12 +269,12 @@ cdef void transform_block(Winograd* g, const real* src, Py_ssize_t t0, Py_ssize_
     cdef Py_ssize_t c, v, number, vectors = vectors_over(t1 - t0), values = g.size * g.pitch
     zero_run(space.spare, g.span)
     # What lies beside the images is never written.
-    memset(space.copy, 0, (space.last[vectors - 1] + 1) * values * sizeof(real))
+    memset(space.copy, 0, g.held * values * sizeof(real))
     for c in range(g.channels):
         number = 0
         for v in range(vectors):
             while number <= space.last[v]:
-                line_down(g, src, space.lines + number, c + 1 < g.channels, space.copy + number * values, space)
+                line_down(g, src, space.lines + number, c + 1 < g.channels, space.copy + number % g.held * values, space)
                 number += 1
             transform_vector_across(g, v, space.inputs + (v // 2 * g.channels + c) * PANEL + v % 2 * VL, space)
         src += g.height * g.width
