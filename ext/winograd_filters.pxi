@@ -1,5 +1,9 @@
 # Transformed filters of a Winograd convolution, and their products with tiles (see winograd.pxi).
 
+cdef enum:
+    MOST_TRANSPOSED = 72            # taps at once: 8 channels of 3 x 3
+
+
 cdef inline real* filters_of(Winograd* g, int thread, Py_ssize_t group) noexcept nogil:
     """The transformed filters of a group that a thread writes and reads."""
     cdef Workspace space
@@ -37,23 +41,33 @@ cdef inline void filter_values "convlayers_filter_values"(
 
 
 cdef void transform_filters(Winograd* g, Py_ssize_t unit, int thread) noexcept nogil:
-    """One tile of rows of one group, for all channels: [channel][row] of every value."""
+    """One tile of rows of one group, for all channels: [channel][row] of every value.
+
+    The taps of some channels are transposed at once where they are neighbours, as forward: 3 x 3 of them alone leave most of a
+    second vector empty.
+    """
     cdef Py_ssize_t tiles = tile_count(g.filters), group = unit // tiles, t = unit % tiles, m = tile_start(t, g.filters)
-    cdef Py_ssize_t rows = tile_start(t + 1, g.filters) - m, c, i
+    cdef Py_ssize_t rows = tile_start(t + 1, g.filters) - m, area = g.taps * g.taps, c = 0, some, k, i
     cdef Py_ssize_t group_stride = max(g.filters * g.row_stride, g.channels * g.channel_stride)
-    cdef real taps[TILE_TAPS]
+    cdef Py_ssize_t most = MOST_TRANSPOSED // area if g.channel_stride == area else 1
+    cdef real taps[MOST_TRANSPOSED * (MR + VL)]
     cdef Py_ssize_t pitch = vectors_over(rows) * VL
     cdef real* dst = filters_of(g, thread, group) + filter_tile(g, t)
     cdef const real* w = g.w + group * group_stride + m * g.row_stride
-    for c in range(g.channels):
-        transpose_run(w + c * g.channel_stride, g.w_end, g.row_stride, rows, g.taps * g.taps, taps, pitch)
+    while c < g.channels:
+        some = min(most, g.channels - c)
+        ask_taps(w + (some + CHANNELS_AHEAD) * g.channel_stride, g.row_stride, rows)
+        transpose_run(w, g.w_end, g.row_stride, rows, some * area, taps, pitch)
         # What a vector writes too much lies where the next channel's rows are written later.
-        for i in range(vectors_over(rows)):
-            if g.taps == 3:
-                filter_values(g.size, 3, taps + i * VL, pitch, g.flipped, dst + i * VL, g.filter_values)
-            else:
-                filter_values(6, 5, taps + i * VL, pitch, g.flipped, dst + i * VL, g.filter_values)
-        dst += rows
+        for k in range(some):
+            for i in range(vectors_over(rows)):
+                if g.taps == 3:
+                    filter_values(g.size, 3, taps + k * area * pitch + i * VL, pitch, g.flipped, dst + i * VL, g.filter_values)
+                else:
+                    filter_values(6, 5, taps + k * area * pitch + i * VL, pitch, g.flipped, dst + i * VL, g.filter_values)
+            dst += rows
+        w += some * g.channel_stride
+        c += some
 
 
 cdef void transform_all(Winograd* g, int thread) noexcept nogil:

@@ -110,7 +110,7 @@ cdef size_t winograd_weight_memory(WinogradWeight* g, size_t cursor) noexcept no
     g.bias_pitch = vectors_over(g.dy.channels) * VL
     if g.biases != NULL:
         g.biases = <real*> take(&cursor, g.total * g.bias_pitch * sizeof(real))
-    copy = max((g.size * (g.across * g.m + g.size - g.m) + 1) * VL, (g.block * g.across + 1) * (MR + VL))
+    copy = max((g.size * (g.across * g.m + g.size - g.m) + 1) * LINE_CHANNELS, (g.block * g.across + 1) * (MR + VL))
     g.copy_bytes = (copy * <Py_ssize_t> sizeof(real) + 63) // 64 * 64
     g.sums_place = g.copy_bytes + <Py_ssize_t> place_parts(g, 0)
     # The sums of a part are done with when the next one begins.

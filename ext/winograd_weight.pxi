@@ -14,6 +14,10 @@
 # The bias's gradient is summed line by line of tiles, from the copies that dy's are transformed from.
 
 
+cdef extern from "vec.h" nogil:
+    enum: LINE_CHANNELS
+
+
 # One operand: x or dy.
 cdef struct Part:
     const real* src
@@ -146,31 +150,38 @@ cdef inline vf sum_copy(const real* copy, Py_ssize_t count) noexcept nogil:
     return a + b
 
 
-cdef void transform_vector(WinogradWeight* g, Part* part, Py_ssize_t line, Py_ssize_t c0, real* copy, real* dst) noexcept nogil:
-    """The tiles of one line, for the channels c0 .. c0 + VL - 1."""
-    cdef Py_ssize_t j, row = ((g.across - 1) * g.m + part.side) * VL
-    copy_channels(g, part, line, c0, copy)
-    if part == &g.dy and g.biases != NULL:
-        store(g.biases + line * g.bias_pitch + c0, sum_copy(copy, g.m * g.m * g.across))
-    for j in range(g.across):
-        if line + 1 < g.total:
-            ask_channels(g, part, line + 1, c0 + j * VL // g.across, c0 + (j + 1) * VL // g.across)
-        if part.side == 6:
-            gradient_tile(6, 0, copy + j * g.m * VL, row, dst, part.value)
-        elif part.side == 2 and g.size == 6:
-            gradient_tile(6, 2, copy + j * g.m * VL, row, dst, part.value)
-        elif part.side == 2:
-            gradient_tile(4, 2, copy + j * g.m * VL, row, dst, part.value)
-        elif g.m == 4:
-            gradient_tile(6, 4, copy + j * g.m * VL, row, dst, part.value)
-        else:
-            gradient_tile(4, 0, copy + j * g.m * VL, row, dst, part.value)
-        dst += part.pitch
+cdef inline void gradient_vector(WinogradWeight* g, Part* part, const real* copy, Py_ssize_t row, real* dst) noexcept nogil:
+    """One tile, for VL channels."""
+    if part.side == 6:
+        gradient_tile(6, 0, copy, row, dst, part.value)
+    elif part.side == 2 and g.size == 6:
+        gradient_tile(6, 2, copy, row, dst, part.value)
+    elif part.side == 2:
+        gradient_tile(4, 2, copy, row, dst, part.value)
+    elif g.m == 4:
+        gradient_tile(6, 4, copy, row, dst, part.value)
+    else:
+        gradient_tile(4, 0, copy, row, dst, part.value)
 
 
 cdef void transform_line(WinogradWeight* g, Part* part, Py_ssize_t line, Py_ssize_t at, real* copy) noexcept nogil:
-    """The tiles of one line; `at` is the first one's place within the block."""
-    cdef Py_ssize_t c0 = 0
+    """The tiles of one line; `at` is the first one's place within the block.
+
+    The channels of a line of the cache at a time, tile by tile: the second vector of a line finds it in the first level.
+    """
+    cdef Py_ssize_t columns = (g.across - 1) * g.m + part.side, size = part.side * columns * VL, c0 = 0, some, u, j
+    cdef real* dst
     while c0 < part.channels:
-        transform_vector(g, part, line, c0, copy, part.values + at * part.pitch + c0 // PANEL * part.panel + c0 % PANEL)
-        c0 += VL
+        some = min(LINE_CHANNELS, part.channels - c0)
+        for u in range(vectors_over(some)):
+            copy_channels(g, part, line, c0 + u * VL, copy + u * size)
+            if part == &g.dy and g.biases != NULL:
+                store(g.biases + line * g.bias_pitch + c0 + u * VL, sum_copy(copy + u * size, g.m * g.m * g.across))
+        dst = part.values + at * part.pitch + c0 // PANEL * part.panel + c0 % PANEL
+        for j in range(g.across):
+            if line + 1 < g.total:
+                ask_channels(g, part, line + 1, c0 + j * some // g.across, c0 + (j + 1) * some // g.across)
+            for u in range(vectors_over(some)):
+                gradient_vector(g, part, copy + u * size + j * g.m * VL, columns * VL, dst + u * VL)
+            dst += part.pitch
+        c0 += LINE_CHANNELS
