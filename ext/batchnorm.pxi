@@ -129,8 +129,10 @@ def batch_norm_forward(
     g.x, g.out = planes(&x[0, 0, 0], channels, g.area), planes(&y[0, 0, 0], channels, g.area)
     if residual is not None:
         g.residual, g.relu_of_sum, g.relu = &residual[0], g.relu, False
-    # Without moments there is one pass.
-    most = channels_at_once(&g, 1, threads) if training else channels
+    # Without moments there is one pass. With them four times as many channels, which the last level holds: threads wait for
+    # each other less often, 1.07 to 1.12 times with 16 and 32 channels of 32 x 32 and 16 x 16, 0.99 to 1.02 with more. The
+    # gradient, which reads two arrays, took 0.94 to 1.05 (Zen 3).
+    most = 4 * channels_at_once(&g, 1, threads) if training else channels
     norm_memory(&g, scratch(norm_memory(&g, 0)))
     with nogil, parallel(num_threads=threads):
         if g.area == 1:
