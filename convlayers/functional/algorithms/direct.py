@@ -22,7 +22,7 @@ from .calls import (
     input_call,
     weight_call,
 )
-from .problem import FORWARD, INPUT_GRADIENT, Machine, Problem, geometry, once
+from .problem import FORWARD, INPUT_GRADIENT, WEIGHT_GRADIENT, Machine, Problem, geometry, once
 
 # Sums of over 3/2 of so many taps, for that many filters and more, are taken by slices (ext/gather_tiles.pxi).
 _SLICE, _SLICE_FILTERS = 768, 64
@@ -103,7 +103,16 @@ def cost(problem: Problem, machine: Machine) -> float:
         products *= _filled(problem, rows, machine.lanes(problem.dtype))
     # A tile of fewer rows than 4 waits for its sums; rows are shared out evenly among tiles.
     waiting = max(1, 4 / (rows / -(-rows // machine.rows)))
-    return 4 + 1e-3 * (0.5 * size * products / machine.gflops * waiting * (1 + stores) + moved + packed * prod(problem.w))
+    sums = 0.5 * size * products / machine.gflops * waiting * (1 + stores) + moved + packed * prod(problem.w)
+    return 4 + 1e-3 * sums + machine.microseconds(machine.copied_row * _copied_rows(problem))
+
+
+def _copied_rows(problem: Problem) -> int:
+    """Rows of single channels that are copied between their margins: none of 1 x 1 kernels, nor for weight gradients."""
+    if prod(problem.w[2:]) == 1 or problem.direction == WEIGHT_GRADIENT:
+        return 0
+    images, channels, height, _ = problem.x if problem.direction == FORWARD else problem.y
+    return images * channels * (height + problem.w[2] - 1)
 
 
 def forward(problem: Problem, relu: bool) -> Forward:

@@ -92,6 +92,11 @@ class Machine(NamedTuple):
     vector_bytes: int
     rows: int  # of the register tile
     gflops: float  # of the register tile on one core, float32
+    gigahertz: float = 4.0  # at which cycles of other kernels pass, waits for the caches included
+    far_sums: float = 1.0  # how much longer products of weight gradients take whose sums leave the second-level cache
+    phases: float = 1.0  # how much longer a strided convolution takes by Winograd over phases than its parts do
+    few_tiles: int = 64  # for so many, transformed filters never leave the second-level cache
+    copied_row: float = 0.0  # cycles to copy a row for the direct kernel, where no other constant has them
 
     def lanes(self, dtype: str) -> int:
         """Values in a vector."""
@@ -101,17 +106,19 @@ class Machine(NamedTuple):
         """Of the register tile, for this data type."""
         return self.gflops * 4 / _BYTES[dtype]
 
-    @staticmethod
-    def microseconds(cycles: float) -> float:
-        """At the 4 GHz of the machine that the figures come from."""
-        return cycles / 4000
+    def microseconds(self, cycles: float) -> float:
+        """Of so many cycles."""
+        return cycles / (1000 * self.gigahertz)
 
 
 _BYTES = {"float32": 4, "float64": 8}
-# Measured on a Zen 5 core with `tools/costs.py`; the order of the algorithms depends on ratios alone.
+# Measured on a Zen 5 core with `tools/costs.py`; the order of the algorithms depends on ratios alone. What differs with AVX2 is
+# of a Zen 3, with half of the second-level cache: on two threads the choice between direct and Winograd lost 1.7% forward, 0.9%
+# for the input gradient and 0.6% for the weight gradient of the 88 layers that it was fitted to, and 2.2, 1.1 and 1.7% of 34
+# others, drawn at random; with the constants of AVX-512 4.8, 3.7 and 6.5%, and 5.8, 1.8 and 2.5%.
 MACHINES = {
     "avx512": Machine(64, 14, 230),
-    "avx2": Machine(32, 6, 115),
+    "avx2": Machine(32, 6, 115, gigahertz=3.7, far_sums=1.5, phases=1.35, few_tiles=0, copied_row=8),
     "baseline": Machine(16, 6, 46),
     "wide": Machine(64, 14, 60),
     "scalar": Machine(8, 6, 5),

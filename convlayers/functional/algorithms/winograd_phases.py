@@ -106,7 +106,8 @@ def cost(problem: Problem, machine: Machine) -> float:
     inner = phases.problem
     share = 1.0 if problem.direction == WEIGHT_GRADIENT else phases.share
     values = (prod(inner.x) + prod(inner.w)) * machine.vector_bytes / machine.lanes(problem.dtype) / 4
-    return winograd_tiles.tile_cost(inner, machine, _tile(problem), share) + machine.microseconds(_VALUE_CYCLES * values)
+    tiles = winograd_tiles.tile_cost(inner, machine, _tile(problem), share)
+    return machine.phases * (tiles + machine.microseconds(_VALUE_CYCLES * values))
 
 
 @once

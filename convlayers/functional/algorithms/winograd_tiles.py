@@ -39,7 +39,7 @@ _GRADIENT_TILE_CYCLES = {(4, 3): 360, (2, 3): 200, (2, 5): 180}  # for the weigh
 _FILTER_CYCLES = {(4, 3): 500, (2, 3): 250, (2, 5): 700}
 _STRIDED_CYCLES = {FORWARD: 600, INPUT_GRADIENT: 750}  # at stride 2, of tiles, in or out; measured on Emerald Rapids
 _CACHED_BYTES = 16e6
-_FEW_TILES = 64  # up to so many, transformed filters never leave the second-level cache
+_NEAR_SUMS = 125_000  # of a weight gradient's transformed filters: half of a second level of 1 MB
 _ROW_CYCLES = 8
 # To add up a vector of a row of overlapping tiles, for each of the tiles that may reach it (Zen 4); and the bytes of tiles that
 # a block has room for, which is of whole images there.
@@ -70,8 +70,10 @@ def tile_cost(problem: Problem, machine: Machine, m: int, share: float = 1, over
     if problem.direction == INPUT_GRADIENT:
         rows, depth = depth, rows
     sums *= share * (1 + 7 / depth) * max(1, 4 / rows)
+    if problem.direction == WEIGHT_GRADIENT and (m + taps - 1) ** 2 * filters * channels > _NEAR_SUMS:
+        sums *= machine.far_sums
     transformed = (m + taps - 1) ** 2 * filters * channels * machine.vector_bytes / lanes
-    if problem.direction != WEIGHT_GRADIENT and vectors * lanes <= _FEW_TILES:
+    if problem.direction != WEIGHT_GRADIENT and vectors * lanes <= machine.few_tiles:
         transformed = 0
     cycles = filters * channels / lanes * _FILTER_CYCLES[m, taps] * (1 + min(2.0, transformed / _CACHED_BYTES)) + _CALL_CYCLES
     if problem.direction == WEIGHT_GRADIENT:
