@@ -152,9 +152,10 @@ cdef size_t place_workspace(Winograd* g, Workspace* space, size_t cursor) noexce
     space.before = <vmask*> take(&cursor, g.block * sizeof(vmask))
     space.lines = <Line*> take(&cursor, lines * sizeof(Line))
     space.spare = <real*> take(&cursor, (g.reach + 1) * g.span * sizeof(real))
-    # Tiles are read in fours, the last one up to three values too far.
+    # Tiles are read in fours, the last one up to three values too far, and tiles two apart in vectors that may begin before the
+    # first line: a line of the cache in front of it.
     copy = (g.height * g.width + 1) * VL if g.one_tile else g.held * g.size * g.pitch + max(VL, 4)
-    space.copy = <real*> take(&cursor, copy * sizeof(real))
+    space.copy = <real*> take(&cursor, (CACHE_LINE + copy) * sizeof(real)) + CACHE_LINE
     space.inputs = <real*> take(&cursor, values * g.values_in * sizeof(real))
     space.products = <real*> take(&cursor, values * g.values_out * sizeof(real))
     space.outputs = <real*> take(&cursor, staged_values(g) * sizeof(real))
