@@ -342,7 +342,7 @@ cdef void run_tiles(
     images = g.mode == PLAIN and end - begin == plan.vectors and image_bytes(g) <= most_image(g) and not g.joined
     if ASKS and images:
         ask_for_next(g, plan, last - first, src, &t)
-    elif ASKS and g.mode == PLAIN and g.panels > 0:
+    elif ASKS and g.mode == PLAIN and g.panels > 0 and has_room_to_ask():
         ask_for_panels(g, plan, begin, end, last - first, 0, src, &t)
     if g.panels == 0:
         t.ahead = TAPS_AHEAD * g.plane
@@ -393,7 +393,7 @@ cdef void add_slice(
     while v < end:
         stop = min(end, v + 2 * g.panels)
         pack_panels(g, plan, v, stop, t.depth, src, panels)
-        if ASKS and g.mode == PLAIN:
+        if ASKS and g.mode == PLAIN and has_room_to_ask():
             ask_for_panels(g, plan, v, stop, last - first, channel, src, &t)
         for index in range(first, last):
             m = filter_start(g, index)
