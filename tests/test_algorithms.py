@@ -254,7 +254,7 @@ def test_an_input_gradient_is_planned_by_its_own_rows_and_sums():
 
 
 def test_with_avx2_the_plan_takes_what_was_measured_to_be_far_ahead():
-    """Layers forward and back to the input where one took two thirds of the other's time or less, on a Zen 3."""
+    """Layers forward and back to the input where one took 0.77 of the other's time or less in the mean, on a Zen 3."""
     ahead = {
         "direct": (((1, 512, 7, 7), (512, 512, 3, 3), 1), ((8, 128, 16, 16), (256, 128, 4, 4), 2)),
         "winograd": (((64, 16, 4, 4), (32, 16, 3, 3), 1), ((32, 64, 32, 32), (64, 64, 3, 3), 1)),
