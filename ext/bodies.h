@@ -21,6 +21,7 @@
 #define ASKS (REAL_BYTES == 4 && VL > 4)
 #define CACHE_LINE (64 / REAL_BYTES) /* values */
 #define LINE_CHANNELS (PANEL < CACHE_LINE ? PANEL : CACHE_LINE) /* of a panel, that lie in one */
+#define VECTORS_OF_LINE (LINE_CHANNELS / VL)
 #define TILE (MR * NV * VL)
 #define SPILL (TILE + VL)
 /* Values of a chunk of pixels, see gather_pixels.pxi. */
@@ -109,7 +110,8 @@ ALWAYS_INLINE vf convlayers_finished(vf, vf, vf, real);
 ALWAYS_INLINE void convlayers_output_pairs(int, const real *, ptrdiff_t, vf, vf, real, real *, ptrdiff_t);
 ALWAYS_INLINE void convlayers_squares_of_two(int, const real *, ptrdiff_t, vf, vf, real, real *);
 ALWAYS_INLINE void convlayers_squares_of_four(const real *, ptrdiff_t, vf, vf, real, vf *);
-ALWAYS_INLINE void convlayers_winograd_gradient_tile(int, int, const real *, ptrdiff_t, real *, ptrdiff_t);
+ALWAYS_INLINE void convlayers_winograd_gradient_axis(int, int, const vf *, vf *);
+ALWAYS_INLINE void convlayers_winograd_gradient_tile(int, int, const real **, ptrdiff_t, int, int, real *, real *, ptrdiff_t);
 ALWAYS_INLINE void convlayers_lane_sums(const vf *, int, real *);
 ALWAYS_INLINE void convlayers_dot_tile(int, const real **, const real **, ptrdiff_t, real *);
 ALWAYS_INLINE void convlayers_feed(int, int, int, int, const real *, const real *, ptrdiff_t, const vf *, vf *);

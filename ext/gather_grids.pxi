@@ -210,19 +210,42 @@ cdef void interleave_row(const real* even, const real* odd, Py_ssize_t width, re
         j += VL
 
 
-cdef void interleave_block(Grids* g, Py_ssize_t plane, Py_ssize_t block, const real* parts) noexcept nogil:
-    """The rows of one block of all filters from the sub-grids' outputs; `plane` is the first filter's in dst."""
+cdef inline bint is_blank(const Gather* grid) noexcept nogil:
+    """Whether a sub-grid has no tap: all its outputs are the bias, as three of four are of a 1 x 1 kernel at stride 2."""
+    return grid.depth == 0
+
+
+cdef inline const real* part_row(Grids* g, Py_ssize_t j, Py_ssize_t row, const real* parts) noexcept nogil:
+    """A row of sub-grid j's outputs, counted over all filters; of a blank one, its only row."""
+    return parts + j * g.part + (0 if is_blank(g.grid + j) else row * g.grid[j].cols.outputs)
+
+
+cdef void fill_blanks(Grids* g, const real* bias, Py_ssize_t m, real* parts) noexcept nogil:
+    """The row of each blank sub-grid, for one filter."""
+    cdef Py_ssize_t j, i
+    for j in range(g.count):
+        for i in range(g.grid[j].cols.outputs if is_blank(g.grid + j) else 0):
+            parts[j * g.part + i] = bias[m] if bias != NULL else 0
+
+
+cdef void interleave_block(Grids* g, Py_ssize_t group, Py_ssize_t block, real* parts) noexcept nogil:
+    """The rows of one block of all filters of a group from the sub-grids' outputs."""
     cdef Gather* even = g.grid
-    cdef Py_ssize_t strides = g.count // 2, evens = even.cols.outputs, odds = g.grid[1].cols.outputs, m, h, i
+    cdef Py_ssize_t strides = g.count // 2, m, h, i, j
     cdef Py_ssize_t first = block * even.block * strides, last = min(g.height, first + even.block * strides)
-    cdef const real* part
-    cdef real* dst
+    cdef real* dst = g.dst + (group * even.filters * g.height + first) * g.width
+    cdef real* end = dst + (last - first) * g.width
+    cdef real* row
     for m in range(even.filters):
-        dst = g.dst + (plane + m) * g.height * g.width
-        for h in range(first, last):
-            part = parts + h % strides * 2 * g.part
-            i = m * even.block + (h - first) // strides
-            interleave_row(part + i * evens, part + g.part + i * odds, g.width, dst + h * g.width, dst + last * g.width)
+        fill_blanks(g, group_bias(even, group), m, parts)
+        row = dst
+        for i in range(m * even.block, (m + 1) * even.block):
+            for j in range(0, g.count, 2):
+                if row < end:
+                    interleave_row(part_row(g, j, i, parts), part_row(g, j + 1, i, parts), g.width, row, end)
+                    row += g.width
+        dst += g.height * g.width
+        end += g.height * g.width
 
 
 # What one thread works with.
@@ -337,12 +360,13 @@ cdef void run_unit(Grids* g, Py_ssize_t unit, char* workspace) noexcept nogil:
         src = block_source(g, group, block, 0, &space)
         for j in range(g.count):
             grid = g.grid + j
-            run_block(grid, group, block, tiles_before(g, grid, split), tiles_before(g, grid, split + 1), src, space.panels,
-                      block_target(g, j, plane, block, &space))
+            if not (g.parted and is_blank(grid)):
+                run_block(grid, group, block, tiles_before(g, grid, split), tiles_before(g, grid, split + 1), src, space.panels,
+                          block_target(g, j, plane, block, &space))
     if g.pooled:
         pool_block(g, plane, block, &space)
     elif g.parted:
-        interleave_block(g, plane, block, space.parts)
+        interleave_block(g, group, block, space.parts)
     else:
         finish_rows(g.grid, block, tiles_before(g, g.grid, split), tiles_before(g, g.grid, split + 1),
                     block_target(g, 0, plane, block, &space))

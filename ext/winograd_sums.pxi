@@ -110,7 +110,7 @@ cdef size_t winograd_weight_memory(WinogradWeight* g, size_t cursor) noexcept no
     g.bias_pitch = vectors_over(g.dy.channels) * VL
     if g.biases != NULL:
         g.biases = <real*> take(&cursor, g.total * g.bias_pitch * sizeof(real))
-    copy = max((g.size * (g.across * g.m + g.size - g.m) + 1) * LINE_CHANNELS, (g.block * g.across + 1) * (MR + VL))
+    copy = max(copy_values(g, &g.x), copy_values(g, &g.dy)) * VECTORS_OF_LINE + VL
     g.copy_bytes = (copy * <Py_ssize_t> sizeof(real) + 63) // 64 * 64
     g.sums_place = g.copy_bytes + <Py_ssize_t> place_parts(g, 0)
     # The sums of a part are done with when the next one begins.
@@ -118,24 +118,9 @@ cdef size_t winograd_weight_memory(WinogradWeight* g, size_t cursor) noexcept no
     return cursor
 
 
-cdef void pack_gradients(const real* src, Py_ssize_t pitch, Py_ssize_t rows, Py_ssize_t tiles, real* dst) noexcept nogil:
-    """dst[tile * rows + i] = src[tile * pitch + i], i < rows, and up to a vector behind them."""
-    cdef Py_ssize_t k, v
-    for k in range(tiles):
-        for v in range(vectors_over(rows)):
-            store(dst + v * VL, load(src + v * VL))
-        src += pitch
-        dst += rows
-
-
-cdef void add_products(WinogradWeight* g, Py_ssize_t value, Py_ssize_t tiles, bint accumulate, real* packed) noexcept nogil:
-    """sums[filter, channel] (+)= gradients^T inputs for one value, over the tiles of a block.
-
-    Where several panels of channels follow, the gradients of a tile of filters are packed first: read where they lie, each
-    step of a sum takes two lines of the cache.
-    """
+cdef void add_products(WinogradWeight* g, Py_ssize_t value, Py_ssize_t tiles, bint accumulate) noexcept nogil:
+    """sums[filter, channel] (+)= gradients^T inputs for one value, over the tiles of a block."""
     cdef Py_ssize_t t, m
-    cdef bint pack = g.x.channels > PANEL
     cdef int rows
     cdef Tile args
     args.ahead, args.asks = TAPS_AHEAD * PANEL, False
@@ -145,9 +130,6 @@ cdef void add_products(WinogradWeight* g, Py_ssize_t value, Py_ssize_t tiles, bi
         m = tile_start(t, g.dy.channels)
         rows = <int> (tile_start(t + 1, g.dy.channels) - m)
         args.a, args.lda = g.dy.values + value * g.dy.value + m, g.dy.pitch
-        if pack:
-            pack_gradients(args.a, g.dy.pitch, rows, tiles, packed)
-            args.a, args.lda = packed, rows
         args.b0 = g.x.values + value * g.x.value
         args.b1 = args.b0 + VL
         args.c0 = g.sums + value * g.sum_value + m * g.ldc
@@ -218,15 +200,14 @@ cdef inline Py_ssize_t taps_area(const WinogradWeight* g) noexcept nogil:
 
 cdef void sum_lines(WinogradWeight* g, Py_ssize_t begin, Py_ssize_t end, char* workspace) noexcept nogil:
     """The sums over the lines begin .. end - 1."""
-    cdef Py_ssize_t start = begin, line, lines, value
+    cdef Py_ssize_t start = begin, lines, value
     place_parts(g, <size_t> (workspace + g.copy_bytes))
     while start < end:
         lines = min(g.block, end - start)
-        for line in range(lines):
-            transform_line(g, &g.x, start + line, line * g.across, <real*> workspace)
-            transform_line(g, &g.dy, start + line, line * g.across, <real*> workspace)
+        transform_lines(g, &g.x, start, lines, <real*> workspace)
+        transform_lines(g, &g.dy, start, lines, <real*> workspace)
         for value in range(g.size * g.size):
-            add_products(g, value, lines * g.across, start > begin, <real*> workspace)
+            add_products(g, value, lines * g.across, start > begin)
         start += g.block
 
 
