@@ -118,7 +118,7 @@ cdef void choose_weight_slices(Weight* g) noexcept nogil:
 
 
 cdef size_t weight_memory(Weight* g, size_t cursor) noexcept nogil:
-    cdef Py_ssize_t most_panels = parts_of(g.panels, g.splits)
+    cdef Py_ssize_t most_panels = parts_of(g.panels, g.splits) if g.slices > 1 else 1
     g.tap = <Py_ssize_t*> take(&cursor, g.slice_rows * sizeof(Py_ssize_t))
     g.pixel = <Py_ssize_t*> take(&cursor, g.depth * sizeof(Py_ssize_t))
     g.sums = <real*> take(&cursor, g.shards * g.groups * g.panels * g.slices * g.slice_rows * PANEL * sizeof(real))
@@ -208,20 +208,26 @@ cdef void add_gradients(const real* gradients, Py_ssize_t count, bint first, rea
 
 
 cdef inline void ask_for_next_block(
-    Weight* g, Py_ssize_t panels, Py_ssize_t taps, const real* src, const real* dy, Rows* t
+    Weight* g, Py_ssize_t done, Py_ssize_t panels, Py_ssize_t taps, const real* src, const real* dy, Rows* t
 ) noexcept nogil:
-    """Let the tiles over a block of whole images, which begin at src and dy, ask for the images behind them."""
+    """Let the tiles of one of so many panels, `done` of which have been computed, over a block of whole images, which begin at
+    src and dy, ask for their part of the images behind them.
+
+    With 16 registers only where half of the second level holds those: 64 and 128 channels of 16 x 16 1.06 to 1.08 times, 256 of
+    8 x 8, which do not fit, 0.87 to 0.94 (Zen 3, 512 KB).
+    """
     cdef Py_ssize_t bytes_x = g.block_images * g.image * <Py_ssize_t> sizeof(real), bytes_dy, calls
     bytes_dy = g.block_images * g.groups * g.filters * g.p * g.q * <Py_ssize_t> sizeof(real)
     calls = panels * parts_of(taps, rows_of_tile(taps, 2)) * g.depth
     t.asks = g.plain and g.groups * g.splits * g.row_blocks * g.column_blocks == 1
-    t.next.at, t.next.step = <const char*> src + bytes_x, bytes_x // calls
-    t.other.at, t.other.step = <const char*> dy + bytes_dy, bytes_dy // calls
+    t.asks = t.asks and (MR > FEWER_ROWS or 2 * (bytes_x + bytes_dy) <= second_level())
+    t.next.at, t.next.step = <const char*> src + bytes_x + done * bytes_x // panels, bytes_x // calls
+    t.other.at, t.other.step = <const char*> dy + bytes_dy + done * bytes_dy // panels, bytes_dy // calls
 
 
 cdef void ask_for_gradients(Weight* g, const Pixels* b, Py_ssize_t first, Py_ssize_t last) noexcept nogil:
     """Ask for what the next block of an image reads of dy, of the panels first .. last: first layers of large images so took
-    0.88 to 0.97 of the time, others the same (Zen 4)."""
+    0.88 to 0.97 of the time, others the same (Zen 4); with AVX2 1.01 to 1.035 times as long (Zen 3), so not there."""
     cdef Py_ssize_t area = g.p * g.q, m, at
     cdef const char* plane
     for m in range(first * PANEL, min(g.filters, last * PANEL)):
@@ -233,56 +239,53 @@ cdef void ask_for_gradients(Weight* g, const Pixels* b, Py_ssize_t first, Py_ssi
 
 
 cdef void add_taps(
-    Weight* g, Py_ssize_t first, Py_ssize_t last, Py_ssize_t taps, const real* src, const real* dy, const real* gradients,
-    Py_ssize_t depth, const real* init, real* sums
+    Weight* g, Py_ssize_t panel, Py_ssize_t taps, const real* src, const real* gradients, Py_ssize_t depth, const real* init,
+    real* sums, Rows* t
 ) noexcept nogil:
-    """What a block adds to the sums of one slice's taps, for the panels first .. last of filters."""
-    cdef Py_ssize_t panel
-    cdef int vecs, rows
-    cdef Rows t
+    """What a block adds to the sums of one slice's taps, for one panel of filters."""
+    cdef int vecs = 2 if g.filters - panel * PANEL > VL else 1, rows = rows_of_tile(taps, vecs)
     t.src, t.row, t.step, t.depth, t.ldb, t.init, t.ceiling = src, g.tap, g.pixel, depth, PANEL, init, 0
-    ask_for_next_block(g, last - first, taps, src, dy, &t)
-    for panel in range(first, last):
-        vecs = 2 if g.filters - panel * PANEL > VL else 1
-        rows = rows_of_tile(taps, vecs)
-        t.tiles = parts_of(taps, rows)
-        t.b = gradients + (panel - first) * depth * PANEL
-        t.out = sums + panel * g.slices * g.slice_rows * PANEL
-        run_rows(rows, vecs, &t)
+    t.tiles, t.b, t.out = parts_of(taps, rows), gradients, sums
+    run_rows(rows, vecs, t)
 
 
 cdef void run_weight_unit(Weight* g, Py_ssize_t unit, char* workspace) noexcept nogil:
-    """One shard of the pixels, for one part of one group's filters."""
+    """One shard of the pixels, for one part of one group's filters.
+
+    A panel is transposed just before it is used first, and with one slice that is all: it stays in the first level.
+    """
     cdef Py_ssize_t split = unit % g.splits, group = unit // g.splits % g.groups, shard = unit // g.splits // g.groups
     cdef Py_ssize_t first = split * g.panels // g.splits, last = (split + 1) * g.panels // g.splits
     cdef Py_ssize_t begin = shard * g.blocks // g.shards, end = (shard + 1) * g.blocks // g.shards
-    cdef Py_ssize_t block, slice, panel, channels
+    cdef Py_ssize_t block, slice, panel, taps, panels = (shard * g.groups + group) * g.panels
     cdef real* copy = <real*> workspace
-    cdef real* gradients = <real*> (workspace + g.copy_bytes)
-    cdef real* sums = g.sums + (shard * g.groups + group) * g.panels * g.slices * g.slice_rows * PANEL
-    cdef real* part
+    cdef real* gradients
+    cdef real* sums = g.sums + panels * g.slices * g.slice_rows * PANEL
     cdef const real* src
     cdef real zeros[PANEL]
     cdef Pixels b
+    cdef Rows t
     memset(zeros, 0, sizeof(zeros))
     for block in range(begin, end):
         b = block_pixels(g, block, group)
-        for panel in range(first, last):
-            part = gradients + (panel - first) * b.count * PANEL
-            transpose_gradients(g, &b, panel, part)
-            if g.biases != NULL:
-                add_gradients(part, b.count, block == begin, g.biases + ((shard * g.groups + group) * g.panels + panel) * PANEL)
-        if g.row_blocks * g.column_blocks > 1:
+        if MR > FEWER_ROWS and g.row_blocks * g.column_blocks > 1:
             ask_for_gradients(g, &b, first, last)
         for slice in range(g.slices):
-            channels = min(g.slice, g.channels - slice * g.slice)
+            taps = min(g.slice, g.channels - slice * g.slice) * g.kh * g.kw
             if g.plain:
                 src = g.x + b.image * g.channels * g.plane + b.p * g.stride_h * g.width + b.q * g.stride_w
             else:
-                copy_block(g, &b, slice * g.slice, channels, copy)
+                copy_block(g, &b, slice * g.slice, taps // (g.kh * g.kw), copy)
                 src = copy
-            add_taps(g, first, last, channels * g.kh * g.kw, src, g.dy + b.image * g.filters * g.p * g.q, gradients, b.count,
-                     zeros if block == begin else NULL, sums + slice * g.slice_rows * PANEL)
+            for panel in range(first, last):
+                gradients = <real*> (workspace + g.copy_bytes) + (0 if g.slices == 1 else (panel - first) * g.depth * PANEL)
+                if slice == 0:
+                    transpose_gradients(g, &b, panel, gradients)
+                if slice == 0 and g.biases != NULL:
+                    add_gradients(gradients, b.count, block == begin, g.biases + (panels + panel) * PANEL)
+                ask_for_next_block(g, panel - first, last - first, taps, src, g.dy + b.image * g.filters * g.p * g.q, &t)
+                add_taps(g, panel, taps, src, gradients, b.count, zeros if block == begin else NULL,
+                         sums + (panel * g.slices + slice) * g.slice_rows * PANEL, &t)
 
 
 cdef void add_shards(Weight* g, Py_ssize_t unit, real* dw) noexcept nogil:

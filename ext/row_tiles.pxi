@@ -96,8 +96,8 @@ cdef inline void row_tiles "convlayers_row_tiles"(int rows, int vecs, bint asks,
 
 
 cdef void run_rows(int rows, int vecs, Rows* t) noexcept nogil:
-    if MR > FEWER_ROWS and t.asks and vecs == 2:
-        if rows == MR:
+    if ASKS and t.asks and vecs == 2:
+        if rows == MR or MR < FEWER_ROWS:
             row_tiles(MR, 2, True, t)
         else:
             row_tiles(FEWER_ROWS, 2, True, t)
