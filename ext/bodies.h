@@ -22,6 +22,8 @@
 #define CACHE_LINE (64 / REAL_BYTES) /* values */
 #define LINE_CHANNELS (PANEL < CACHE_LINE ? PANEL : CACHE_LINE) /* of a panel, that lie in one */
 #define VECTORS_OF_LINE (LINE_CHANNELS / VL)
+/* Planes of a 1 x 1 kernel that are packed side by side: they lie far apart. */
+#define PLAIN_TAPS (MR == 6 ? 8 : 4)
 #define TILE (MR * NV * VL)
 #define SPILL (TILE + VL)
 /* Values of a chunk of pixels, see gather_pixels.pxi. */
@@ -66,6 +68,7 @@ struct convlayers_dot;
 struct convlayers_column;
 struct convlayers_copy;
 struct convlayers_put;
+struct convlayers_padded;
 struct convlayers_spectra;
 struct convlayers_depthwise;
 struct convlayers_grid;
@@ -110,6 +113,8 @@ ALWAYS_INLINE vf convlayers_finished(vf, vf, vf, real);
 ALWAYS_INLINE void convlayers_output_pairs(int, const real *, ptrdiff_t, vf, vf, real, real *, ptrdiff_t);
 ALWAYS_INLINE void convlayers_squares_of_two(int, const real *, ptrdiff_t, vf, vf, real, real *);
 ALWAYS_INLINE void convlayers_squares_of_four(const real *, ptrdiff_t, vf, vf, real, vf *);
+ALWAYS_INLINE void convlayers_padded_lines(int, const struct convlayers_padded *);
+ALWAYS_INLINE void convlayers_pack_row(int, const real *, const ptrdiff_t *, ptrdiff_t, real *, ptrdiff_t);
 ALWAYS_INLINE void convlayers_winograd_gradient_axis(int, int, const vf *, vf *);
 ALWAYS_INLINE void convlayers_winograd_gradient_tile(int, int, const real **, ptrdiff_t, int, int, real *, real *, ptrdiff_t);
 ALWAYS_INLINE void convlayers_lane_sums(const vf *, int, real *);

@@ -27,7 +27,7 @@ cdef struct Axis:
 
 
 cdef inline Py_ssize_t floor_div(Py_ssize_t a, Py_ssize_t b) noexcept nogil:
-    return a // b - (a % b != 0 and (a < 0) != (b < 0))
+    return a if b == 1 else a // b - (a % b != 0 and (a < 0) != (b < 0))
 
 
 cdef size_t axis_memory(Axis* axis, Py_ssize_t kernel, size_t cursor) noexcept nogil:
@@ -327,41 +327,98 @@ cdef void copy_short(
         dst += cols.line
 
 
+# Lines of a padded copy: values of rows of the source between zeros.
+cdef struct Padded "convlayers_padded":
+    const real* src             # the first value
+    const real* end             # of what may be read
+    Py_ssize_t step             # from one value to the next
+    Py_ssize_t row              # from one line to the next
+    Py_ssize_t plane            # to the channel behind,
+    Py_ssize_t asked            # of which so many bytes of each row are asked for
+    Py_ssize_t lines
+    Py_ssize_t first            # zeros before the values
+    Py_ssize_t count
+    Py_ssize_t width
+    real* dst
+
+
+cdef inline void padded_lines "convlayers_padded_lines"(int step, const Padded* p) noexcept nogil:
+    """`step` is 1, 2, or 0 for any other."""
+    cdef const real* src = p.src
+    cdef const real* end = p.end
+    cdef real* dst = p.dst
+    cdef Py_ssize_t first = p.first, last = first + p.count, width = p.width, row = p.row, vectors = vectors_over(p.count), i, v
+    for i in range(p.lines):
+        if p.asked > 0:
+            prefetch(src + p.plane, p.asked, False)
+        zero_run(dst, first)
+        if step > 0 and src + vectors * VL * step <= end:
+            for v in range(vectors):
+                if step == 1:
+                    store(dst + first + v * VL, load(src + v * VL))
+                else:
+                    store(dst + first + v * VL, vevens(load(src + v * PANEL), load(src + v * PANEL + VL)))
+        else:
+            copy_run(src, end, p.step, dst + first, p.count)
+        zero_run(dst + last, width - last)
+        src += row
+        dst += width
+
+
+cdef void copy_phase(Padded* p, Axis* cols, Py_ssize_t phase, const real* row) noexcept nogil:
+    """One phase of the columns of rows of which `row` is the first."""
+    cdef Py_ssize_t start = cols.low * cols.step + phase
+    p.first = min(p.width, max(0, -floor_div(start, cols.step)))
+    p.count = max(0, min(p.width, floor_div(cols.size - 1 - start, cols.step) + 1) - p.first)
+    p.src = row + start + p.first * cols.step
+    if cols.step == 1:
+        padded_lines(1, p)
+    elif cols.step == 2:
+        padded_lines(2, p)
+    else:
+        padded_lines(0, p)
+
+
+cdef void copy_whole_rows(
+    const real* src, const real* end, Py_ssize_t channels, Py_ssize_t plane, Py_ssize_t first, Py_ssize_t values, real* dst
+) noexcept nogil:
+    """Of each channel as many values, from `first` on, and zeros behind the last row."""
+    cdef Py_ssize_t count = max(0, min(values, plane - first)), c
+    for c in range(channels):
+        copy_run(src + first, end, 1, dst, count)
+        zero_run(dst + count, values - count)
+        src += plane
+        dst += values
+
+
 cdef void copy_padded(
     const real* src, const real* end, Py_ssize_t channels, Axis* rows, Axis* cols, Py_ssize_t first_row, Py_ssize_t lines,
     real* dst
 ) noexcept nogil:
     """The padded copy for the outputs from `first_row` on: [channel][row phase][column phase][lines][outputs + halo]."""
-    cdef Py_ssize_t width = cols.line, nbytes = cols.size * <Py_ssize_t> sizeof(real), c, a, b, i, h, start, first, last
-    cdef bint alike = rows.step * cols.step == 1 and cols.low == 0 and width == cols.size and first_row + rows.low >= 0
+    cdef Py_ssize_t c, a, b, h, top, bottom
+    cdef Padded p
+    if rows.step * cols.step == 1 and cols.low == 0 and cols.line == cols.size and first_row + rows.low >= 0:
+        copy_whole_rows(src, end, channels, rows.size * cols.size, (first_row + rows.low) * cols.size, lines * cols.size, dst)
+        return
+    p.end, p.step, p.row, p.plane, p.width = end, cols.step, rows.step * cols.size, rows.size * cols.size, cols.line
     for c in range(channels):
-        if alike:
-            h = first_row + rows.low
-            i = max(0, min(lines, rows.size - h)) * width
-            copy_run(src + h * width, end, 1, dst, i)
-            zero_run(dst + i, lines * width - i)
-            src += rows.size * width
-            dst += lines * width
-            continue
         for a in range(rows.phases):
+            h = (first_row + rows.low) * rows.step + rows.phase[a]
+            top = min(lines, max(0, -floor_div(h, rows.step)))
+            bottom = max(top, min(lines, floor_div(rows.size - 1 - h, rows.step) + 1))
+            p.lines = bottom - top
             for b in range(cols.phases):
-                start = cols.low * cols.step + cols.phase[b]
-                if PICKS and cols.step <= 2 and width <= VL:
-                    copy_short(src, rows, cols, (first_row + rows.low) * rows.step + rows.phase[a], start, lines, dst)
-                    dst += lines * width
+                if PICKS and cols.step <= 2 and p.width <= VL:
+                    copy_short(src, rows, cols, h, cols.low * cols.step + cols.phase[b], lines, dst)
+                    dst += lines * p.width
                     continue
-                first = min(width, max(0, -floor_div(start, cols.step)))
-                last = max(first, min(width, floor_div(cols.size - 1 - start, cols.step) + 1))
-                start += first * cols.step
-                for i in range(lines):
-                    h = (first_row + i + rows.low) * rows.step + rows.phase[a]
-                    if 0 <= h < rows.size:
-                        if b == 0 and nbytes >= ASKED_ROW:
-                            prefetch(src + (rows.size + h) * cols.size, nbytes, False)
-                        zero_run(dst, first)
-                        copy_run(src + h * cols.size + start, end, cols.step, dst + first, last - first)
-                        zero_run(dst + last, width - last)
-                    else:
-                        zero_run(dst, width)
-                    dst += width
-        src += rows.size * cols.size
+                zero_run(dst, top * p.width)
+                p.dst = dst + top * p.width
+                p.asked = 0
+                if b == 0 and cols.size * <Py_ssize_t> sizeof(real) >= ASKED_ROW:
+                    p.asked = cols.size * <Py_ssize_t> sizeof(real)
+                copy_phase(&p, cols, cols.phase[b], src + (h + top * rows.step) * cols.size)
+                zero_run(dst + bottom * p.width, (lines - bottom) * p.width)
+                dst += lines * p.width
+        src += p.plane

@@ -34,6 +34,7 @@ cdef extern from "vec.h" nogil:
     enum: ASKS
     enum: CACHE_LINE
     enum: TILE
+    enum: PLAIN_TAPS
     enum: SPILL
     enum: PIXEL_CHUNK
     enum: MOST_TAPS
