@@ -36,6 +36,26 @@ cdef void pack_taps(
                 dst += rows
 
 
+cdef inline bint is_nine(Gather* g, Py_ssize_t row_stride, const real* last, const real* end) noexcept nogil:
+    """Whether all taps of 3 x 3 are in use, with vectors that hold them but for one, which end within the filters."""
+    return VL >= 8 and row_stride == 9 and g.rows.taps * g.cols.taps == 9 and last + VL <= end
+
+
+cdef void pack_nine(const real* w, Py_ssize_t channel_stride, Py_ssize_t channels, int rows, real* dst) noexcept nogil:
+    """The nine taps in order. The first rows are written last: what the others have too much lies in the next tap."""
+    cdef Py_ssize_t c, i, i0
+    for c in range(channels):
+        ask_taps(w + CHANNELS_AHEAD * channel_stride, 9, rows)
+        i0 = (rows - 1) // VL * VL
+        while i0 >= 0:
+            transpose_vectors(False, w + i0 * 9, 9, min(VL, rows - i0), min(9, VL), w, dst + i0, rows)
+            i0 -= VL
+        for i in range(rows if VL < 9 else 0):
+            dst[8 * rows + i] = w[9 * i + 8]
+        w += channel_stride
+        dst += 9 * rows
+
+
 cdef void pack_tap_by_tap(
     const real* w, Py_ssize_t row_stride, Py_ssize_t channel_stride, Py_ssize_t kernel_width, Gather* g, int rows, real* dst
 ) noexcept nogil:
@@ -75,6 +95,8 @@ cdef void pack_filters(
                 for i in range(rows):
                     dst[k * rows + i] = w[i]
             w += channel_stride
+    elif is_nine(g, row_stride, w + (g.channels - 1) * channel_stride + (rows - 1) * row_stride, end):
+        pack_nine(w, channel_stride, g.channels, rows, dst)
     elif row_stride <= TAPS:
         pack_taps(w, end, row_stride, channel_stride, kernel_width, g, rows, dst)
     else:
