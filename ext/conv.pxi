@@ -47,8 +47,8 @@ def conv2d(
 ):
     """Fill dst with y, the convolution of src and w, times the scale, plus the bias and plus the residual, laid out as dst,
     unless they are None, held between 0 and `ceiling` if that is over 0, which is infinity with a residual; with `backward`,
-    fill dst with dx for src as dy: a gather for each sub-grid of dx. With `pooled`, without a residual and but for 1 x 1
-    kernels, dst is the maximum of each 2 x 2 of y, (N,M,P//2,Q//2)."""
+    fill dst with dx for src as dy, without a bias or a ceiling: a gather for each sub-grid of dx. With `pooled`, without a
+    residual and but for 1 x 1 kernels, dst is the maximum of each 2 x 2 of y, (N,M,P//2,Q//2)."""
     cdef Grids g
     cdef Gather* grid
     cdef Py_ssize_t stride_h, stride_w, top, left, dilation_h, dilation_w, j, row = w.shape[1] * w.shape[2] * w.shape[3]

@@ -211,7 +211,7 @@ cdef void interleave_row(const real* even, const real* odd, Py_ssize_t width, re
 
 
 cdef inline bint is_blank(const Gather* grid) noexcept nogil:
-    """Whether a sub-grid has no tap: all its outputs are the bias, as three of four are of a 1 x 1 kernel at stride 2."""
+    """Whether a sub-grid has no tap and is all zeros, as three of four are of a 1 x 1 kernel at stride 2."""
     return grid.depth == 0
 
 
@@ -220,24 +220,18 @@ cdef inline const real* part_row(Grids* g, Py_ssize_t j, Py_ssize_t row, const r
     return parts + j * g.part + (0 if is_blank(g.grid + j) else row * g.grid[j].cols.outputs)
 
 
-cdef void fill_blanks(Grids* g, const real* bias, Py_ssize_t m, real* parts) noexcept nogil:
-    """The row of each blank sub-grid, for one filter."""
-    cdef Py_ssize_t j, i
-    for j in range(g.count):
-        for i in range(g.grid[j].cols.outputs if is_blank(g.grid + j) else 0):
-            parts[j * g.part + i] = bias[m] if bias != NULL else 0
-
-
 cdef void interleave_block(Grids* g, Py_ssize_t group, Py_ssize_t block, real* parts) noexcept nogil:
-    """The rows of one block of all filters of a group from the sub-grids' outputs."""
+    """The rows of one block of all filters of a group, from the sub-grids' outputs and zeros."""
     cdef Gather* even = g.grid
     cdef Py_ssize_t strides = g.count // 2, m, h, i, j
     cdef Py_ssize_t first = block * even.block * strides, last = min(g.height, first + even.block * strides)
     cdef real* dst = g.dst + (group * even.filters * g.height + first) * g.width
     cdef real* end = dst + (last - first) * g.width
     cdef real* row
+    for j in range(g.count):
+        if is_blank(g.grid + j):
+            zero_run(parts + j * g.part, g.grid[j].cols.outputs)
     for m in range(even.filters):
-        fill_blanks(g, group_bias(even, group), m, parts)
         row = dst
         for i in range(m * even.block, (m + 1) * even.block):
             for j in range(0, g.count, 2):

@@ -32,7 +32,7 @@ from typing import Any, NamedTuple
 from benchlib.cases import CONVS, INFERS, KINDS, PASSES, POOLS, TRAINS, Conv, Pool
 from benchlib.cores import round_trip
 
-from convlayers import models
+from convlayers.cli.architectures import classifiers
 
 TORCH_ISA = {"avx2": "AVX2", "baseline": "SSE41", "avx512": "AVX512_CORE"}
 OURS, TORCH, ORT = "convlayers", "PyTorch", "onnxruntime"
@@ -136,8 +136,9 @@ def network(text: str) -> tuple[str, int]:
     name, _, batch = text.partition(",")
     if not batch.isdecimal() or int(batch) < 1:
         raise argparse.ArgumentTypeError(f"{text}: it must be MODEL,BATCH, as in resnet18,1")
-    if not callable(getattr(models, name, None)):
-        raise argparse.ArgumentTypeError(f"{text}: convlayers.models has no {name!r}")
+    known = [name.replace("-", "_") for name in classifiers()]
+    if name not in known:
+        raise argparse.ArgumentTypeError(f"{text}: {name!r} is no classifier of images; there are {', '.join(known)}")
     return name, int(batch)
 
 
