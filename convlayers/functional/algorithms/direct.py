@@ -108,11 +108,16 @@ def cost(problem: Problem, machine: Machine) -> float:
 
 
 def _copied_rows(problem: Problem) -> int:
-    """Rows of single channels that are copied between their margins: none of 1 x 1 kernels, nor for weight gradients."""
-    if prod(problem.w[2:]) == 1 or problem.direction == WEIGHT_GRADIENT:
+    """Rows of single channels that are copied between their margins: none of 1 x 1 kernels. Weight gradients take twice as long
+    for one, but read x where it lies if nothing is padded."""
+    win, height = problem.win, problem.w[2]
+    if prod(problem.w[2:]) == 1:
         return 0
-    images, channels, height, _ = problem.x if problem.direction == FORWARD else problem.y
-    return images * channels * (height + problem.w[2] - 1)
+    if problem.direction == WEIGHT_GRADIENT:
+        padded = any(map(any, win.padding))
+        return 2 * padded * prod(problem.x[:2]) * (win.output[0] * win.stride[0] + height - 1)
+    images, channels, rows, _ = problem.x if problem.direction == FORWARD else problem.y
+    return images * channels * (rows + height - 1)
 
 
 def forward(problem: Problem, relu: bool) -> Forward:

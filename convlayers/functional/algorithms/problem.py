@@ -95,6 +95,7 @@ class Machine(NamedTuple):
     gigahertz: float = 4.0  # at which cycles of other kernels pass, waits for the caches included
     far_sums: float = 1.0  # how much longer products of weight gradients take whose sums leave the second-level cache
     phases: float = 1.0  # how much longer a strided convolution takes by Winograd over phases than its parts do
+    gradient_tiles: float = 1.0  # how long transforms of weight gradients take, of what winograd_tiles.py says
     few_tiles: int = 64  # for so many, transformed filters never leave the second-level cache
     copied_row: float = 0.0  # cycles to copy a row for the direct kernel, where no other constant has them
 
@@ -113,12 +114,13 @@ class Machine(NamedTuple):
 
 _BYTES = {"float32": 4, "float64": 8}
 # Measured on a Zen 5 core with `tools/costs.py`; the order of the algorithms depends on ratios alone. What differs with AVX2 is
-# of a Zen 3, with half of the second-level cache: on two threads the choice between direct and Winograd lost 1.7% forward, 0.9%
-# for the input gradient and 0.6% for the weight gradient of the 88 layers that it was fitted to, and 2.2, 1.1 and 1.7% of 34
-# others, drawn at random; with the constants of AVX-512 4.8, 3.7 and 6.5%, and 5.8, 1.8 and 2.5%.
+# of a Zen 3, with half of the second-level cache: on two threads the choice between direct and Winograd lost 1.7% forward and
+# 0.9% for the input gradient of the 88 layers that it was fitted to, and 2.2 and 1.1% of 34 others, drawn at random; with the
+# constants of AVX-512 4.8 and 3.7%, and 5.8 and 1.8%. For the weight gradient, whose kernels became faster since, it lost 0.1%
+# of 76 layers and 1.7 and 1.2% of 34 and 60 drawn at random, all of which had a part in the fit, and 1.1% of 60 that had none.
 MACHINES = {
     "avx512": Machine(64, 14, 230),
-    "avx2": Machine(32, 6, 115, gigahertz=3.7, far_sums=1.5, phases=1.35, few_tiles=0, copied_row=8),
+    "avx2": Machine(32, 6, 115, gigahertz=3.7, far_sums=1.3, phases=1.35, gradient_tiles=0.85, few_tiles=0, copied_row=8),
     "baseline": Machine(16, 6, 46),
     "wide": Machine(64, 14, 60),
     "scalar": Machine(8, 6, 5),

@@ -77,7 +77,7 @@ def tile_cost(problem: Problem, machine: Machine, m: int, share: float = 1, over
         transformed = 0
     cycles = filters * channels / lanes * _FILTER_CYCLES[m, taps] * (1 + min(2.0, transformed / _CACHED_BYTES)) + _CALL_CYCLES
     if problem.direction == WEIGHT_GRADIENT:
-        cycles += vectors * (problem.x[1] + filters) * _GRADIENT_TILE_CYCLES[m, taps]
+        cycles += vectors * (problem.x[1] + filters) * _GRADIENT_TILE_CYCLES[m, taps] * machine.gradient_tiles
     else:
         transform = _TILE_CYCLES[m, taps] if stride == 1 else _STRIDED_CYCLES[problem.direction]
         cycles += vectors * (problem.x[1] + filters) * transform
