@@ -37,8 +37,9 @@ cdef void pack_taps(
 
 
 cdef inline bint is_nine(Gather* g, Py_ssize_t row_stride, const real* last, const real* end) noexcept nogil:
-    """Whether all taps of 3 x 3 are in use, with vectors that hold them but for one, which end within the filters."""
-    return VL >= 8 and row_stride == 9 and g.rows.taps * g.cols.taps == 9 and last + VL <= end
+    """Whether all taps of 3 x 3 are in use, with vectors that hold them but for one, which end within the filters. Of float32
+    alone, where speed is worth the code, and AVX2, with which it was measured."""
+    return ASKS and VL == 8 and row_stride == 9 and g.rows.taps * g.cols.taps == 9 and last + VL <= end
 
 
 cdef void pack_nine(const real* w, Py_ssize_t channel_stride, Py_ssize_t channels, int rows, real* dst) noexcept nogil:
@@ -48,9 +49,9 @@ cdef void pack_nine(const real* w, Py_ssize_t channel_stride, Py_ssize_t channel
         ask_taps(w + CHANNELS_AHEAD * channel_stride, 9, rows)
         i0 = (rows - 1) // VL * VL
         while i0 >= 0:
-            transpose_vectors(False, w + i0 * 9, 9, min(VL, rows - i0), min(9, VL), w, dst + i0, rows)
+            transpose_vectors(False, w + i0 * 9, 9, min(VL, rows - i0), VL, w, dst + i0, rows)
             i0 -= VL
-        for i in range(rows if VL < 9 else 0):
+        for i in range(rows):
             dst[8 * rows + i] = w[9 * i + 8]
         w += channel_stride
         dst += 9 * rows

@@ -87,7 +87,7 @@ cdef void pack_panels(
     cdef const Run* run
     cdef const Run* then
     cdef real* panel
-    if g.mode == PLAIN and not g.joined:
+    if ASKS and g.mode == PLAIN and not g.joined:
         pack_plain(g, plan, first, last, depth, copy, panels)
         return
     while k < depth:

@@ -19,8 +19,10 @@ cdef enum:
 
 
 cdef inline Py_ssize_t most_panels() noexcept nogil:
-    """Bytes of them, and of an image that is asked for while they are computed with."""
-    return max(PANELS_BYTES, second_level() // 4)
+    """Bytes of them, and of an image that is asked for while they are computed with. With 512 KB of second level 192 KB: 1x1
+    layers took 0.97 to 1.01 of the time that 256 KB took (Zen 3)."""
+    cdef Py_ssize_t most = PANELS_BYTES if second_level() == 0 else min(PANELS_BYTES, second_level() * 3 // 8)
+    return max(most, second_level() // 4)
 
 
 cdef struct Gather:
