@@ -186,8 +186,11 @@ cdef struct Channels:
 
 
 cdef inline void gradient_vector(WinogradWeight* g, Part* part, Channels* source, Py_ssize_t j, real* dst) noexcept nogil:
-    """Tile j of a line, for VL channels. With slots of `half` that the compiler knows 16 channels took 0.95 of it (Zen 3);
-    in every module that would be too much for the wheel."""
+    """Tile j of a line, for VL channels.
+
+    Where the compiler knows the slots of `half`, 16 channels took 0.95 of the time (Zen 3). In every module that would
+    be too much for the wheel.
+    """
     cdef int known = 0 if j == 0 else part.side - g.m
     if ASKS and MR == 6 and part.side == 6 and known == 2 and j % 2:
         gradient_tile(6, 0, source.rows, j * 4, 4, 2, source.half, dst, part.value)
