@@ -19,6 +19,8 @@
 #define PANEL (NV * VL)
 /* Whether tiles may ask early: with vectors of at least 32 bytes, and of the data type that is asked for speed. */
 #define ASKS (REAL_BYTES == 4 && VL > 4)
+/* Whether a tile may pack what it reads (measured with 16 registers alone). */
+#define TILE_PACKS (ASKS && MR == 6)
 #define CACHE_LINE (64 / REAL_BYTES) /* values */
 #define LINE_CHANNELS (PANEL < CACHE_LINE ? PANEL : CACHE_LINE) /* of a panel, that lie in one */
 #define VECTORS_OF_LINE (LINE_CHANNELS / VL)
@@ -75,6 +77,7 @@ struct convlayers_grid;
 struct convlayers_series;
 ALWAYS_INLINE void convlayers_tile(int, int, int, struct convlayers_tile_args *);
 ALWAYS_INLINE void convlayers_asking_rows(int, struct convlayers_tile_args *);
+ALWAYS_INLINE void convlayers_packing_rows(int, struct convlayers_tile_args *);
 ALWAYS_INLINE void convlayers_tile_rows(int, int, struct convlayers_tile_args *);
 ALWAYS_INLINE void convlayers_row_tiles(int, int, int, struct convlayers_rows *);
 ALWAYS_INLINE void convlayers_transpose_vectors(int, const real *, ptrdiff_t, ptrdiff_t, ptrdiff_t, const real *, real *,

@@ -17,7 +17,7 @@
 # Sums are put in order when they are stored, gradients taken out of it when they are loaded.
 
 cdef enum:
-    SHORT_COLUMNS = 32          # of outputs and gradients at stride 1, at most
+    SHORT_COLUMNS = 128         # of outputs and gradients at stride 1, at most
     SPREAD_COLUMNS = 5          # of a source that is spread, at least
     STRIP_OUTPUTS = 4           # rows of outputs that are summed together, at most
     SIGHTS = 5                  # masks of a vector of outputs: of what it loads of the source, and of itself

@@ -133,6 +133,8 @@ cdef void add_series(
         if c + 1 == end:
             f.x_ahead = images * g.src.image - (c - begin) * g.src.channel
             f.y_ahead = images * g.dst.image - (c - begin) * g.dst.channel
+        if g.images == 1:
+            f.x_ahead, f.y_ahead = g.src.channel, g.dst.channel
         if SHORT_ROWS:
             add_short_rows(g, &f)
         elif g.layout == FLAT:

@@ -136,21 +136,29 @@ cdef inline Py_ssize_t vectors_over(Py_ssize_t pixels) noexcept nogil:
     return (pixels + VL - 1) // VL
 
 
+cdef enum:
+    NEAR_ROWS = 64              # of the copy that all taps of a vector read, with 16 registers
+
+
 cdef Mode choose_mode(
     Axis* rows, Axis* cols, Py_ssize_t width, Py_ssize_t filters, Py_ssize_t depth, Py_ssize_t block
 ) noexcept nogil:
     """The mode that costs least: multiply-adds of empty lanes, against copies of a panel, against stores in pieces.
 
     In half cycles: a tap of one vector and one filter takes 1, and 19/16 where it is read in place: each is a line of the cache
-    far from the next, and packed panels took 1.2 to 1.4 times less with 64 channels (Zen 3). Storing a vector takes 2 in place
-    and about 16 in pieces; a vector packed for a tap takes 5, with a seam 8, and 11 for each run where it may have many. With
-    filters for lanes, a tap of one pixel takes 17/16 for each vector of filters, a sixth more where a tile has only one;
-    transposing a panel of them takes as long as 12 taps of two (Zen 5, Zen 3 and Emerald Rapids).
+    far from the next, and packed panels took 1.2 to 1.4 times less with 64 channels (Zen 3). The lines of up to NEAR_ROWS rows
+    stay in the first level: packed, first layers of 3 channels with 32 filters took 1.09 to 1.10 times as long (Zen 3). Storing
+    a vector takes 2 in place and about 16 in pieces; a vector packed for a tap takes 5, with a seam 8, and 11 for each run
+    where it may have many. With filters for lanes, a tap of one pixel takes 17/16 for each vector of filters, a sixth more
+    where a tile has only one; transposing a panel of them takes as long as 12 taps of two (Zen 5, Zen 3 and Emerald Rapids).
     """
     cdef Py_ssize_t q = cols.outputs, pitch = cols.line, by_rows, by_pitch, packed, lanes, rest = filters % PANEL
+    cdef Py_ssize_t tap = 19
     cdef bint joined = cols.stride == 1 and rows.stride == 1 and width == q
-    by_rows = block * vectors_over(q) * filters * (19 * depth // 16 + (2 if cols.stride == 1 and q % VL == 0 else 16))
-    by_pitch = vectors_over((block - 1) * pitch + q) * filters * (19 * depth // 16 + 16)
+    if MR == 6 and depth * cols.phases <= NEAR_ROWS * cols.taps:
+        tap = 16
+    by_rows = block * vectors_over(q) * filters * (tap * depth // 16 + (2 if cols.stride == 1 and q % VL == 0 else 16))
+    by_pitch = vectors_over((block - 1) * pitch + q) * filters * (tap * depth // 16 + 16)
     packed = vectors_over(block * q) * filters * (depth + (2 if joined else 16))
     if q >= VL:
         packed += (5 if q % VL == 0 else 8) * depth * vectors_over(block * q)

@@ -5,7 +5,7 @@
 
 cdef inline void ask_for_next(Gather* g, Plan* plan, Py_ssize_t tiles, const real* src, Tile* t) noexcept nogil:
     """Let so many tiles of filters over a whole image ask for the next image."""
-    t.asks = g.depth > 0
+    t.asks = g.depth * tiles > 0
     t.next.skip = 0
     if t.asks:
         t.next.at, t.next.step = <const char*> src + image_bytes(g), image_bytes(g) * 2 // (plan.vectors * tiles * g.depth)

@@ -24,14 +24,15 @@ cdef void run_block(
     cdef const real* filters = group_start(g, group)
     cdef const real* bias = group_bias(g, group)
     cdef Plan* plan = block_plan(g, block)
-    cdef Py_ssize_t v = 0, end
+    cdef Py_ssize_t v = 0, end, packed
     if g.mode == FILTER_LANES:
         run_pixels(g, min(g.block, g.rows.outputs - block * g.block) * g.cols.outputs, first, last, filters, bias, src, dst)
         return
     while v < plan.vectors:
         end = min(plan.vectors, v + 2 * g.panels) if g.panels > 0 else plan.vectors
         if g.panels > 0:
-            pack_panels(g, plan, v, end, g.depth, src, panels)
+            packed = packed_by_tile(g, plan, v, end, first, last)
+            pack_panels(g, plan, v + packed, end, g.depth, src, panels + packed // 2 * g.panel)
         run_tiles(g, plan, v, end, first, last, filters, bias, src, panels, dst)
         finish_vectors(g, plan, v, end, first, last, dst)
         v = end

@@ -161,6 +161,15 @@ def test_1x1_kernels_give_an_image_the_same_bits_in_every_batch(size):
         assert same_bits(functional.conv2d(x[some], w, algorithm="direct"), together[some])
 
 
+@pytest.mark.parametrize("filters", [1, 2, 7, 8, 9, 12, 23, 24, 25, 143, 144, 145])
+def test_1x1_kernels_whose_first_tile_packs(filters):
+    """Tiles of 4 to 6 rows pack, for up to 24; beside one panel and several, the last of one vector or less, and groups."""
+    for pixels in (15, 16, 17, 24, 25, 32, 33, 100):
+        check_conv(2, 5, filters, (1, pixels), (1, 1), dtype=np.float32)
+    check_conv(1, 40, filters, (29, 30), (1, 1), dtype=np.float32)
+    check_conv(3, 36, 2 * filters, (9, 16), (1, 1), groups=2, dtype=np.float32)
+
+
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("size", [(47, 46), (64, 33), (1, 2100), (2100, 1)])
 def test_1x1_kernels_of_few_images_whose_rows_are_shared_out(size, dtype):

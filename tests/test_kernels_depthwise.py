@@ -133,6 +133,8 @@ def test_rows_where_they_lie(isa, stride, padding):
                 check_depthwise(2, 3, (height + 2, columns * stride + 1), (3, 3), stride=stride, padding=padding)
         for columns in (6, 7, 8):
             check_depthwise(5, 3, (8, columns * stride), (3, 3), stride=stride, padding=padding)
+        for outputs in (127, 128, 129):
+            check_depthwise(2, 2, (9, outputs * stride), (3, 3), stride=stride, padding=padding)
         for size in ((33, 56), (41, 113), (20, 700)):
             check_depthwise(1, 2, size, (3, 3), stride=stride, padding=padding)
 
