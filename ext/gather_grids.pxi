@@ -18,18 +18,20 @@ cdef inline const real* group_bias(Gather* g, Py_ssize_t group) noexcept nogil:
 
 
 cdef void run_block(
-    Gather* g, Py_ssize_t group, Py_ssize_t block, Py_ssize_t first, Py_ssize_t last, const real* src, real* panels, real* dst
+    Gather* g, Py_ssize_t group, Py_ssize_t block, Py_ssize_t first, Py_ssize_t last, Py_ssize_t part, Py_ssize_t parts,
+    const real* src, real* panels, real* dst
 ) noexcept nogil:
-    """The tiles first .. last of one group's filters over one block of output rows."""
+    """The tiles first .. last of one group's filters over one block of output rows: over one of so many parts of its panels."""
     cdef const real* filters = group_start(g, group)
     cdef const real* bias = group_bias(g, group)
     cdef Plan* plan = block_plan(g, block)
-    cdef Py_ssize_t v = 0, end, packed
+    cdef Py_ssize_t pairs = (plan.vectors + 1) // 2, v = 2 * (pairs * part // parts), end, packed, stop
     if g.mode == FILTER_LANES:
         run_pixels(g, min(g.block, g.rows.outputs - block * g.block) * g.cols.outputs, first, last, filters, bias, src, dst)
         return
-    while v < plan.vectors:
-        end = min(plan.vectors, v + 2 * g.panels) if g.panels > 0 else plan.vectors
+    stop = min(plan.vectors, 2 * (pairs * (part + 1) // parts))
+    while v < stop:
+        end = min(stop, v + 2 * g.panels) if g.panels > 0 else stop
         if g.panels > 0:
             packed = packed_by_tile(g, plan, v, end, first, last)
             pack_panels(g, plan, v + packed, end, g.depth, src, panels + packed // 2 * g.panel)
@@ -58,7 +60,8 @@ cdef struct Grids:
     real* dst
     Py_ssize_t height           # of dst
     Py_ssize_t width
-    Py_ssize_t splits           # parts of the filters, each a unit of work
+    Py_ssize_t splits           # parts of the filters, each a unit of work,
+    Py_ssize_t panel_parts      # or of the panels
     Py_ssize_t slices           # parts of the channels, one after the other
     Py_ssize_t most_rows        # of a block
     Py_ssize_t part             # values of a sub-grid's outputs of a block
@@ -153,6 +156,24 @@ cdef Py_ssize_t parts_of_filters(Gather* lead, int threads, bint by_filters) noe
     return max(1, min(lead.tiles, splits))
 
 
+cdef enum:
+    SHARED_PANELS = 20          # of each thread, at least
+
+
+cdef inline bint parts_panels(Gather* g, int threads) noexcept nogil:
+    """Whether threads share out the panels of a single image's 1 x 1 kernel, and not its filters: else each of them packs all.
+
+    Filters are packed first then, and waited for: 384 channels to 64 of 14 x 14 took 0.96 to 1.08 of the time as the machine's
+    cores were near each other or far, 28 x 28 with few filters 0.90 to 0.99 (Zen 3).
+    """
+    cdef Py_ssize_t pixels = g.rows.outputs * g.cols.outputs
+    if not TILE_PACKS or threads == 1 or g.mode != PLAIN or g.joined or g.slice < g.channels or g.panels == 0:
+        return False
+    if g.images * g.groups * g.blocks > 1 or g.tiles > PACKING_TILES:
+        return False
+    return pixels >= SHARED_PANELS * threads * PANEL and pixels >= 3 * g.filters
+
+
 cdef void choose_units(Grids* g, int threads) noexcept nogil:
     cdef Gather* lead = g.grid
     cdef Gather* grid
@@ -174,6 +195,9 @@ cdef void choose_units(Grids* g, int threads) noexcept nogil:
         g.panel_bytes = max(g.panel_bytes, whole_lines(grid.panels * grid.panel))
         g.sums_bytes = max(g.sums_bytes, whole_lines(grid.filters * grid.sum_row))
     g.splits = 1 if g.parted else parts_of_filters(lead, threads, by_filters)
+    g.panel_parts = 1
+    if parts_panels(lead, threads):
+        g.splits, g.panel_parts = 1, threads
     g.in_place = g.count == 1 and g.slices == 1 and reads_in_place(lead)
     g.copy_bytes = 0
     if g.in_place:
@@ -343,10 +367,11 @@ cdef void run_slices(
 
 
 cdef void run_unit(Grids* g, Py_ssize_t unit, char* workspace) noexcept nogil:
-    """One block of output rows of one group of one image, for one part of the filters."""
+    """One block of output rows of one group of one image, for one part of the filters or of the panels."""
     cdef Gather* grid = g.grid
-    cdef Py_ssize_t split = unit % g.splits, block = unit // g.splits % grid.blocks
-    cdef Py_ssize_t group = unit // g.splits // grid.blocks, plane = group * grid.filters, j
+    cdef Py_ssize_t part = unit % g.panel_parts, split = unit // g.panel_parts % g.splits, j
+    cdef Py_ssize_t all = g.panel_parts * g.splits, block = unit // all % grid.blocks, group = unit // all // grid.blocks
+    cdef Py_ssize_t plane = group * grid.filters
     cdef const real* src
     cdef Space space = place_space(g, workspace)
     if g.slices > 1:
@@ -356,8 +381,8 @@ cdef void run_unit(Grids* g, Py_ssize_t unit, char* workspace) noexcept nogil:
         for j in range(g.count):
             grid = g.grid + j
             if not (g.parted and is_blank(grid)):
-                run_block(grid, group, block, tiles_before(g, grid, split), tiles_before(g, grid, split + 1), src, space.panels,
-                          block_target(g, j, plane, block, &space))
+                run_block(grid, group, block, tiles_before(g, grid, split), tiles_before(g, grid, split + 1), part,
+                          g.panel_parts, src, space.panels, block_target(g, j, plane, block, &space))
     if g.pooled:
         pool_block(g, plane, block, &space)
     elif g.parted:
@@ -371,7 +396,9 @@ cdef bint packs_when_needed(Grids* g) noexcept nogil:
     """Whether each tile of filters serves one unit: of a single image that is one block. It is packed there, and asked for
     while the tile before it is computed: single images of ResNet-50 were 1.03 times as fast, of MobileNetV2 1.06 (Zen 5)."""
     cdef Gather* lead = g.grid
-    if not ASKS or g.count * lead.images * lead.groups * lead.blocks > 1 or lead.mode == FILTER_LANES or lead.joined:
+    if not ASKS or g.count * lead.images * lead.groups * lead.blocks * g.panel_parts > 1:
+        return False
+    if lead.mode == FILTER_LANES or lead.joined:
         return False
     return lead.row_stride == lead.depth and lead.channel_stride == lead.rows.taps * lead.cols.taps
 
@@ -404,7 +431,7 @@ cdef gather(
     lead.lazy = packs_when_needed(g)
     work_memory(g, scratch(work_memory(g, 0)))
     g.workspace = scratch_of_threads(threads, &g.workspace_bytes)
-    share_out(&shares, lead.images * lead.groups * lead.blocks * g.splits, threads)
+    share_out(&shares, lead.images * lead.groups * lead.blocks * g.splits * g.panel_parts, threads)
     with nogil:
         for j in range(g.count):
             fill_tables(g.grid + j)

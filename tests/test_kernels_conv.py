@@ -171,7 +171,7 @@ def test_1x1_kernels_whose_first_tile_packs(filters):
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("size", [(47, 46), (64, 33), (1, 2100), (2100, 1)])
+@pytest.mark.parametrize("size", [(47, 46), (64, 33), (1, 2100), (2100, 1), (27, 27), (29, 45), (3, 431)])
 def test_1x1_kernels_of_few_images_whose_rows_are_shared_out(size, dtype):
     for images, groups in ((1, 1), (1, 2), (3, 1)):
         check_conv(images, 12, 34, size, (1, 1), groups=groups, dtype=dtype)
