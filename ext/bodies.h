@@ -146,8 +146,9 @@ ALWAYS_INLINE vf convlayers_masked(real const *, real const *);
 ALWAYS_INLINE void convlayers_see(int, real const *, real const *, vf *);
 ALWAYS_INLINE void convlayers_row_sums(int, int, struct convlayers_depthwise *, struct convlayers_series *);
 ALWAYS_INLINE void convlayers_short_feed(int, int, int, int, real const *, real const *, vf *, vf *);
+struct convlayers_row_strips;
 ALWAYS_INLINE void convlayers_short_strip(
-    int, int, int, struct convlayers_depthwise *, struct convlayers_series *, ptrdiff_t, vf *);
+    int, int, int, const struct convlayers_row_strips *, real const *, ptrdiff_t, real const *, real *, real const *, vf, vf *);
 ALWAYS_INLINE void convlayers_spread_pair(
     int, int, struct convlayers_depthwise *, struct convlayers_series *, ptrdiff_t, vf const *);
 ALWAYS_INLINE void convlayers_spread_planes(int, int, struct convlayers_depthwise *, struct convlayers_series *);
