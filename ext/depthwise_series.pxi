@@ -130,11 +130,9 @@ cdef void add_series(
         f = planes_from(g, image, c, images)
         f.bias, f.sums = NULL, sums + (c - begin) * 9 * VL
         f.x_apart, f.y_apart = g.src.image, g.dst.image
-        if c + 1 == end:
+        if c + 1 == end and g.images > 1:
             f.x_ahead = images * g.src.image - (c - begin) * g.src.channel
             f.y_ahead = images * g.dst.image - (c - begin) * g.dst.channel
-        if g.images == 1:
-            f.x_ahead, f.y_ahead = g.src.channel, g.dst.channel
         if SHORT_ROWS:
             add_short_rows(g, &f)
         elif g.layout == FLAT:
