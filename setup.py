@@ -47,9 +47,9 @@ SMALL_TYPES, SMALL_SETS = ("float64",), ("baseline",) if X86 else ()
 # took 0.96 to 1.05 of the time, 1.00 in the mean, SSE2 0.97 to 1.07, 1.02 (Zen 4).
 SMALLER = [] if MSVC or SANITIZE else ["-O2", "-fpeel-loops"]
 SMALLER += ["-fno-gcse", "-fno-schedule-insns2", "-fno-ivopts"] if SMALLER and sys.platform == "linux" else []
-LINK = [] if MSVC else ["-fopenmp", *(SANITIZE or ["-Wl,-s"])]
-# One thread needs no team (ext/shares.h). Clang's runtime has other names, for which this changes nothing.
-WRAP = ["-Wl,--wrap=GOMP_parallel"] if sys.platform == "linux" else []
+PTHREADS = ["-pthread"] if sys.platform == "linux" else []
+# The compiler's OpenMP runtime where it is called: GCC's never is (ext/openmp.h).
+LINK = [] if MSVC else [*(["-Wl,--as-needed"] if sys.platform == "linux" else []), "-fopenmp", *(SANITIZE or ["-Wl,-s"])]
 
 # Expressions found again across blocks, paths of their own and joined loops are a hundredth of the modules for AVX2 and
 # AVX-512, a last ordering of instructions a fiftieth: convolutions were 0.93 to 1.05 times as fast without, 1.00 in the mean
@@ -121,7 +121,6 @@ def extensions():
                 shrink_entrances(Path(sources[0]))
             used = min(registers, 16) if dtype in SMALL_TYPES else registers
             macros = [("CONVLAYERS_VEC_BYTES", str(vector)), ("CONVLAYERS_REGISTERS", str(used))]
-            macros += [("CONVLAYERS_WRAP_PARALLEL", None)] if WRAP else []
             # A new extension: cythonize remembers the settings of the first one that it sees for a source.
             yield Extension(
                 name,
@@ -129,7 +128,7 @@ def extensions():
                 include_dirs=["ext"],
                 define_macros=macros + ([("CONVLAYERS_DOUBLE", None)] if dtype == "float64" else []),
                 extra_compile_args=COMMON + (SMALLER if dtype in SMALL_TYPES or isa in SMALL_SETS else []) + flags,
-                extra_link_args=LINK + WRAP,
+                extra_link_args=LINK,
                 depends=sorted(glob("ext/*.h")),
             )
 
@@ -143,10 +142,13 @@ class BuildKernels(build_ext):
 
 
 def helpers():
-    """The allocator, and the code that Cython shares among all modules."""
-    for name, source in (("convlayers.kernels._memory", "ext/memory.pyx"), (UTILITY, f"{C_FILES}/utility/_utility.c")):
-        extension = translated(name, source, "memory")
-        extension.extra_compile_args, extension.extra_link_args = SANITIZE or ["-Os", "-g0"], SANITIZE or ["-Wl,-s"]
+    """The allocator, the threads, and the code that Cython shares among all modules."""
+    sources = {"_memory": "ext/memory.pyx", "_threads": "ext/threads.pyx", "_utility": f"{C_FILES}/utility/_utility.c"}
+    for name, source in sources.items():
+        extension = translated(f"convlayers.kernels.{name}", source, "memory")
+        extension.include_dirs, extension.depends = ["ext"], sorted(glob("ext/*.h"))
+        extension.extra_compile_args = [*(SANITIZE or ["-Os", "-g0"]), *PTHREADS]
+        extension.extra_link_args = [*(SANITIZE or ["-Wl,-s"]), *PTHREADS]
         yield extension
 
 

@@ -12,7 +12,7 @@ from cython.parallel cimport parallel, prange, threadid
 from libc.math cimport INFINITY, NAN, log, sqrt
 from libc.string cimport memcmp, memcpy, memset
 
-from . import _memory
+from . import _memory, _threads
 
 cdef extern from "shares.h" nogil:
     ctypedef struct Shares "convlayers_shares":
@@ -25,7 +25,12 @@ cdef extern from "shares.h" nogil:
         Py_ssize_t first
         Py_ssize_t end
     Units next_units "convlayers_next_units"(Shares*, int thread)
+
+cdef extern from "openmp.h" nogil:
+    void use_threads "convlayers_use_threads"(void*)
     void wait_for_all "convlayers_wait_for_all"()
+
+use_threads(PyCapsule_GetPointer(_threads.functions, NULL))
 
 include "tile.pxi"
 include "kept.pxi"

@@ -79,26 +79,4 @@ static convlayers_units convlayers_next_units(convlayers_shares *s, int thread) 
     return units;
 }
 
-/* GCC's runtime makes a team of threads for one thread too, and a small kernel spends most of its time there: relu of 16 values
-   took 1.2 us, without 0.4. The linker puts this in front of the runtime's (setup.py). */
-#ifdef CONVLAYERS_WRAP_PARALLEL
-void __real_GOMP_parallel(void (*body)(void *), void *data, unsigned threads, unsigned flags);
-
-__attribute__((visibility("hidden"))) void __wrap_GOMP_parallel(
-    void (*body)(void *), void *data, unsigned threads, unsigned flags
-) {
-    if (threads == 1)
-        body(data);
-    else
-        __real_GOMP_parallel(body, data, threads, flags);
-}
-#endif
-
-/* Until all threads are here: Cython's loops do not wait for each other (`omp for nowait`), but where GCC happens to. */
-static void convlayers_wait_for_all(void) {
-#ifdef _OPENMP
-#pragma omp barrier
-#endif
-}
-
 #endif

@@ -1,10 +1,5 @@
 """Fixtures that several test files share."""
 
-import os
-
-# Tests run with more threads than there may be processors, and OpenMP's threads spin while they wait; read at its start.
-os.environ.setdefault("OMP_WAIT_POLICY", "passive")
-
 import gzip
 import struct
 from pathlib import Path

@@ -61,18 +61,23 @@ def test_an_environment_that_cannot_be(name, value, message):
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
-def test_a_forked_process_computes_with_one_thread():
-    """OpenMP's threads do not survive a fork: a child that used them would never come back."""
+def test_a_forked_process_computes_with_one_thread_or_with_new_ones():
+    """Threads do not survive a fork: a child that called its parent's would never come back."""
     code = """
 import os, signal, numpy as np, convlayers as cl
 from convlayers import functional as F
+from convlayers.kernels import _threads
 x, w = np.ones((8, 16, 32, 32), np.float32), np.ones((16, 16, 3, 3), np.float32)
 cl.set_num_threads(2)
 expected = F.conv2d(x, w)
 child = os.fork()
 if child == 0:
     signal.alarm(60)
-    os._exit(int(cl.get_num_threads() != 1 or not np.array_equal(F.conv2d(x, w), expected)))
+    wrong = cl.get_num_threads() != 1 or not np.array_equal(F.conv2d(x, w), expected)
+    if _threads.own:
+        cl.set_num_threads(2)
+        wrong |= _threads.workers() != 0 or not np.array_equal(F.conv2d(x, w), expected) or _threads.workers() != 1
+    os._exit(int(wrong))
 assert os.waitpid(child, 0)[1] == 0
 """
     subprocess.run([sys.executable, "-c", code], check=True)
@@ -342,9 +347,12 @@ def test_training_gives_the_same_bits_for_any_thread_count(threads):
 
 
 STEP_OF_MODELS = """
-import hashlib
+import hashlib, os
 import numpy as np
 import convlayers as cl
+from convlayers.kernels import _threads
+if os.environ.get("TEST_WORKERS"):
+    _threads.at_most(int(os.environ["TEST_WORKERS"]))
 seen = hashlib.sha256()
 for name in ("lenet5", "mnist_cnn", "resnet20", "mobilenet_small"):
     model = getattr(cl.models, name)()
@@ -355,10 +363,10 @@ print(seen.hexdigest())
 """
 
 
-@pytest.mark.parametrize(("threads", "limit"), [("2", "1"), ("5", "2"), ("40", ""), ("70", "3")])
-def test_no_unit_of_work_is_lost(threads, limit):
+@pytest.mark.parametrize(("threads", "workers"), [("2", "0"), ("5", "1"), ("40", ""), ("70", "2")])
+def test_no_unit_of_work_is_lost(threads, workers):
     """Where there are fewer threads than were asked for, and more than have shares of their own."""
-    limits = {"OMP_THREAD_LIMIT": limit} if limit else {}
+    limits = {"TEST_WORKERS": workers}
     one, other = (
         in_a_fresh_process(STEP_OF_MODELS, CONVLAYERS_NUM_THREADS=n, **given) for n, given in (("1", {}), (threads, limits))
     )

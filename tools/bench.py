@@ -1,8 +1,8 @@
 """Time training steps, inference, convolution and pooling beside PyTorch and onnxruntime; measure memory, import and export.
 
     python tools/bench.py                           everything, as tables in Markdown
-    python tools/bench.py --only train              train, infer, conv, pool, memory, import, export or
-                                                    onnx-import
+    python tools/bench.py --only train              train, infer, conv, pool, shared (two processes on the same cores),
+                                                    memory, import, export or onnx-import
     python tools/bench.py --only infer --case vgg   the cases whose title holds this text
     python tools/bench.py --conv 8,64,56,128,3,2,1  a layer of your own: batch, channels, side, filters, kernel and, if
                                                     not 1, 0 and 1, stride, padding and groups
@@ -70,10 +70,16 @@ class Side:
         )
 
     def ask(self, **request: object) -> dict:
+        self.send(**request)
+        return self.answer()
+
+    def send(self, **request: object) -> None:
         assert self.process.stdin is not None
-        assert self.process.stdout is not None
         self.process.stdin.write(json.dumps(request) + "\n")
         self.process.stdin.flush()
+
+    def answer(self) -> dict:
+        assert self.process.stdout is not None
         line = self.process.stdout.readline()
         if not line:
             raise SystemExit(f"{self.process.args[-1]} stopped with exit code {self.process.wait()}")
@@ -223,6 +229,23 @@ def onnx_import(given: dict[str, str], models: tuple[str, ...] = ("resnet50", "m
         print(f"| {name} | {cost:.2f} | {by_hand:.1f} | {imported:.1f} | **{ratio:.2f}** |", flush=True)
 
 
+def shared(given: dict[str, str], with_torch: bool, models: tuple[str, ...] = ("digits_cnn", "lenet5", "resnet20")) -> None:
+    """What a training step takes while another process trains the same network on the same cores."""
+    print("\n| two processes at once | one alone, ms a step | each of two, ms | ratio |\n|---|---:|---:|---:|")
+    for model in models:
+        for name in (OURS, TORCH)[: 1 + with_torch]:
+            pair = [Side(MODULES[name], given) for _ in range(2)]
+            for side in pair:
+                side.ask(kind="train", case=[model, 64], **{"pass": "step"})
+            alone = pair[0].ask(seconds=2)["mean"]
+            for side in pair:
+                side.send(seconds=6)
+            both = statistics.mean([side.answer()["mean"] for side in pair])
+            for side in pair:
+                side.close()
+            print(f"| {model}, batch 64, {name} | {1e3 * alone:.3g} | {1e3 * both:.3g} | **{both / alone:.1f}** |", flush=True)
+
+
 def machine() -> str:
     """The processor's name, as far as the system tells."""
     try:
@@ -241,7 +264,7 @@ def cores_apart() -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--only", choices=(*TABLES, "memory", "import", "export", "onnx-import"))
+    parser.add_argument("--only", choices=(*TABLES, "shared", "memory", "import", "export", "onnx-import"))
     parser.add_argument("--case", default="", metavar="TEXT", help="only the cases whose title holds this text")
     parser.add_argument("--conv", type=convolution, action="append", metavar="SIZES", help="this layer; may be given again")
     for kind in ("infer", "train"):
@@ -272,6 +295,8 @@ def main() -> None:
         side.close()
     if "train" in results and "infer" in results:
         steps_over_inference(results["train"], results["infer"])
+    if args.only in (None, "shared"):
+        shared(given, with_torch)
     if args.only in (None, "memory"):
         memory(given, with_torch)
     if args.only in (None, "import"):

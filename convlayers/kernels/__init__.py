@@ -15,6 +15,7 @@ from types import ModuleType
 import numpy as np
 
 from ..errors import ConfigError
+from .cpus import usable_cpus
 from .recording import constant, kernels_of, recorded, run, unrecordable
 
 __all__ = [
@@ -69,8 +70,7 @@ def _chosen_isa() -> str:
 def _chosen_threads() -> int:
     forced = os.environ.get("CONVLAYERS_NUM_THREADS", "").strip()
     if not forced:
-        usable = getattr(os, "sched_getaffinity", lambda _: range(os.cpu_count() or 1))
-        return len(usable(0))
+        return usable_cpus()
     if not forced.isdecimal() or not 1 <= int(forced) <= _MOST_THREADS:
         raise ConfigError(f"CONVLAYERS_NUM_THREADS={forced}: it must be a whole number of at least 1, at most {_MOST_THREADS}")
     return int(forced)
@@ -100,7 +100,7 @@ _choice = _Choice()
 
 
 def _after_fork() -> None:
-    # GNU's OpenMP runtime loses its threads in a forked process and would wait for them forever; one thread needs none.
+    # A forked process is one of several as a rule, and an OpenMP runtime may wait forever for threads that its parent has.
     _choice.threads = 1
 
 
