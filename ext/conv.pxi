@@ -4,8 +4,8 @@
 #     dx[n,c,h,w] = sum_mrs' dy[n,m,p,q] w[m,c,r,s']     over all with h = p s + r d - pad, w = q s + s' d - pad
 #
 # x (N,C,H,W), w (M,C/g,R,S), b (M,) or empty, y (N,M,P,Q). Forward is one gather, the input gradient one for each sub-grid
-# of dx: they share the padded copy of a block, and where every second column is another sub-grid's, their outputs are computed
-# side by side and then interleaved. Written one after the other, every value has a store of its own.
+# of dx: they share the padded copy of a block, and where columns are two to four sub-grids', their outputs are computed side by
+# side and then interleaved.
 
 cdef enum:
     PARTED_PANELS = 64          # of an image, at least, whose rows are shared out
@@ -57,7 +57,7 @@ def conv2d(
     cdef Py_ssize_t p = dst.shape[2] * (2 if pooled else 1), q = dst.shape[3] * (2 if pooled else 1)
     stride_h, stride_w, top, left, dilation_h, dilation_w = geometry
     g.plain = is_plain(kh * kw, stride_h * stride_w, height * width, p * q) and p == height
-    g.pooled, g.parted = pooled, pooled or backward and stride_w == 2 and q > 1
+    g.pooled, g.parted = pooled, pooled or backward and 1 < stride_w <= min(MOST_STRIDES, q)
     g.columns = min(stride_w, q) if backward else 1
     g.count = min(stride_h, p) * g.columns if backward else 1
     grids_memory(&g, kh, kw, scratch(grids_memory(&g, kh, kw, 0), 1))

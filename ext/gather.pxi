@@ -295,6 +295,12 @@ cdef inline void copy_run(const real* src, const real* end, Py_ssize_t stride, r
             store(dst + v * VL, vevens(load(src + v * PANEL), load(src + v * PANEL + VL)))
         for j in range(whole * VL, count):
             dst[j] = src[2 * j]
+    elif stride == 3:
+        whole = min(vectors_over(count), max(end - src, 0) // (3 * VL))
+        for v in range(whole):
+            store(dst + v * VL, vthirds(load(src + v * 3 * VL), load(src + v * 3 * VL + VL), load(src + v * 3 * VL + PANEL)))
+        for j in range(whole * VL, count):
+            dst[j] = src[3 * j]
     elif stride == 4:
         whole = min(vectors_over(count), max(end - src, 0) // (2 * PANEL))
         for v in range(whole):

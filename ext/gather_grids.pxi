@@ -219,54 +219,6 @@ cdef size_t work_memory(Grids* g, size_t cursor) noexcept nogil:
     return cursor
 
 
-cdef void interleave_row(const real* even, const real* odd, Py_ssize_t width, real* dst, const real* end) noexcept nogil:
-    """A row of dst. Vectors run over into what follows, which is written later, but never over `end`."""
-    cdef real pair[PANEL]
-    cdef Py_ssize_t j = 0, k
-    while 2 * j < width:
-        if dst + 2 * j + PANEL <= end:
-            store(dst + 2 * j, vturns_low(load(even + j), load(odd + j)))
-            store(dst + 2 * j + VL, vturns_high(load(even + j), load(odd + j)))
-        else:
-            store(pair, vturns_low(load(even + j), load(odd + j)))
-            store(pair + VL, vturns_high(load(even + j), load(odd + j)))
-            for k in range(min(PANEL, width - 2 * j)):
-                dst[2 * j + k] = pair[k]
-        j += VL
-
-
-cdef inline bint is_blank(const Gather* grid) noexcept nogil:
-    """Whether a sub-grid has no tap and is all zeros, as three of four are of a 1 x 1 kernel at stride 2."""
-    return grid.depth == 0
-
-
-cdef inline const real* part_row(Grids* g, Py_ssize_t j, Py_ssize_t row, const real* parts) noexcept nogil:
-    """A row of sub-grid j's outputs, counted over all filters; of a blank one, its only row."""
-    return parts + j * g.part + (0 if is_blank(g.grid + j) else row * g.grid[j].cols.outputs)
-
-
-cdef void interleave_block(Grids* g, Py_ssize_t group, Py_ssize_t block, real* parts) noexcept nogil:
-    """The rows of one block of all filters of a group, from the sub-grids' outputs and zeros."""
-    cdef Gather* even = g.grid
-    cdef Py_ssize_t strides = g.count // 2, m, h, i, j
-    cdef Py_ssize_t first = block * even.block * strides, last = min(g.height, first + even.block * strides)
-    cdef real* dst = g.dst + (group * even.filters * g.height + first) * g.width
-    cdef real* end = dst + (last - first) * g.width
-    cdef real* row
-    for j in range(g.count):
-        if is_blank(g.grid + j):
-            zero_run(parts + j * g.part, g.grid[j].cols.outputs)
-    for m in range(even.filters):
-        row = dst
-        for i in range(m * even.block, (m + 1) * even.block):
-            for j in range(0, g.count, 2):
-                if row < end:
-                    interleave_row(part_row(g, j, i, parts), part_row(g, j + 1, i, parts), g.width, row, end)
-                    row += g.width
-        dst += g.height * g.width
-        end += g.height * g.width
-
-
 # What one thread works with.
 cdef struct Space:
     real* copy

@@ -70,7 +70,25 @@
 #define vruns_even(a, b) SHUFFLE(a, b, EACH(RUN_OF, VL / 4))
 #define vruns_odd(a, b) SHUFFLE(a, b, EACH(RUN_BEHIND, VL / 4))
 #endif
+/* Every third lane of three vectors, whose places differ: the number of lanes is no multiple of three. And back, where lane l of
+   vector s goes to place 3 l + s. */
+#define THIRD_OF(l) ((l) * (VL == 16 ? 11 : VL == 2 ? 1 : 3) % VL)
+#define FROM_VECTOR(l, s) (3 * THIRD_OF(l) / VL == (s) ? VL + (l) : (l))
+#define TIMES_THREE(l, s) (3 * (l) % VL)
+#define PLACE_BACK(l, s) (THIRD_OF((l) + VL - (s)))
+#define BY_TURNS2(l, s) (((s) * VL + (l)) % 3 == 1 ? VL + (l) : (l))
+#define BY_TURNS3(l, s) (((s) * VL + (l)) % 3 == 2 ? VL + (l) : (l))
+static inline vf vthirds(vf a, vf b, vf c) {
+    a = SHUFFLE(a, b, EACH(FROM_VECTOR, 1));
+    a = SHUFFLE(a, c, EACH(FROM_VECTOR, 2));
+    return SHUFFLE(a, a, EACH(TIMES_THREE, 0));
+}
+#define vplaces3(a, s) SHUFFLE(a, a, EACH(PLACE_BACK, s))
+#define vjoin3(a, b, c, s) SHUFFLE(SHUFFLE(a, b, EACH(BY_TURNS2, s)), c, EACH(BY_TURNS3, s))
 #else
+#define vthirds(a, b, c) (a)
+#define vplaces3(a, s) (a)
+#define vjoin3(a, b, c, s) ((s) == 0 ? (a) : (s) == 1 ? (b) : (c))
 #define vevens(a, b) (a)
 #define vodds(a, b) (b)
 #define vlows(a, b) (a)

@@ -161,6 +161,20 @@ def test_1x1_kernels_give_an_image_the_same_bits_in_every_batch(size):
         assert same_bits(functional.conv2d(x[some], w, algorithm="direct"), together[some])
 
 
+@pytest.mark.parametrize("isa", kernels.available())
+@pytest.mark.parametrize("stride", [2, 3, 4, 5])
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_columns_a_stride_apart(isa, stride, dtype):
+    """Read as vectors, and input gradients put together of vectors, beside their edges; blank sub-grids and short last rows."""
+    vector, _ = edges(isa, dtype)
+    for outputs in {1, *beside(vector), *beside(2 * vector)}:
+        for width in (stride * (outputs - 1) + 1, stride * outputs):
+            for kernel in ((1, 1), (2, stride), (1, stride + 1)):
+                size = 5, max(width, kernel[1])
+                check_conv(2, 2, 3, size, kernel, stride=stride, dtype=dtype, algorithm="direct")
+            check_conv(1, 3, 2, (4, width), (3, 3), stride=(1, stride), padding=1, dtype=dtype, algorithm="direct")
+
+
 @pytest.mark.parametrize("filters", [1, 2, 7, 8, 9, 12, 23, 24, 25, 143, 144, 145])
 def test_1x1_kernels_whose_first_tile_packs(filters):
     """Tiles of 4 to 6 rows pack, for up to 24; beside one panel and several, the last of one vector or less, and groups."""
