@@ -1,4 +1,4 @@
-"""The sum as it is defined, on the register tile (ext/conv.pxi, ext/conv_weight.pxi)."""
+"""The sum as it is defined, on the register tile (ext/conv.pxi, ext/conv_weight.pxi), or over less of it (small_images.py)."""
 
 from collections.abc import Callable
 from math import prod
@@ -8,7 +8,7 @@ import numpy as np
 
 from ... import kernels
 from ...kernels import memory, threads_for
-from . import depthwise
+from . import depthwise, small_images
 from .calls import (
     Backward,
     BackwardBoth,
@@ -23,6 +23,7 @@ from .calls import (
     weight_call,
 )
 from .problem import FORWARD, INPUT_GRADIENT, WEIGHT_GRADIENT, Machine, Problem, geometry, once
+from .small_images import gradient_of_part, is_product, live_part, of_part
 
 # Sums of over 3/2 of so many taps, for that many filters and more, are taken by slices (ext/gather_tiles.pxi).
 _SLICE, _SLICE_FILTERS = 768, 64
@@ -87,6 +88,10 @@ def cost(problem: Problem, machine: Machine) -> float:
     x, y, thinned = prod(problem.x), prod(problem.y), prod(problem.win.stride)
     size = np.dtype(problem.dtype).itemsize
     products, stores = float(problem.work), 0.0
+    if not problem.depthwise and (part := live_part(problem)) is not problem:
+        return cost(part, machine) + 0.3e-3 * prod(part.w)
+    if is_product(problem):
+        return small_images.cost(problem, machine)
     if problem.depthwise:
         return 4 + 1e-3 * (1.2 * size * products / machine.gflops + 0.2 * (x + y))
     if problem.direction == FORWARD:
@@ -124,6 +129,10 @@ def forward(problem: Problem, relu: bool) -> Forward:
     """y, or max(y, 0)."""
     if problem.depthwise:
         return depthwise.forward(problem, relu)
+    if (part := live_part(problem)) is not problem:
+        return of_part(problem, forward(part, relu))
+    if is_product(problem):
+        return small_images.forward(problem, relu)
     kernel = kernels.compiled(problem.type).conv2d
     how = geometry(problem), problem.groups, False, ceiling(relu), threads_for(problem.work), False
     return forward_call(kernel, problem, *how, None, None)
@@ -141,6 +150,11 @@ def forward_fused(problem: Problem, relu: bool | float, residual: bool, pooled: 
         return None
     if problem.depthwise:
         return depthwise.forward_fused(problem, relu)
+    if (part := live_part(problem)) is not problem:
+        fused = forward_fused(part, relu, residual, pooled, kept)
+        return None if fused is None else of_part(problem, fused)
+    if is_product(problem):
+        return None
     kernel = kernels.compiled(problem.type).conv2d
     how = geometry(problem), problem.groups, False, ceiling(relu), threads_for(problem.work), pooled
     return fused_call(kernel, problem, pooled, *how)
@@ -150,6 +164,10 @@ def backward_input(problem: Problem) -> Backward:
     """dx."""
     if problem.depthwise:
         return depthwise.backward_input(problem)
+    if (part := live_part(problem)) is not problem:
+        return of_part(problem, backward_input(part))
+    if is_product(problem):
+        return small_images.backward_input(problem)
     kernel = kernels.compiled(problem.type).conv2d
     how = geometry(problem), problem.groups, True, 0.0, threads_for(problem.work), False
     return input_call(kernel, problem, *how, None, None)
@@ -159,6 +177,10 @@ def backward_weight(problem: Problem) -> Backward:
     """dw."""
     if problem.depthwise:
         return depthwise.backward_weight(problem)
+    if (part := live_part(problem)) is not problem:
+        return gradient_of_part(problem, backward_weight(part))
+    if is_product(problem):
+        return small_images.backward_weight(problem)
     how = *geometry(problem), problem.groups, threads_for(problem.work)
     if not _pixels_for_lanes(problem):
         call = _transposed_call if _narrow(problem) else weight_call
@@ -186,8 +208,10 @@ def _transposed_call(kernel: Callable, problem: Problem, *how: Any) -> Backward:
 
 
 def backward_both(problem: Problem) -> BackwardBoth | None:
-    """dw and db; None for depthwise kernels, few filters and few channels, which have none of that."""
+    """dw and db; None for depthwise kernels, few filters, few channels and small images, which have none of that."""
     if problem.depthwise or _narrow(problem) or _pixels_for_lanes(problem) or not prod(problem.x):
+        return None
+    if live_part(problem) is not problem or is_product(problem):
         return None
     kernel = kernels.compiled(problem.type).conv2d_backward_weight
     return both_call(kernel, problem, *geometry(problem), problem.groups, threads_for(problem.work))
