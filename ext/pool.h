@@ -1,9 +1,9 @@
 /* The pool of threads of a process: it grows to what a kernel asks for, and no kernel waits for another one's threads.
 
    A kernel takes the threads that nobody has, the first ones first, so that a thread gets the same share of the work at every
-   call. While another thread of Python computes too, cores are left to it. A thread that has not begun when the caller is done,
-   since it sleeps or its core computes something else, is not waited for: the caller does its part too. Results do not depend
-   on any of it. */
+   call. While other threads of Python compute too, it takes a part of the cores alone. A thread that has not begun when the
+   caller is done, since it sleeps or its core computes something else, is not waited for, but within kernels that wait for all:
+   the caller does its part too. Results do not depend on any of it. */
 
 #ifndef CONVLAYERS_POOL_H
 #define CONVLAYERS_POOL_H
@@ -23,13 +23,17 @@
 #include <time.h>
 #include <unistd.h>
 
+#ifndef SYS_futex /* where time has 64 bits alone */
+#define SYS_futex SYS_futex_time64
+#endif
+
 #define CONVLAYERS_MOST_WORKERS 1023
 #define CONVLAYERS_LINES 128  /* bytes: processors fetch two lines of the cache together */
 #define CONVLAYERS_LOOKS 100  /* before a core is offered to others: 1 to 4 us */
 #define CONVLAYERS_IDLE 3e5   /* ns before a thread without work sleeps; waking it takes about 50 us */
 #define CONVLAYERS_WAIT 5e6   /* ns before one that waits for others' work does */
 #define CONVLAYERS_TAKEN 2e4  /* ns that an offered core is away, if somebody took it */
-#define CONVLAYERS_SHARED 5e6 /* ns for which cores are left to other threads of Python */
+#define CONVLAYERS_SHARED 5   /* ms for which cores are left to another thread of Python */
 
 typedef struct {
     void (*body)(void *);
@@ -52,8 +56,9 @@ typedef struct convlayers_worker {
 
 static convlayers_worker *workers[CONVLAYERS_MOST_WORKERS];
 static atomic_int worker_count, worker_limit = CONVLAYERS_MOST_WORKERS;
-static atomic_int computing; /* threads in all teams */
-static _Atomic double shared_until;
+static atomic_int teams; /* that compute */
+static atomic_ulong shared_until; /* ms; 0 if nobody shares */
+static int cores = 1; /* that the process may use */
 static pthread_mutex_t starting = PTHREAD_MUTEX_INITIALIZER;
 static __thread convlayers_team *team_here;
 static __thread int number_here;
@@ -72,9 +77,9 @@ static inline void pause_here(void) {
 #endif
 }
 
-/* While `word` has this value: look, then look and offer the core to others, then sleep, at once if others took it. Offers alone
-   do not do: Linux runs who made many of them after all others. */
-static void wait_while(atomic_int *word, int value, atomic_int *sleepers, double awake) {
+/* While `word` has this value, or until something woke the thread: look, then look and offer the core to others, then sleep, at
+   once if others took it. Offers alone do not do: Linux runs who made many of them after all others. */
+static void wait_some(atomic_int *word, int value, atomic_int *sleepers, double awake) {
     double start = 0, before, after = 0;
     int looks;
     for (looks = 0; looks < CONVLAYERS_LOOKS; looks++) {
@@ -89,7 +94,7 @@ static void wait_while(atomic_int *word, int value, atomic_int *sleepers, double
         after = now();
     } while (after - before < CONVLAYERS_TAKEN && after - start < awake);
     atomic_fetch_add(sleepers, 1);
-    while (atomic_load(word) == value) syscall(SYS_futex, word, FUTEX_WAIT_PRIVATE, value, NULL, NULL, 0);
+    if (atomic_load(word) == value) syscall(SYS_futex, word, FUTEX_WAIT_PRIVATE, value, NULL, NULL, 0);
     atomic_fetch_sub(sleepers, 1);
 }
 
@@ -107,7 +112,7 @@ static int moved(convlayers_worker *worker, int to) {
 static void *work(void *of) {
     convlayers_worker *self = of;
     for (;;) {
-        wait_while(&self->state, IDLE, &self->sleepers, CONVLAYERS_IDLE);
+        wait_some(&self->state, IDLE, &self->sleepers, CONVLAYERS_IDLE);
         if (!moved(self, AT_WORK)) continue;
         team_here = self->team;
         number_here = self->number;
@@ -117,15 +122,18 @@ static void *work(void *of) {
     return NULL;
 }
 
-/* A new thread, which the caller has taken; NULL where there cannot be another one. Signals are for the program's threads. */
+/* A new thread, which the caller has taken; NULL where there cannot be another one. Signals are for the program's threads, but
+   for those that say what a thread did wrong itself. */
 static convlayers_worker *new_worker(void) {
     void *made;
     pthread_t thread;
     sigset_t all, before;
-    int failed;
+    static const int own[] = {SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGTRAP, SIGSYS};
+    int failed, i;
     if (posix_memalign(&made, CONVLAYERS_LINES, CONVLAYERS_LINES)) return NULL;
     *(convlayers_worker *) made = (convlayers_worker){.taken = 1};
     sigfillset(&all);
+    for (i = 0; i < (int) (sizeof own / sizeof *own); i++) sigdelset(&all, own[i]);
     pthread_sigmask(SIG_SETMASK, &all, &before);
     failed = pthread_create(&thread, NULL, work, made);
     pthread_sigmask(SIG_SETMASK, &before, NULL);
@@ -137,15 +145,19 @@ static convlayers_worker *new_worker(void) {
     return made;
 }
 
-/* One more for the pool, if it has fewer than `most`. */
+/* One more for the pool, if it has fewer than `most`; where the system refuses, nobody asks again. */
 static convlayers_worker *add_worker(int most) {
     convlayers_worker *worker = NULL;
     int count;
     pthread_mutex_lock(&starting);
     count = atomic_load(&worker_count);
-    if (count < most && (worker = new_worker())) {
-        workers[count] = worker;
-        atomic_store(&worker_count, count + 1);
+    if (count < most) {
+        worker = new_worker();
+        if (worker) {
+            workers[count] = worker;
+            atomic_store(&worker_count, count + 1);
+        } else
+            atomic_store(&worker_limit, count);
     }
     pthread_mutex_unlock(&starting);
     return worker;
@@ -157,16 +169,21 @@ static int take(convlayers_worker *worker) {
            atomic_compare_exchange_strong(&worker->taken, &taken, 1);
 }
 
-/* How many threads are not for this team, since another thread of Python computes, or did lately. */
-static int left_to_others(void) {
-    int others = atomic_load_explicit(&computing, memory_order_relaxed);
-    double until;
-    if (others) {
-        atomic_store_explicit(&shared_until, now() + CONVLAYERS_SHARED, memory_order_relaxed);
-        return others;
-    }
-    until = atomic_load_explicit(&shared_until, memory_order_relaxed);
-    return until > 0 && now() < until;
+/* How many threads a team may have of those that it asks for: all, unless another thread of Python computes, or did lately. */
+static int fair_share(int threads) {
+    int others = atomic_load_explicit(&teams, memory_order_relaxed), share;
+    unsigned long time, until = atomic_load_explicit(&shared_until, memory_order_relaxed);
+    if (!others && !until) return threads;
+    time = (unsigned long) (long long) (now() / 1e6);
+    if (others)
+        atomic_store_explicit(&shared_until, (time + CONVLAYERS_SHARED) | 1, memory_order_relaxed);
+    else if ((long) (until - time) <= 0) {
+        atomic_store_explicit(&shared_until, 0, memory_order_relaxed);
+        return threads;
+    } else
+        others = 1;
+    share = cores / (others + 1) > 1 ? cores / (others + 1) : 1;
+    return threads < share ? threads : share;
 }
 
 static convlayers_worker **join_team(convlayers_team *team, convlayers_worker *worker, convlayers_worker **end) {
@@ -180,12 +197,12 @@ static convlayers_worker **join_team(convlayers_team *team, convlayers_worker *w
 /* The members of a team of up to `threads`, the caller not among them. */
 static convlayers_worker *form(convlayers_team *team, int threads) {
     convlayers_worker *first = NULL, **end = &first, *worker;
-    int i, limit = atomic_load_explicit(&worker_limit, memory_order_relaxed);
-    threads -= left_to_others();
+    int i, limit = atomic_load_explicit(&worker_limit, memory_order_relaxed), most = threads > cores ? threads : cores;
+    threads = fair_share(threads);
     if (threads > limit + 1) threads = limit + 1;
     for (i = 0; i < atomic_load(&worker_count) && team->count < threads; i++)
         if (take(workers[i])) end = join_team(team, workers[i], end);
-    while (team->count < threads && (worker = add_worker(threads - 1))) end = join_team(team, worker, end);
+    while (team->count < threads && (worker = add_worker(most - 1))) end = join_team(team, worker, end);
     return first;
 }
 
@@ -201,7 +218,7 @@ static void stand_in(convlayers_team *team, convlayers_worker *members) {
 static void dismiss(convlayers_worker *members) {
     convlayers_worker *worker;
     while ((worker = members)) {
-        wait_while(&worker->state, AT_WORK, &worker->sleepers, CONVLAYERS_WAIT);
+        while (atomic_load(&worker->state) != IDLE) wait_some(&worker->state, AT_WORK, &worker->sleepers, CONVLAYERS_WAIT);
         members = worker->next;
         atomic_store_explicit(&worker->taken, 0, memory_order_release);
     }
@@ -211,14 +228,14 @@ static void run(void (*body)(void *), void *data, int threads) {
     convlayers_team team = {.body = body, .data = data, .count = 1}, *outer = team_here;
     convlayers_worker *members = form(&team, threads), *worker;
     int number = number_here;
-    atomic_fetch_add(&computing, team.count);
+    atomic_fetch_add(&teams, 1);
     for (worker = members; worker; worker = worker->next) change(&worker->state, CALLED, &worker->sleepers);
     team_here = &team;
     number_here = 0;
     body(data);
     stand_in(&team, members);
     dismiss(members);
-    atomic_fetch_sub(&computing, team.count);
+    atomic_fetch_sub(&teams, 1);
     team_here = outer;
     number_here = number;
 }
@@ -229,7 +246,7 @@ static void wait_for_all(void) {
     if (!team || team->count == 1) return;
     round = atomic_load_explicit(&team->round, memory_order_relaxed);
     if (atomic_fetch_add(&team->arrived, 1) + 1 < team->count) {
-        wait_while(&team->round, round, &team->sleepers, CONVLAYERS_WAIT);
+        while (atomic_load(&team->round) == round) wait_some(&team->round, round, &team->sleepers, CONVLAYERS_WAIT);
         return;
     }
     atomic_store_explicit(&team->arrived, 0, memory_order_relaxed);
@@ -247,7 +264,7 @@ static int thread_count(void) {
 /* A forked process has the calling thread alone. */
 static void forget_workers(void) {
     atomic_store(&worker_count, 0);
-    atomic_store(&computing, 0);
+    atomic_store(&teams, 0);
     pthread_mutex_init(&starting, NULL);
 }
 

@@ -1,6 +1,6 @@
 /* What runs a kernel's loops on several threads.
 
-   GCC makes of Cython's `parallel` and `prange` calls of four functions of its OpenMP runtime, libgomp. On Linux the kernels
+   GCC makes of Cython's `parallel` and `prange` calls of five functions of its OpenMP runtime, libgomp. On Linux the kernels
    bring their own (pool.h has the threads): libgomp lets whoever waits spin for milliseconds, so that two processes of two
    threads each on two cores wait for each other's slices of time. A training step of `resnet20` took 80 times as long as alone,
    where 2 would be fair. Nor has libgomp threads after a fork, and a slim system has no libgomp. Other compilers call

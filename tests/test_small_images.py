@@ -109,6 +109,19 @@ def test_an_image_gets_the_same_bits_in_every_batch(channels, filters, side, ker
             assert F.conv2d_backward_input(y, w, x[:count].shape, **how).tobytes() == all_dx[:count].tobytes()
 
 
+@pytest.mark.parametrize(("channels", "kernel"), [(64, 1), (300, 1), (20, 3)])
+def test_an_image_gets_the_same_bits_behind_a_normalization(channels, kernel):
+    """What inference folds it into does not depend on the batch either."""
+    layers = [cl.Conv2d(24, kernel, padding=kernel // 2), cl.BatchNorm2d(), cl.ReLU()]
+    model = cl.Sequential(layers, input_shape=(channels, 1, 1), seed=2)
+    x = drawn(400, channels, 1, 1)
+    model.forward(x[:50], training=True, step=0)
+    for counts in ((1, 3), (4, 16, 33, 63, 64, 65, 400)):
+        together = model(x[: counts[-1]])
+        for count in counts:
+            assert model(x[:count]).tobytes() == together[:count].tobytes()
+
+
 def test_the_first_layer_of_a_generator():
     """A transposed convolution from one pixel to as many as its kernel has."""
     x, w = drawn(5, 30, 1, 1), drawn(30, 12, 4, 4)

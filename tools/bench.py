@@ -16,6 +16,7 @@ one ends the run. PyTorch's figures are those of the better of its two memory fo
 """
 
 import argparse
+import contextlib
 import importlib.util
 import json
 import os
@@ -23,13 +24,14 @@ import platform
 import statistics
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))
 
 from typing import Any, NamedTuple
 
-from benchlib.cases import CONVS, INFERS, KINDS, PASSES, POOLS, TRAINS, Conv, Pool
+from benchlib.cases import CONVS, INFERS, KINDS, PASSES, POOLS, TRAINS, Conv, Pool, Train
 from benchlib.cores import round_trip
 
 from convlayers.cli.architectures import classifiers
@@ -229,21 +231,43 @@ def onnx_import(given: dict[str, str], models: tuple[str, ...] = ("resnet50", "m
         print(f"| {name} | {cost:.2f} | {by_hand:.1f} | {imported:.1f} | **{ratio:.2f}** |", flush=True)
 
 
-def shared(given: dict[str, str], with_torch: bool, models: tuple[str, ...] = ("digits_cnn", "lenet5", "resnet20")) -> None:
+@contextlib.contextmanager
+def few_cores(count: int) -> Iterator[None]:
+    """Processes that are started within have so many processors together, where the system can be told so."""
+    if not hasattr(os, "sched_setaffinity"):
+        print("\nThis system does not bind processes to processors: the two may have more than they share.")
+        yield
+        return
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, sorted(before)[:count])
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, before)
+
+
+def two_at_once(name: str, case: Train, given: dict[str, str]) -> tuple[float, float]:
+    """Seconds that a step takes in the mean, of one process alone and of each of two."""
+    pair = [Side(MODULES[name], given) for _ in range(2)]
+    for side in pair:
+        side.ask(kind="train", case=list(case), **{"pass": "step"})
+    alone = pair[0].ask(seconds=2)["mean"]
+    for side in pair:
+        side.send(seconds=6)
+    both = statistics.mean([side.answer()["mean"] for side in pair])
+    for side in pair:
+        side.close()
+    return alone, both
+
+
+def shared(given: dict[str, str], with_torch: bool, args: argparse.Namespace) -> None:
     """What a training step takes while another process trains the same network on the same cores."""
-    print("\n| two processes at once | one alone, ms a step | each of two, ms | ratio |\n|---|---:|---:|---:|")
-    for model in models:
+    print("\n| two processes on the same cores | one alone, ms a step | each of two, ms | ratio |\n|---|---:|---:|---:|")
+    for case in (case for case in TRAINS if case.model in ("digits_cnn", "lenet5", "resnet20") and args.case in case.title):
         for name in (OURS, TORCH)[: 1 + with_torch]:
-            pair = [Side(MODULES[name], given) for _ in range(2)]
-            for side in pair:
-                side.ask(kind="train", case=[model, 64], **{"pass": "step"})
-            alone = pair[0].ask(seconds=2)["mean"]
-            for side in pair:
-                side.send(seconds=6)
-            both = statistics.mean([side.answer()["mean"] for side in pair])
-            for side in pair:
-                side.close()
-            print(f"| {model}, batch 64, {name} | {1e3 * alone:.3g} | {1e3 * both:.3g} | **{both / alone:.1f}** |", flush=True)
+            with few_cores(args.threads):
+                alone, both = two_at_once(name, case, given)
+            print(f"| {case.title}, {name} | {1e3 * alone:.3g} | {1e3 * both:.3g} | **{both / alone:.1f}** |", flush=True)
 
 
 def machine() -> str:
@@ -296,7 +320,7 @@ def main() -> None:
     if "train" in results and "infer" in results:
         steps_over_inference(results["train"], results["infer"])
     if args.only in (None, "shared"):
-        shared(given, with_torch)
+        shared(given, with_torch, args)
     if args.only in (None, "memory"):
         memory(given, with_torch)
     if args.only in (None, "import"):

@@ -173,7 +173,7 @@ def _plain(plan: Plan, relu: bool) -> Fused:
 def _scaled(plan: Plan, relu: bool) -> Fused:
     """By the weights, or by a pass over y where channels have fewer values than filters."""
     problem = plan.problem
-    if problem.y[0] * prod(problem.y[2:]) < prod(problem.w[1:]):
+    if problem.typical.x[0] * prod(problem.y[2:]) < prod(problem.w[1:]):
         plain, last = plan.run.forward(problem, False), batchnorm.bound_scale_shift(problem.y, problem.type, relu)
 
         def passed(x: np.ndarray, w: np.ndarray, b: Maybe, affine: Affine, residual: Maybe) -> np.ndarray:

@@ -15,6 +15,7 @@ from types import ModuleType
 import numpy as np
 
 from ..errors import ConfigError
+from ._threads import share_out
 from .cpus import usable_cpus
 from .recording import constant, kernels_of, recorded, run, unrecordable
 
@@ -69,8 +70,10 @@ def _chosen_isa() -> str:
 
 def _chosen_threads() -> int:
     forced = os.environ.get("CONVLAYERS_NUM_THREADS", "").strip()
+    cpus = usable_cpus()
+    share_out(cpus)
     if not forced:
-        return usable_cpus()
+        return cpus
     if not forced.isdecimal() or not 1 <= int(forced) <= _MOST_THREADS:
         raise ConfigError(f"CONVLAYERS_NUM_THREADS={forced}: it must be a whole number of at least 1, at most {_MOST_THREADS}")
     return int(forced)

@@ -90,7 +90,7 @@ def cost(problem: Problem, machine: Machine) -> float:
     products, stores = float(problem.work), 0.0
     if not problem.depthwise and (part := live_part(problem)) is not problem:
         return cost(part, machine) + 0.3e-3 * prod(part.w)
-    if is_product(problem):
+    if small_images.weight_is_product(problem) if problem.direction == WEIGHT_GRADIENT else is_product(problem):
         return small_images.cost(problem, machine)
     if problem.depthwise:
         return 4 + 1e-3 * (1.2 * size * products / machine.gflops + 0.2 * (x + y))
@@ -179,7 +179,7 @@ def backward_weight(problem: Problem) -> Backward:
         return depthwise.backward_weight(problem)
     if (part := live_part(problem)) is not problem:
         return gradient_of_part(problem, backward_weight(part))
-    if is_product(problem):
+    if small_images.weight_is_product(problem):
         return small_images.backward_weight(problem)
     how = *geometry(problem), problem.groups, threads_for(problem.work)
     if not _pixels_for_lanes(problem):
@@ -211,7 +211,7 @@ def backward_both(problem: Problem) -> BackwardBoth | None:
     """dw and db; None for depthwise kernels, few filters, few channels and small images, which have none of that."""
     if problem.depthwise or _narrow(problem) or _pixels_for_lanes(problem) or not prod(problem.x):
         return None
-    if live_part(problem) is not problem or is_product(problem):
+    if live_part(problem) is not problem or small_images.weight_is_product(problem):
         return None
     kernel = kernels.compiled(problem.type).conv2d_backward_weight
     return both_call(kernel, problem, *geometry(problem), problem.groups, threads_for(problem.work))

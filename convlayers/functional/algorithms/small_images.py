@@ -23,7 +23,7 @@ from .calls import Backward, Forward, Maybe
 from .problem import Machine, Problem, once
 
 # From so many products in a sum on, and up to so many filters, products of rows (ext/gemm.pxi) are faster than packed panels.
-# Not the batch decides, so that an image gets the same bits in every one.
+# The batch has no say, so that an image gets the same bits in every one.
 _LONG_SUM, _FEW_FILTERS = 256, 16
 
 
@@ -36,19 +36,20 @@ def live_taps(problem: Problem) -> tuple[slice, slice]:
 def _live(problem: Problem, axis: int) -> slice:
     win, size = problem.win, problem.x[2 + axis]
     count, step, apart, (before, behind) = win.kernel[axis], win.stride[axis], win.dilation[axis], win.padding[axis]
-    live = []
-    for tap in range(count):
+
+    def meets(tap: int) -> bool:
         shift = tap * apart - before
         first_inside = max(0, -(shift // step))
-        if first_inside < win.output[axis] and first_inside * step + shift < size:
-            live.append(tap)
-    if not live:
+        return first_inside < win.output[axis] and first_inside * step + shift < size
+
+    first = next(filter(meets, range(count)), None)
+    if first is None:
         return slice(0, count)
+    last = next(filter(meets, reversed(range(count))))
     # What is left out takes its padding with it: no more than there is.
-    return slice(min(live[0], before // apart), max(live[-1] + 1, count - behind // apart))
+    return slice(min(first, before // apart), max(last + 1, count - behind // apart))
 
 
-@once
 def live_part(problem: Problem) -> Problem:
     """The same convolution by the live taps, or `problem` itself where they are more than half: they have to be copied."""
     win, taps = problem.win, live_taps(problem)
@@ -70,6 +71,11 @@ def is_product(problem: Problem) -> bool:
     covered = win.output == (1, 1) and win.kernel == problem.x[2:] and not any(before for before, _ in win.padding)
     dense = all(size == 1 or apart == 1 for size, apart in zip(win.kernel, win.dilation, strict=True))
     return covered and dense and problem.groups == 1 and prod(problem.x) > 0
+
+
+def weight_is_product(problem: Problem) -> bool:
+    """The same for the weight gradient, where the kernel for images is as fast with a single tap: 0.6 to 1.3 times (Zen 3)."""
+    return is_product(problem) and problem.win.kernel != (1, 1)
 
 
 def _copy(src: np.ndarray, dst: np.ndarray) -> None:
