@@ -145,25 +145,30 @@ def forward(problem: Problem, relu: bool) -> Forward:
 
 def backward_input(problem: Problem) -> Backward:
     """dx."""
-    (images, filters, values), threads = _sizes(problem), threads_for(problem.work)
-    kernel = kernels.compiled(problem.type).gemm
-
-    def run(dy: np.ndarray, w: np.ndarray) -> np.ndarray:
-        dx = memory.empty((images, values), problem.type)
-        kernel(dy.reshape(images, filters), w.reshape(filters, values), None, dx, False, False, False, False, threads)
-        return dx.reshape(problem.x)
-
-    return run
+    images, filters, values = _sizes(problem)
+    return _bound_product((images, filters), (filters, values), problem.x, (images, values), problem, False)
 
 
 def backward_weight(problem: Problem) -> Backward:
     """dw."""
-    (images, filters, values), threads = _sizes(problem), threads_for(problem.work)
-    kernel = kernels.compiled(problem.type).gemm
+    images, filters, values = _sizes(problem)
+    return _bound_product((images, filters), (images, values), problem.w, (filters, values), problem, True)
 
-    def run(dy: np.ndarray, x: np.ndarray) -> np.ndarray:
-        dw = memory.empty((filters, values), problem.type)
-        kernel(dy.reshape(images, filters), x.reshape(images, values), None, dw, True, False, False, False, threads)
-        return dw.reshape(problem.w)
+
+def _bound_product(
+    a_shape: tuple[int, ...],
+    b_shape: tuple[int, ...],
+    shape: tuple[int, ...],
+    flat: tuple[int, ...],
+    problem: Problem,
+    turned: bool,
+) -> Backward:
+    """`a @ b`, or `a.T @ b` if `turned`, which is `flat`, in another shape."""
+    kernel, threads = kernels.compiled(problem.type).gemm, threads_for(problem.work)
+
+    def run(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+        c = memory.empty(flat, problem.type)
+        kernel(a.reshape(a_shape), b.reshape(b_shape), None, c, turned, False, False, False, threads)
+        return c.reshape(shape)
 
     return run
