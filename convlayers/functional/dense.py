@@ -24,7 +24,7 @@ _MANY_ROWS, _MANY_COLUMNS, _MANY_VALUES = 32, 64, 1 << 18
 _DEEP, _DEEP_ROWS, _DEEP_COLUMNS = 16, 32, range(64, 513)
 
 
-def _by_rows(m: int, n: int, k: int) -> bool:
+def by_rows(m: int, n: int, k: int) -> bool:
     """Whether `x @ w.T` of (m, k) and (n, k) is computed without packing."""
     many = m >= _MANY_ROWS and n >= _MANY_COLUMNS and (m + n) * k >= _MANY_VALUES
     return n <= _FEW_COLUMNS or (k >= _LONG_SUM and not many)
@@ -81,7 +81,7 @@ def _linear(m: int, w_shape: tuple[int, ...], dtype: np.dtype, relu: bool) -> Ca
     (n, k), compiled = w_shape, kernels.compiled(dtype)
     if _is_deep(m, n, k):
         return _deep_linear(m, n, k, dtype, relu)
-    work, rows = m * n * k, _by_rows(m, n, k)
+    work, rows = m * n * k, by_rows(m, n, k)
     kernel = compiled.gemm_rows if rows else compiled.gemm
     how = (relu,) if rows else (False, True, relu, False)
     threads = threads_for(work)

@@ -19,12 +19,9 @@ import numpy as np
 from ... import kernels
 from ...kernels import memory, threads_for
 from ...shapes import Window
+from ..dense import by_rows
 from .calls import Backward, Forward, Maybe
 from .problem import Machine, Problem, once
-
-# From so many products in a sum on, and up to so many filters, products of rows (ext/gemm.pxi) are faster than packed panels.
-# The batch has no say, so that an image gets the same bits in every one.
-_LONG_SUM, _FEW_FILTERS = 256, 16
 
 
 @once
@@ -131,7 +128,8 @@ def cost(problem: Problem, machine: Machine) -> float:
 def forward(problem: Problem, relu: bool) -> Forward:
     """y, or max(y, 0)."""
     (images, filters, values), compiled = _sizes(problem), kernels.compiled(problem.type)
-    rows = filters <= _FEW_FILTERS or values >= _LONG_SUM
+    # As for one image, so that an image gets the same bits in every batch.
+    rows = by_rows(1, filters, values)
     kernel = compiled.gemm_rows if rows else compiled.gemm
     how = *((relu,) if rows else (False, True, relu, False)), threads_for(problem.work)
 
