@@ -7,7 +7,7 @@
 #include "vec.h"
 
 #define ACTIVATIONS(EACH) \
-    EACH(clip) EACH(elu) EACH(gelu) EACH(gelu_tanh) EACH(hard_sigmoid) EACH(hard_swish) EACH(leaky_relu) \
+    EACH(celu) EACH(clip) EACH(elu) EACH(erf) EACH(gelu) EACH(gelu_tanh) EACH(hard_sigmoid) EACH(hard_swish) EACH(leaky_relu) \
     EACH(mish) EACH(sigmoid) EACH(silu) EACH(softplus) EACH(tanh)
 
 #define VALUE(name) ALWAYS_INLINE real name##_value(real x, real a, real b)
@@ -31,6 +31,31 @@ GRADIENT(hard_swish, x) { return x <= -3 ? 0 : x < 3 ? dy * (x / 3 + (real)0.5) 
 
 VALUE(elu) { return b * (x > 0 ? x : a * exponential_less_one(x)); }
 GRADIENT(elu, x) { return dy * b * (x <= 0 ? a * exponential(x) : 1); }
+
+/* a may be below 0, and x / a over it: e^z - 1 = -(e^-z - 1) / e^-z. */
+VALUE(celu) {
+    real z = x / a, back = -magnitude(z), less = exponential_less_one(back);
+    return x > 0 ? x : a * (z > 0 ? -less / exponential(back) : less);
+}
+GRADIENT(celu, x) {
+    real z = x / a, e = exponential(-magnitude(z));
+    return dy * (x > 0 ? 1 : z > 0 ? 1 / e : e);
+}
+
+/* 1 - 2 Phi(-sqrt(2) |x|) with the sign of x; below 1, where that loses digits, the power series. */
+VALUE(erf) {
+    const double series[20] = {
+        -2.3784598852774293e-19, 4.7633480405150683e-18, -9.0639708428086728e-17, 1.6342614095367152e-15,
+        -2.7835162072109215e-14, 4.4632242632864775e-13, -6.7113668551641105e-12, 9.4227590646504113e-11,
+        -1.2290555301717928e-09, 1.4807192815879218e-08, -1.6365844691234924e-07, 1.6462114365889248e-06,
+        -1.492565035840625e-05, 0.00012055332981789664, -0.00085483270234508533, 0.0052239776254421879,
+        -0.026866170645131252, 0.11283791670955126, -0.37612638903183754, 1.1283791670955126};
+    real size = magnitude(x), square = size * size, sum = 0;
+    for (int n = SINGLE ? 9 : 0; n < 20; n++) sum = sum * square + (real)series[n];
+    real far = 1 - 2 * normal_at_minus((real)1.41421356237309504880 * size).below;
+    return with_sign(size < 1 ? size * sum : size >= 1 ? far : size, x);
+}
+GRADIENT(erf, x) { return dy * (real)1.12837916709551257390 * exponential(-x * x); }
 
 VALUE(sigmoid) {
     real e = exponential(-magnitude(x));

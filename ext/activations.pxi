@@ -3,6 +3,8 @@
 #     clip          min(max(x, a), b)            leaky_relu    x where x > 0, else a x
 #     hard_sigmoid  min(max((x + 3) / 6, 0), 1)  hard_swish    x hard_sigmoid(x)
 #     elu           b x where x > 0, else a b (e^x - 1)
+#     celu          x where x > 0, else a (e^(x/a) - 1)
+#     erf           2 / sqrt(pi) times the integral of e^(-t^2) from 0 to x
 #     sigmoid       1 / (1 + e^-x)               tanh          1 - 2 / (1 + e^2x)
 #     silu          x sigmoid(x)                 softplus      log(1 + e^ax) / a, and x where a x > b
 #     mish          x tanh(log(1 + e^x))

@@ -140,21 +140,39 @@ def test_global(size, dtype):
         np.testing.assert_array_equal(functional.global_max_pool(x)[1], index)
 
 
+def assert_adaptive(x, output, dtype):
+    y, average = reference.adaptive_max_pool_forward(x, output), reference.adaptive_avg_pool_forward(x, output)
+    dy = gradient(y, dtype)
+
+    def compute():
+        y, index = functional.adaptive_max_pool(x, output)
+        average = functional.adaptive_avg_pool(x, output)
+        back = functional.adaptive_max_pool_backward(dy, index, x.shape)
+        return y, back, average, functional.adaptive_avg_pool_backward(dy, x.shape)
+
+    expected = [y, reference.adaptive_max_pool_backward(dy, x), average, reference.adaptive_avg_pool_backward(dy, x.shape)]
+    assert_kernel(compute, expected, [1, 8, x.size, 8], f"adaptive, {x.shape[2:]} to {output}", dtype)
+
+
 @every_dtype
 @pytest.mark.parametrize("size", [(7,), (11,), (5, 8), (6, 6), (4, 3, 5)])
 def test_adaptive_to_every_size(size, dtype):
     outputs = product(*(range(1, n + 1) for n in size))
     for number, output in enumerate(outputs):
         x = drawn(size, dtype, ("normal", "few values", "with NaN")[number % 3], number)
-        y, average = reference.adaptive_max_pool_forward(x, output), reference.adaptive_avg_pool_forward(x, output)
-        dy = gradient(y, dtype)
+        assert_adaptive(x, output, dtype)
 
-        def compute(x=x, dy=dy, output=output):
-            y, index = functional.adaptive_max_pool(x, output)
-            average = functional.adaptive_avg_pool(x, output)
-            back = functional.adaptive_max_pool_backward(dy, index, x.shape)
-            return y, back, average, functional.adaptive_avg_pool_backward(dy, x.shape)
 
-        back = reference.adaptive_max_pool_backward(dy, x)
-        expected = [y, back, average, reference.adaptive_avg_pool_backward(dy, x.shape)]
-        assert_kernel(compute, expected, [1, 8, x.size, 8], f"adaptive, {size} to {output}", dtype)
+BESIDE_VECTORS = [
+    ((3, width), (2, outputs))
+    for width in (3, 4, 5, 7, 8, 9, 15, 16, 17, 31, 33, 64, 67)
+    for outputs in (1, 2, 3, 5)
+    if outputs < width
+]
+
+
+@every_dtype
+@pytest.mark.parametrize(("size", "output"), [*BESIDE_VECTORS, ((70, 3), (9, 2)), ((2, 5, 33), (2, 3, 4)), ((1, 300), (1, 7))])
+def test_adaptive_beside_vectors(size, output, dtype):
+    for kind in ("normal", "few values", "with NaN"):
+        assert_adaptive(drawn(size, dtype, kind, 0), output, dtype)

@@ -1,16 +1,19 @@
 """Activations beside ReLU as functions of arrays; ext/activations.pxi and elementary.py list them with their formulas."""
 
-import math
+from collections.abc import Callable
+from math import prod
 from types import ModuleType
+from typing import Any
 
 import numpy as np
 
 from .. import kernels
 from ..errors import ConfigError, ShapeError
 from ..kernels import memory, threads_for, threads_over
-from ._arrays import as_array, check_gradient
+from ._arrays import add_rows, as_array, check_gradient
 from .elementary import ELEMENTARY
 
+_DOUBLE = np.dtype(np.float64)
 _VALUE_WORK = 16  # an exponential takes as long as about so many multiply-adds
 
 
@@ -19,9 +22,7 @@ def activation(name: str, x: np.ndarray, a: float = 0.0, b: float = 0.0) -> np.n
     x = as_array(x, f"{name}: x")
     y = memory.empty(x.shape, x.dtype)
     if name in ELEMENTARY:
-        kernels.unrecordable()
-        with np.errstate(all="ignore"):
-            ELEMENTARY[name].value(x, y, a)
+        kernels.run(_quietly, ELEMENTARY[name].value, x, y, a)
         return y
     kernel = _known(name, x.dtype).activation_forward
     if y.size:
@@ -38,14 +39,17 @@ def activation_backward(name: str, dy: np.ndarray, kept: np.ndarray, a: float = 
     dy = check_gradient(dy, kept.shape, name, kept.dtype)
     dx = memory.empty(kept.shape, kept.dtype)
     if name in ELEMENTARY:
-        kernels.unrecordable()
-        with np.errstate(all="ignore"):
-            ELEMENTARY[name].gradient(dy, kept, dx, a)
+        kernels.run(_quietly, ELEMENTARY[name].gradient, dy, kept, dx, a)
         return dx
     kernel = _known(name, kept.dtype).activation_backward
     if dx.size:
         kernel(name, dy.reshape(-1), kept.reshape(-1), dx.reshape(-1), a, b, threads_for(_VALUE_WORK * dx.size))
     return dx
+
+
+def _quietly(function: Callable[..., object], *args: Any) -> None:
+    with np.errstate(all="ignore"):
+        function(*args)
 
 
 def _known(name: str, dtype: np.dtype) -> ModuleType:
@@ -70,11 +74,15 @@ def prelu_backward(dy: np.ndarray, x: np.ndarray, weight: np.ndarray) -> tuple[n
     x = as_array(x, "prelu: x")
     weight = _slopes(x, weight)
     dy = check_gradient(dy, x.shape, "prelu", x.dtype)
-    dx, sums = memory.empty(x.shape, x.dtype), np.zeros(x.shape[:2])
+    dx, sums = memory.empty(x.shape, x.dtype), memory.empty((prod(x.shape[:2]),), _DOUBLE)
+    dw = memory.empty(weight.shape, x.dtype)
     if dx.size:
         kernel = kernels.compiled(x.dtype).prelu_backward
-        kernel(_planes(dy), _planes(x), weight, _planes(dx), sums.reshape(-1), threads_over(x.size))
-    return dx, sums.reshape(-1, len(weight)).sum(axis=0).astype(x.dtype)
+        kernel(_planes(dy), _planes(x), weight, _planes(dx), sums, threads_over(x.size))
+    else:
+        kernels.run(np.copyto, sums, 0)
+    kernels.run(add_rows, sums.reshape(-1, len(weight)), dw)
+    return dx, dw
 
 
 def _slopes(x: np.ndarray, weight: np.ndarray) -> np.ndarray:
@@ -112,4 +120,4 @@ def softmax_backward(dy: np.ndarray, y: np.ndarray, axis: int, *, log: bool = Fa
 def _along(x: np.ndarray, axis: int) -> np.ndarray:
     """The axis in the middle of three."""
     axis %= x.ndim
-    return x.reshape(math.prod(x.shape[:axis]), x.shape[axis], math.prod(x.shape[axis + 1 :]))
+    return x.reshape(prod(x.shape[:axis]), x.shape[axis], prod(x.shape[axis + 1 :]))

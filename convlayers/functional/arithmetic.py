@@ -99,39 +99,52 @@ def _of_product(number: int, dy: np.ndarray, arrays: list[np.ndarray]) -> np.nda
 
 
 def _of_quotient(number: int, dy: np.ndarray, arrays: list[np.ndarray]) -> np.ndarray:
-    kernels.unrecordable()
     a, b = arrays
-    dx = np.divide(dy, b, out=memory.empty(dy.shape, dy.dtype))
+    dx = memory.empty(dy.shape, dy.dtype)
+    kernels.run(_compute, np.divide, dy, b, dx)
     if number:
-        dx *= arithmetic("divide", [a, b])
-        np.negative(dx, out=dx)
+        kernels.run(_compute, np.multiply, dx, arithmetic("divide", [a, b]), dx)
+        kernels.run(np.negative, dx, dx)
     return dx
 
 
 def _of_power(number: int, dy: np.ndarray, arrays: list[np.ndarray]) -> np.ndarray:
-    kernels.unrecordable()
     a, b = arrays
-    if number:
-        dx = arithmetic("power", [a, b])
-        dx[...] = np.where(dx == 0, dx, dx * np.log(a) * dy)
-        return dx
-    dx = np.power(a, b - 1, out=memory.empty(dy.shape, dy.dtype))
-    dx *= dy
-    np.copyto(dx, 0, where=b == 0)
-    dx *= b
+    dx = arithmetic("power", [a, b]) if number else memory.empty(dy.shape, dy.dtype)
+    kernels.run(_to_exponent if number else _to_base, dy, a, b, dx)
     return dx
+
+
+def _to_exponent(dy: np.ndarray, a: np.ndarray, b: np.ndarray, dx: np.ndarray) -> None:
+    """dx holds the power."""
+    with np.errstate(all="ignore"):
+        dx[...] = np.where(dx == 0, dx, dx * np.log(a) * dy)
+
+
+def _to_base(dy: np.ndarray, a: np.ndarray, b: np.ndarray, dx: np.ndarray) -> None:
+    with np.errstate(all="ignore"):
+        np.power(a, b - 1, out=dx)
+        dx *= dy
+        np.copyto(dx, 0, where=b == 0)
+        dx *= b
 
 
 def _of_extreme(choose: np.ufunc) -> Callable[[int, np.ndarray, list[np.ndarray]], np.ndarray]:
     def gradient(number: int, dy: np.ndarray, arrays: list[np.ndarray]) -> np.ndarray:
-        kernels.unrecordable()
-        best = arithmetic(choose.__name__, arrays)
-        wins = arrays[number] == best
-        for earlier in arrays[:number]:
-            wins &= earlier != best
-        return np.multiply(dy, wins, out=best)
+        dx = arithmetic(choose.__name__, arrays)
+        kernels.run(_to_first, dy, arrays[number], arrays[:number], dx)
+        return dx
 
     return gradient
+
+
+def _to_first(dy: np.ndarray, array: np.ndarray, earlier: Sequence[np.ndarray], dx: np.ndarray) -> None:
+    """dx holds the extreme of all."""
+    wins = array == dx
+    for other in earlier:
+        wins &= other != dx
+    with np.errstate(all="ignore"):
+        np.multiply(dy, wins, out=dx)
 
 
 _Gradient = Callable[[int, np.ndarray, list[np.ndarray]], np.ndarray]

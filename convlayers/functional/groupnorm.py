@@ -8,7 +8,9 @@ import numpy as np
 from .. import kernels
 from ..errors import ShapeError
 from ..kernels import memory, threads_over
-from ._arrays import as_array, check_gradient
+from ._arrays import add_rows, as_array, check_gradient
+
+_DOUBLE = np.dtype(np.float64)
 
 
 class GroupNormPass(NamedTuple):
@@ -42,13 +44,15 @@ def group_norm_backward(dy: np.ndarray, done: GroupNormPass) -> tuple[np.ndarray
     dy = check_gradient(dy, x.shape, "group_norm", x.dtype)
     dx = memory.empty(x.shape, x.dtype)
     # A plane's share is known when its sample is done; where each value has a weight, the kernel adds the samples up.
-    shares = np.zeros((2, len(x) if done.area > 1 else 1, done.weight.size))
+    shares = memory.empty((2, len(x) if done.area > 1 else 1, done.weight.size), _DOUBLE)
+    kernels.run(np.copyto, shares, 0)
     if x.size:
         kernel = kernels.compiled(x.dtype).group_norm_backward
         arrays = (_rows(dy, done), _rows(x, done), done.weight.reshape(-1), done.eps, done.area, done.moments, done.affine)
         kernel(*arrays, _rows(dx, done), *shares, threads_over(x.size))
-    dw, db = (share.sum(axis=0).astype(x.dtype).reshape(done.weight.shape) for share in shares)
-    return dx, dw, db
+    gradients = memory.empty((2, *done.weight.shape), x.dtype)
+    kernels.run(add_rows, shares, gradients.reshape(2, -1))
+    return dx, gradients[0], gradients[1]
 
 
 def layer_norm(
@@ -68,7 +72,7 @@ def _normalised(
         if value.shape != shape:
             raise ShapeError(f"{name}: {key} must have shape {shape}; got {value.shape}")
     y = memory.empty(x.shape, x.dtype)
-    done = GroupNormPass(x, weight, np.zeros((2, rows)), np.empty((3, rows), x.dtype), area, eps)
+    done = GroupNormPass(x, weight, memory.empty((2, rows), _DOUBLE), memory.empty((3, rows), x.dtype), area, eps)
     if x.size:
         kernel = kernels.compiled(x.dtype).group_norm_forward
         arrays = (_rows(x, done), weight.reshape(-1), bias.reshape(-1), eps, area, done.moments, done.affine)

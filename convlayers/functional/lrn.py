@@ -5,6 +5,7 @@ from math import prod
 
 import numpy as np
 
+from .. import kernels
 from ..kernels import memory
 from ..shapes import Window
 from ._arrays import as_array, check_gradient
@@ -22,13 +23,18 @@ def _beside(x: np.ndarray, size: int, total: Callable[[np.ndarray, Window], np.n
 def lrn(x: np.ndarray, size: int, alpha: float, beta: float, bias: float) -> tuple[np.ndarray, np.ndarray]:
     """`y = x / s^beta` with `s = bias + alpha / size sum x^2` over `size` channels, and s: both `(N, C, ...)`."""
     x = as_array(x, "lrn: x")
-    s = np.square(x, out=memory.empty(x.shape, x.dtype))
-    s = _beside(s, size, sums)
-    s *= alpha / size
-    s += bias
-    y = np.power(s, -beta, out=memory.empty(x.shape, x.dtype))
-    y *= x
+    squares, y = memory.empty(x.shape, x.dtype), memory.empty(x.shape, x.dtype)
+    kernels.run(np.square, x, squares)
+    s = _beside(squares, size, sums)
+    kernels.run(_scale, x, s, alpha / size, beta, bias, y)
     return y, s
+
+
+def _scale(x: np.ndarray, s: np.ndarray, alpha: float, beta: float, bias: float, y: np.ndarray) -> None:
+    s *= alpha
+    s += bias
+    np.power(s, -beta, out=y)
+    y *= x
 
 
 def lrn_backward(
@@ -37,12 +43,23 @@ def lrn_backward(
     """`dx_c = dy_c s_c^-beta - 2 alpha beta / size x_c sum dy_d y_d / s_d` over the channels d that c is beside."""
     x = as_array(x, "lrn: x")
     dy = check_gradient(dy, x.shape, "lrn", x.dtype)
-    share = np.multiply(dy, y, out=memory.empty(x.shape, x.dtype))
+    shares, dx = memory.empty(x.shape, x.dtype), memory.empty(x.shape, x.dtype)
+    kernels.run(_share, dy, y, s, shares)
+    share = _beside(shares, size, lambda given, win: sums_backward(given, given.shape, win))
+    kernels.run(_subtract_share, dy, x, s, beta, 2 * alpha * beta / size, share, dx)
+    return dx
+
+
+def _share(dy: np.ndarray, y: np.ndarray, s: np.ndarray, share: np.ndarray) -> None:
+    np.multiply(dy, y, out=share)
     share /= s
-    share = _beside(share, size, lambda given, win: sums_backward(given, given.shape, win))
+
+
+def _subtract_share(
+    dy: np.ndarray, x: np.ndarray, s: np.ndarray, beta: float, factor: float, share: np.ndarray, dx: np.ndarray
+) -> None:
     share *= x
-    share *= 2 * alpha * beta / size
-    dx = np.power(s, -beta, out=memory.empty(x.shape, x.dtype))
+    share *= factor
+    np.power(s, -beta, out=dx)
     dx *= dy
     dx -= share
-    return dx

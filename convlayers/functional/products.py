@@ -27,12 +27,17 @@ def _stacked(a: np.ndarray, b: np.ndarray, transpose_a: bool = False, transpose_
     c = memory.empty((*stack, m, n), a.dtype)
     if m * n * k <= _SMALL:
         left, right = "...ki" if transpose_a else "...ik", "...jk" if transpose_b else "...kj"
-        return np.einsum(f"{left},{right}->...ij", a, b, out=c)
+        kernels.run(_small_products, f"{left},{right}->...ij", a, b, c)
+        return c
     kernel, threads = kernels.compiled(a.dtype).gemm, threads_for(m * n * k)
     a, b = (np.broadcast_to(x, stack + x.shape[-2:]) for x in (a, b))
     for place in np.ndindex(stack):
         kernel(a[place], b[place], None, c[place], transpose_a, transpose_b, False, False, threads)
     return c
+
+
+def _small_products(equation: str, a: np.ndarray, b: np.ndarray, c: np.ndarray) -> None:
+    np.einsum(equation, a, b, out=c)
 
 
 def matmul(a: np.ndarray, b: np.ndarray) -> np.ndarray:

@@ -5,6 +5,7 @@ from math import prod
 
 import numpy as np
 
+from .. import kernels
 from ..errors import ConfigError
 from ..kernels import memory
 from ..shapes import Pairs, padded
@@ -54,12 +55,16 @@ def pad(x: np.ndarray, pairs: Pairs, *, mode: str = "constant", value: float = 0
     """
     x = as_array(x, "pad: x")
     y = memory.empty(_padded_shape(x.shape, pairs, mode), x.dtype)
+    kernels.run(_fill_padded, x, pairs, mode, value, y)
+    return y
+
+
+def _fill_padded(x: np.ndarray, pairs: Pairs, mode: str, value: float, y: np.ndarray) -> None:
     if mode == "constant":
         y.fill(value)
     y[tuple(_inside(x.shape, pairs))] = x
     for line, source in _borders(x.shape, pairs, mode):
         y[line] = y[source]
-    return y
 
 
 def pad_backward(dy: np.ndarray, x_shape: tuple[int, ...], pairs: Pairs, *, mode: str = "constant") -> np.ndarray:
@@ -68,26 +73,30 @@ def pad_backward(dy: np.ndarray, x_shape: tuple[int, ...], pairs: Pairs, *, mode
     dy = check_gradient(dy, _padded_shape(tuple(x_shape), pairs, mode), "pad", dy.dtype)
     if mode != "constant":
         given, dy = dy, memory.empty(dy.shape, dy.dtype)
-        np.copyto(dy, given)
-        for line, source in reversed(list(_borders(tuple(x_shape), pairs, mode))):
-            dy[source] += dy[line]
+        kernels.run(_fold_borders, given, tuple(x_shape), pairs, mode, dy)
     dx = memory.empty(tuple(x_shape), dy.dtype)
-    np.copyto(dx, dy[tuple(_inside(dx.shape, pairs))])
+    kernels.run(np.copyto, dx, dy[tuple(_inside(dx.shape, pairs))])
     return dx
+
+
+def _fold_borders(given: np.ndarray, x_shape: tuple[int, ...], pairs: Pairs, mode: str, dy: np.ndarray) -> None:
+    np.copyto(dy, given)
+    for line, source in reversed(list(_borders(x_shape, pairs, mode))):
+        dy[source] += dy[line]
 
 
 def permute(x: np.ndarray, axes: Sequence[int]) -> np.ndarray:
     """`x` with axis `axes[i]` as its axis i."""
     x = as_array(x, "permute: x")
     y = memory.empty(tuple(x.shape[axis] for axis in axes), x.dtype)
-    np.copyto(y, x.transpose(axes))
+    kernels.run(np.copyto, y, x.transpose(axes))
     return y
 
 
 def repeat(value: np.ndarray, count: int, dtype: np.dtype) -> np.ndarray:
     """`value` as every sample of a batch of `count`, `(count, *value.shape)`."""
     y = memory.empty((count, *value.shape), dtype)
-    y[...] = as_array(value, "repeat: value")
+    kernels.run(np.copyto, y, as_array(value, "repeat: value", dtype=dtype))
     return y
 
 

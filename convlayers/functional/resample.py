@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from .. import kernels
 from ..kernels import memory
 from ._arrays import as_array, check_gradient
 
@@ -59,10 +60,15 @@ def _along(x: np.ndarray, taps: Taps, axis: int) -> np.ndarray:
     shape = (*x.shape[:axis], len(taps.source), *x.shape[axis + 1 :])
     outer, inner = prod(x.shape[:axis]), prod(x.shape[axis + 1 :])
     x, y = x.reshape(outer, taps.size, inner), memory.empty(shape, x.dtype)
-    rows = y.reshape(outer, len(taps.source), inner)
-    if taps.empty.any():
+    source, weight = map(kernels.constant, (taps.source, taps.weight))
+    kernels.run(_fill_along, x, source, weight, y.reshape(outer, len(source), inner))
+    return y
+
+
+def _fill_along(x: np.ndarray, sources: np.ndarray, weights: np.ndarray, rows: np.ndarray) -> None:
+    if not weights.any(axis=1).all():
         rows.fill(0)
-    for tap, (source, weight) in enumerate(zip(taps.source.T, taps.weight.T.astype(x.dtype), strict=True)):
+    for tap, (source, weight) in enumerate(zip(sources.T, weights.T.astype(x.dtype), strict=True)):
         read = np.flatnonzero(weight)
         part = np.take(x, source[read], axis=1)
         if (weight[read] != 1).any():
@@ -72,7 +78,6 @@ def _along(x: np.ndarray, taps: Taps, axis: int) -> np.ndarray:
             rows[:, where] += part
         else:
             rows[:, where] = part
-    return y
 
 
 def resample(x: np.ndarray, maps: Mapping[int, Taps], *, value: float = 0.0) -> np.ndarray:
@@ -82,8 +87,12 @@ def resample(x: np.ndarray, maps: Mapping[int, Taps], *, value: float = 0.0) -> 
         x = _along(x, taps, axis)
     if value:
         for axis, taps in maps.items():
-            x[(slice(None),) * axis + (taps.empty,)] = value
+            kernels.run(_put, x, axis, kernels.constant(taps.empty), value)
     return x
+
+
+def _put(x: np.ndarray, axis: int, where: np.ndarray, value: float) -> None:
+    np.moveaxis(x, axis, 0)[where] = value
 
 
 def resample_backward(dy: np.ndarray, x_shape: tuple[int, ...], maps: Mapping[int, Taps]) -> np.ndarray:

@@ -5,6 +5,7 @@ from math import prod
 
 import numpy as np
 
+from .. import kernels
 from ..errors import ShapeError
 from ..kernels import memory
 from ._arrays import as_array, check_gradient
@@ -20,7 +21,7 @@ def select(x: np.ndarray, ranges: Mapping[int, range]) -> np.ndarray:
     """The part of x that `ranges` names, one for each axis that is not taken whole."""
     x = as_array(x, "select: x")
     y = memory.empty(tuple(len(ranges.get(axis, range(n))) for axis, n in enumerate(x.shape)), x.dtype)
-    np.copyto(y, x[_key(ranges, x.ndim)])
+    kernels.run(np.copyto, y, x[_key(ranges, x.ndim)])
     return y
 
 
@@ -29,8 +30,8 @@ def select_backward(dy: np.ndarray, x_shape: tuple[int, ...], ranges: Mapping[in
     dy = as_array(dy, "select: dy")
     expected = tuple(len(ranges.get(axis, range(n))) for axis, n in enumerate(x_shape))
     dx = memory.empty(tuple(x_shape), dy.dtype)
-    dx.fill(0)
-    dx[_key(ranges, dx.ndim)] = check_gradient(dy, expected, "select", dy.dtype)
+    kernels.run(np.copyto, dx, 0)
+    kernels.run(np.copyto, dx[_key(ranges, dx.ndim)], check_gradient(dy, expected, "select", dy.dtype))
     return dx
 
 
@@ -45,7 +46,8 @@ def gather(x: np.ndarray, indices: np.ndarray, axis: int) -> np.ndarray:
     """x at `indices` along `axis`, whose place their shape takes; a negative index counts from the end."""
     x = as_array(x, "gather: x")
     y = memory.empty(_gathered(x.shape, indices, axis), x.dtype)
-    return np.take(x, indices % x.shape[axis], axis=axis, out=y, mode="clip")
+    kernels.run(np.take, x, kernels.constant(indices % x.shape[axis]), axis, y, "clip")
+    return y
 
 
 def gather_backward(dy: np.ndarray, x_shape: tuple[int, ...], indices: np.ndarray, axis: int) -> np.ndarray:
@@ -53,14 +55,17 @@ def gather_backward(dy: np.ndarray, x_shape: tuple[int, ...], indices: np.ndarra
     dy = as_array(dy, "gather: dy")
     dy = check_gradient(dy, _gathered(tuple(x_shape), indices, axis), "gather", dy.dtype)
     dx = memory.empty(tuple(x_shape), dy.dtype)
-    dx.fill(0)
     outer, size, inner = prod(x_shape[:axis]), x_shape[axis], prod(x_shape[axis + 1 :])
-    places = indices.reshape(-1) % size
+    places = kernels.constant(indices.reshape(-1) % size)
+    kernels.run(_add_at, dy.reshape(outer, len(places), inner), places, dx.reshape(outer, size, inner))
+    return dx
+
+
+def _add_at(rows: np.ndarray, places: np.ndarray, dx: np.ndarray) -> None:
     order = np.argsort(places, kind="stable")
     found, starts = np.unique(places[order], return_index=True)
-    rows = dy.reshape(outer, len(places), inner)[:, order]
-    dx.reshape(outer, size, inner)[:, found] = np.add.reduceat(rows, starts, axis=1)
-    return dx
+    dx.fill(0)
+    dx[:, found] = np.add.reduceat(rows[:, order], starts, axis=1)
 
 
 def _kept(x_shape: tuple[int, ...], axes: Sequence[int]) -> tuple[int, ...]:
@@ -71,10 +76,14 @@ def reduce_sum(x: np.ndarray, axes: Sequence[int], *, mean: bool = False) -> np.
     """The sum of x over `axes`, which stay with size 1, or the mean."""
     x = as_array(x, "reduce_sum: x")
     y = memory.empty(_kept(x.shape, axes), x.dtype)
-    np.sum(x, axis=tuple(axes), keepdims=True, out=y)
-    if mean:
-        y /= prod(x.shape[axis] for axis in axes)
+    kernels.run(_add_up, x, tuple(axes), prod(x.shape[axis] for axis in axes) if mean else 1, y)
     return y
+
+
+def _add_up(x: np.ndarray, axes: tuple[int, ...], divisor: int, y: np.ndarray) -> None:
+    np.sum(x, axis=axes, keepdims=True, out=y)
+    if divisor != 1:
+        y /= divisor
 
 
 def reduce_sum_backward(dy: np.ndarray, x_shape: tuple[int, ...], axes: Sequence[int], *, mean: bool = False) -> np.ndarray:
@@ -82,5 +91,8 @@ def reduce_sum_backward(dy: np.ndarray, x_shape: tuple[int, ...], axes: Sequence
     dy = as_array(dy, "reduce_sum: dy")
     dy = check_gradient(dy, _kept(tuple(x_shape), axes), "reduce_sum", dy.dtype)
     dx = memory.empty(tuple(x_shape), dy.dtype)
-    dx[...] = dy / prod(x_shape[axis] for axis in axes) if mean else dy
+    if mean:
+        kernels.run(np.divide, dy, prod(x_shape[axis] for axis in axes), dx)
+    else:
+        kernels.run(np.copyto, dx, dy)
     return dx

@@ -48,7 +48,7 @@ def _repeat(x: np.ndarray, scale: tuple[int, int]) -> np.ndarray:
     y = memory.empty(_larger(x.shape, scale), x.dtype)
     if y.size:
         kernel = kernels.compiled(x.dtype).avg_pool2d_backward
-        kernel(x[None], _ones(x.shape[1:], x.dtype), y[None], *scale, *scale, 0, 0, threads_over(y.size))
+        kernel(x[None], kernels.constant(_ones(x.shape[1:], x.dtype)), y[None], *scale, *scale, 0, 0, threads_over(y.size))
     return y
 
 
@@ -56,7 +56,7 @@ def _repeat_backward(dy: np.ndarray, planes: _Planes, scale: tuple[int, int]) ->
     dx = memory.empty(planes, dy.dtype)
     if dx.size:
         kernel = kernels.compiled(dy.dtype).avg_pool2d_forward
-        kernel(dy[None], _ones(planes[1:], dy.dtype), dx[None], *scale, *scale, 0, 0, threads_over(dy.size))
+        kernel(dy[None], kernels.constant(_ones(planes[1:], dy.dtype)), dx[None], *scale, *scale, 0, 0, threads_over(dy.size))
     return dx
 
 
@@ -90,7 +90,7 @@ def _interpolate(x: np.ndarray, scale: tuple[int, int]) -> np.ndarray:
     if not x.size:
         return memory.empty(larger, x.dtype)
     pairs, w, cut = interpolation(len(x), scale, x.dtype)
-    x = pad(x, pairs, mode="replicate")[None]
+    x, w = pad(x, pairs, mode="replicate")[None], kernels.constant(w)
     return conv2d_backward_input(x, w, (1, *larger), stride=scale, padding=cut, groups=len(w), algorithm="direct")[0]
 
 
@@ -98,6 +98,7 @@ def _interpolate_backward(dy: np.ndarray, planes: _Planes, scale: tuple[int, int
     if not dy.size:
         return memory.empty(planes, dy.dtype)
     pairs, w, cut = interpolation(len(dy), scale, dy.dtype)
+    w = kernels.constant(w)
     dx = conv2d(dy[None], w, stride=scale, padding=cut, groups=len(w), algorithm="direct")[0]
     return pad_backward(dx, planes, pairs, mode="replicate")
 

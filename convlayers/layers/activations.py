@@ -6,6 +6,7 @@ import numpy as np
 
 from .. import functional
 from ..errors import ConfigError, ShapeError
+from ..functional.pointwise import add_gradient
 from ..layer import Layer, OnnxGraph, Shape
 from ._checks import finite, switch
 from ._elementwise import _Elementwise
@@ -51,6 +52,7 @@ class PReLU(Layer):
     `dx = dy` where x > 0, else `weight dy`; `dweight = sum dy x` over the x of its channel that are not over 0.
     """
 
+    replays = True
     examples = (
         ({}, (3, 4, 5)),
         ({"per_channel": True, "init": -0.5}, (3, 4, 5)),
@@ -73,7 +75,7 @@ class PReLU(Layer):
 
     def backward(self, dy, cache):
         dx, dw = functional.prelu_backward(dy, cache, self.params["weight"])
-        self.grads["weight"] += dw
+        add_gradient(self.grads["weight"], dw)
         return dx
 
     def to_onnx(self, graph: OnnxGraph, *inputs: str) -> str:

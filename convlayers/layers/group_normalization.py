@@ -8,8 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from .. import functional
+from .. import functional, kernels
 from ..errors import ShapeError
+from ..functional.pointwise import add_gradient
 from ..layer import Layer, OnnxGraph, Shape
 from ..shapes import features, positive
 from ._checks import batch_axis, number, sample_axis, switch
@@ -39,6 +40,7 @@ class LayerNorm(Layer):
     the axes in front. `weight` starts at 1 and `bias` at 0.
     """
 
+    replays = True
     examples = (
         ({}, (3, 4, 5)),
         ({"axis": -1, "eps": 0.01}, (3, 5)),
@@ -62,8 +64,8 @@ class LayerNorm(Layer):
 
     def backward(self, dy, cache):
         dx, dw, db = functional.group_norm_backward(dy, cache)
-        self.grads["weight"] += dw
-        self.grads["bias"] += db
+        add_gradient(self.grads["weight"], dw)
+        add_gradient(self.grads["bias"], db)
         return dx
 
     def to_onnx(self, graph: OnnxGraph, *inputs: str) -> str:
@@ -92,6 +94,7 @@ class GroupNorm(Layer):
     and `dbias = sum dy` over batch and pixels. `weight` starts at 1 and `bias` at 0.
     """
 
+    replays = True
     examples = (
         ({"groups": 2}, (4, 3, 5)),
         ({"groups": 3, "eps": 0.01}, (15, 1, 1)),
@@ -116,8 +119,8 @@ class GroupNorm(Layer):
 
     def backward(self, dy, cache):
         dx, dw, db = functional.group_norm_backward(dy, cache)
-        self.grads["weight"] += dw
-        self.grads["bias"] += db
+        add_gradient(self.grads["weight"], dw)
+        add_gradient(self.grads["bias"], db)
         return dx
 
     def to_onnx(self, graph: OnnxGraph, *inputs: str) -> str:
@@ -148,6 +151,7 @@ class InstanceNorm(Layer):
     `GroupNorm` with a group for each channel, and so are the gradients. No running statistics, as is PyTorch's default.
     """
 
+    replays = True
     examples = (
         ({}, (3, 4, 5)),
         ({"affine": True, "eps": 0.01}, (2, 67)),
@@ -167,14 +171,15 @@ class InstanceNorm(Layer):
         return input_shape
 
     def forward(self, x, *, training):
-        weight, bias = (self.params or _affine(x.shape[1:2])).values()
+        weight, bias = self.params.values() if self.affine else map(kernels.constant, _affine(x.shape[1:2]).values())
         return functional.group_norm(x, weight, bias, groups=x.shape[1], eps=self.eps)
 
     def backward(self, dy, cache):
+        kernels.constant(cache.weight)
         dx, dw, db = functional.group_norm_backward(dy, cache)
         if self.affine:
-            self.grads["weight"] += dw
-            self.grads["bias"] += db
+            add_gradient(self.grads["weight"], dw)
+            add_gradient(self.grads["bias"], db)
         return dx
 
     def to_onnx(self, graph: OnnxGraph, *inputs: str) -> str:

@@ -20,6 +20,7 @@ class Slice(Layer):
     `steps` are 1 by default. `dx` is dy where x was read, 0 elsewhere. A slice of nothing is an error.
     """
 
+    replays = True
     examples = (
         ({"starts": [1, 0], "ends": [3, 4], "axes": [2, 3]}, (3, 4, 5)),
         ({"starts": [-1], "ends": [-100], "axes": [1], "steps": [-2]}, (7,)),
@@ -79,6 +80,7 @@ class Gather(Layer):
     one counts from the end. `axis` counts the batch. `dx` gets dy at the indices, added up where one stands several times.
     """
 
+    replays = True
     examples = (
         ({"indices": [2, 0, 0, -1]}, (3, 4, 5)),
         ({"indices": [[0, 1], [1, 3]], "axis": 2}, (3, 4, 5)),

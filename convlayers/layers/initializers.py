@@ -69,7 +69,7 @@ def _orthogonal(rng: np.random.Generator, shape: Shape, fan_in: int, fan_out: in
     gaussian = rng.standard_normal((groups, max(rows, columns), min(rows, columns)))
     q, r = np.linalg.qr(gaussian)
     q *= np.sign(np.diagonal(r, axis1=1, axis2=2))[:, None, :]
-    return (q if rows >= columns else q.swapaxes(1, 2)).reshape(shape).astype(np.float32)
+    return (q if rows >= columns else q.swapaxes(1, 2)).reshape(shape).astype(np.float32, order="C")
 
 
 def _zeros(rng: np.random.Generator, shape: Shape, fan_in: int, fan_out: int, groups: int) -> np.ndarray:

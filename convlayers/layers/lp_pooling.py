@@ -24,6 +24,8 @@ def _powers(graph: OnnxGraph, x: str, p: float) -> str:
 class _LpPool(_DilatedPool):
     """Base of Lp poolings: `y[q] = (sum_r |x[q s + r d - pad]|^p)^(1/p)`, with q and r over `rank` axes."""
 
+    replays = True
+
     def __init__(
         self,
         p: float,
@@ -97,6 +99,8 @@ class LpPool3d(_LpPool):
 
 class _GlobalLpPool(_GlobalPool):
     """Base of global Lp poolings: one window, that is all of a channel."""
+
+    replays = True
 
     def __init__(self, p: float = 2.0) -> None:
         self.p = _norm(p)

@@ -20,6 +20,7 @@ class LRN(Layer):
     PyTorch's `LocalResponseNorm` is the same for odd sizes. `alpha` is at least 0, `bias` above 0.
     """
 
+    replays = True
     examples = (
         ({"size": 3}, (5, 4, 3)),
         ({"size": 4, "alpha": 0.5, "beta": 1.25, "bias": 2}, (6, 2, 3)),

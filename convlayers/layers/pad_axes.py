@@ -24,6 +24,7 @@ class PadAxes(Layer):
     `"wrap"`, the axis over and over. An axis is cropped first. `dx` gets dy from wherever a value was put.
     """
 
+    replays = True
     examples = (
         ({"pads": [1, 0, 2, 0, 3, 1]}, (2, 3, 4)),
         ({"pads": [-1, 2, 2, -1], "axes": [3, 1], "value": 2.5}, (3, 2, 4)),

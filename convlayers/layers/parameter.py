@@ -4,7 +4,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from .. import functional
+from .. import functional, kernels
+from ..functional.pointwise import add_gradient
+from ..kernels import memory
 from ..layer import Layer, OnnxGraph, Shape
 from ..randomness import NoDraws
 from ._checks import integers, switch
@@ -17,6 +19,7 @@ class Parameter(Layer):
     `dvalue = sum_n dy[n]`, `dx = 0`. A position embedding is one, and a mean to subtract (`Subtract`).
     """
 
+    replays = True
     examples = (
         ({"shape": [4, 5]}, (3, 2)),
         ({"shape": [3], "trainable": False}, (7,)),
@@ -44,11 +47,13 @@ class Parameter(Layer):
         return self.backward_input(dy, cache)
 
     def backward_input(self, dy, cache):
-        return np.zeros(cache, dy.dtype)
+        dx = memory.empty(cache, dy.dtype)
+        kernels.run(np.copyto, dx, 0)
+        return dx
 
     def accumulate(self, dy, cache):
         if self.trainable:
-            self.grads["value"] += functional.repeat_backward(dy)
+            add_gradient(self.grads["value"], functional.repeat_backward(dy))
 
     def to_onnx(self, graph: OnnxGraph, *inputs: str) -> str:
         batch = graph.op("Slice", graph.op("Shape", *inputs), np.array([0]), np.array([1]))

@@ -21,6 +21,7 @@ class MatMul(Layer):
     """
 
     joins = True
+    replays = True
     examples = (
         ({}, [(3, 4), (4, 5)]),
         ({}, [(2, 3, 4), (2, 4, 5)]),

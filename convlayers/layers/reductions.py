@@ -15,6 +15,7 @@ class _Reduce(Layer):
     """Base of reductions: `axes` of a batch, counted from 1, which stay with size 1 under `keepdims` and else go."""
 
     mean: ClassVar[bool]
+    replays = True
     examples = (
         ({"axes": [2, 3]}, (3, 4, 5)),
         ({"axes": [1], "keepdims": False}, (3, 4, 5)),

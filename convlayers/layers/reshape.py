@@ -20,6 +20,7 @@ class Pad(Layer):
     `"replicate"`, the outermost pixels. `dx` is the part of dy inside, plus what the border has of the same pixels.
     """
 
+    replays = True
     examples = (
         ({"padding": 1}, (3, 4, 5)),
         ({"padding": [[2, 0], [0, 3]], "value": -1.5}, (2, 1, 4)),
@@ -100,6 +101,7 @@ class Permute(Layer):
     `(N, C, H, W)`. The gradient goes back by the inverse order.
     """
 
+    replays = True
     examples = (({"axes": [2, 3, 1]}, (3, 4, 5)), ({"axes": [3, 1, 2]}, (1, 4, 3)), ({"axes": [1]}, (7,)))
 
     def __init__(self, axes: Sequence[int]) -> None:

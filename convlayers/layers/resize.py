@@ -35,6 +35,7 @@ class Resize(Layer):
     The map is linear, axis by axis, so `dx` is that of the transposed maps.
     """
 
+    replays = True
     examples = (
         ({"scales": [2, 2]}, (3, 4, 5)),
         ({"sizes": [7, 3]}, (3, 4, 5)),

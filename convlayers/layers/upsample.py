@@ -24,6 +24,7 @@ class Upsample(Layer):
     same weights. A pixel of weight 0 is not read, so NaN and infinity reach those outputs alone that depend on them.
     """
 
+    replays = True
     examples = (
         ({"scale": 2}, (3, 4, 5)),
         ({"scale": [3, 1]}, (2, 1, 4)),

@@ -74,7 +74,7 @@ class Unrolled(NamedTuple):
             y = memory.empty(problem.y, x.dtype)
             for slab in _slabs(problem, self.flat):
                 planes = self.algorithm.forward(slab.flat, relu)(slab.columns(x), w.reshape(self.flat.w), bias)
-                y[slab.images, :, slab.depths] = slab.outputs(planes)
+                kernels.run(np.copyto, y[slab.images, :, slab.depths], slab.outputs(planes))
             return y
 
         return run
@@ -84,7 +84,7 @@ class Unrolled(NamedTuple):
 
         def run(dy: np.ndarray, w: np.ndarray) -> np.ndarray:
             dx = memory.empty(problem.x, dy.dtype)
-            dx.fill(0)
+            kernels.run(np.copyto, dx, 0)
             for slab in _slabs(problem, self.flat):
                 slab.fold(self.algorithm.backward_input(slab.flat)(slab.planes(dy), w.reshape(self.flat.w)), dx)
             return dx
@@ -96,9 +96,9 @@ class Unrolled(NamedTuple):
 
         def run(dy: np.ndarray, x: np.ndarray) -> np.ndarray:
             dw = memory.empty(self.flat.w, x.dtype)
-            dw.fill(0)
+            kernels.run(np.copyto, dw, 0)
             for slab in _slabs(problem, self.flat):
-                dw += self.algorithm.backward_weight(slab.flat)(slab.planes(dy), slab.columns(x))
+                kernels.run(np.add, dw, self.algorithm.backward_weight(slab.flat)(slab.planes(dy), slab.columns(x)), dw)
             return dw.reshape(problem.w)
 
         return run
@@ -134,22 +134,27 @@ class Slab(NamedTuple):
     def columns(self, x: np.ndarray) -> np.ndarray:
         """What the outputs read, zeros where that is padding."""
         columns = memory.empty(self._columns, x.dtype)
+        kernels.run(self._fill_columns, x, columns)
+        return columns.reshape(self.flat.x)
+
+    def _fill_columns(self, x: np.ndarray, columns: np.ndarray) -> None:
         for tap, outputs, depths in self._taps():
             columns[:, : outputs.start, :, tap] = 0
             columns[:, outputs, :, tap] = x[self.images, :, depths].swapaxes(1, 2)
             columns[:, outputs.stop :, :, tap] = 0
-        return columns.reshape(self.flat.x)
 
     def fold(self, columns: np.ndarray, x: np.ndarray) -> None:
         """The transpose of `columns`: adds each to where it was read."""
-        columns = columns.reshape(self._columns)
+        kernels.run(self._fold, columns.reshape(self._columns), x)
+
+    def _fold(self, columns: np.ndarray, x: np.ndarray) -> None:
         for tap, outputs, depths in self._taps():
             x[self.images, :, depths] += columns[:, outputs, :, tap].swapaxes(1, 2)
 
     def planes(self, y: np.ndarray) -> np.ndarray:
         """The outputs as images."""
         planes = memory.empty(self.flat.y, y.dtype)
-        self.outputs(planes)[...] = y[self.images, :, self.depths]
+        kernels.run(np.copyto, self.outputs(planes), y[self.images, :, self.depths])
         return planes
 
     def outputs(self, planes: np.ndarray) -> np.ndarray:
@@ -158,7 +163,6 @@ class Slab(NamedTuple):
 
 
 def _slabs(problem: Problem, flat: Problem) -> Iterator[Slab]:
-    kernels.unrecordable()
     count, depths = problem.x[0], problem.win.output[0]
     # By sizes alone, as the sum over slabs decides the bits of a weight gradient.
     together = max(1, _SLAB // (max(prod(flat.x[1:]), prod(flat.y[1:])) * np.dtype(problem.dtype).itemsize))

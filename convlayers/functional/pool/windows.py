@@ -82,16 +82,21 @@ def max_pool_backward(dy: np.ndarray, index: Index, x_shape: tuple[int, ...], wi
 
 def min_pool(x: np.ndarray, win: Window, *, with_index: bool = True, relu: bool = False) -> tuple[np.ndarray, Index | None]:
     """The minimum of each window, as `-max(-x)`: `(y, index)` as from `max_pool`, whose gradient it shares."""
-    kernels.unrecordable()
     x = as_array(x, "min_pool: x", len(win.kernel) + 2)
-    y, index = max_pool(np.negative(x, out=memory.empty(x.shape, x.dtype)), win, with_index=with_index)
-    y = np.negative(y, out=y)
+    opposite = memory.empty(x.shape, x.dtype)
+    kernels.run(np.negative, x, opposite)
+    y, index = max_pool(opposite, win, with_index=with_index)
+    kernels.run(np.negative, y, y)
     if not relu:
         return y, index
     if index is not None:
-        # No tap: the gradient ends where the ReLU bends.
-        index[-1].reshape(y.shape)[~(y > 0)] = prod(_passes(x.shape, win)[-1][1].kernel)
+        kernels.run(_end_gradient, y, index[-1].reshape(y.shape), prod(_passes(x.shape, win)[-1][1].kernel))
     return rectified(y), index
+
+
+def _end_gradient(y: np.ndarray, index: np.ndarray, no_tap: int) -> None:
+    """The gradient ends where the ReLU bends."""
+    index[~(y > 0)] = no_tap
 
 
 @lru_cache(maxsize=64)
@@ -113,22 +118,30 @@ def taps(win: Window) -> Iterator[tuple[slice, ...]]:
 
 
 def _dilated_sums(x: np.ndarray, win: Window, counts: np.ndarray) -> np.ndarray:
-    kernels.unrecordable()
     padded, y = pad(x, extents(x.shape[2:], win)), memory.empty(_output(x.shape, win), x.dtype)
+    kernels.run(_add_taps, padded, win, kernels.constant(counts), y)
+    return y
+
+
+def _add_taps(padded: np.ndarray, win: Window, counts: np.ndarray, y: np.ndarray) -> None:
     y.fill(0)
     for where in taps(win):
         y += padded[:, :, *where]
     y /= counts
-    return y
 
 
 def _dilated_sums_backward(dy: np.ndarray, x_shape: tuple[int, ...], win: Window, counts: np.ndarray) -> np.ndarray:
-    kernels.unrecordable()
-    pairs, share = extents(tuple(x_shape[2:]), win), dy / counts
-    padded = np.zeros((*x_shape[:2], *(n + sum(pair) for n, pair in zip(x_shape[2:], pairs, strict=True))), dy.dtype)
+    pairs = extents(tuple(x_shape[2:]), win)
+    padded = memory.empty((*x_shape[:2], *(n + sum(pair) for n, pair in zip(x_shape[2:], pairs, strict=True))), dy.dtype)
+    kernels.run(_share_out, dy, win, kernels.constant(counts), padded)
+    return pad_backward(padded, x_shape, pairs)
+
+
+def _share_out(dy: np.ndarray, win: Window, counts: np.ndarray, padded: np.ndarray) -> None:
+    padded.fill(0)
+    share = dy / counts
     for where in taps(win):
         padded[:, :, *where] += share
-    return pad_backward(padded, x_shape, pairs)
 
 
 def sums(x: np.ndarray, win: Window, counts: np.ndarray | None = None) -> np.ndarray:
