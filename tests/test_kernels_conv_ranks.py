@@ -250,8 +250,8 @@ W = {rank: np.ones((2, 4, *(3,) * rank), np.float32) for rank in (1, 2, 3)}
         (
             lambda: functional.conv1d(X[1], W[1], algorithm="winograd"),
             ConfigError,
-            "conv1d: algorithm 'winograd' takes kernels of 3x3 and larger with stride 1 or 2, dilation 1 alone; direct, fft, "
-            "einsum can",
+            "conv1d: algorithm 'winograd' takes kernels of 3x3 and larger with stride 1 or 2, dilated ones with stride 1 "
+            "alone; direct, fft, einsum can",
         ),
         (
             lambda: functional.conv3d_backward(X[3], X[3], W[3]),

@@ -18,16 +18,18 @@ from convlayers.testing.machine import threads_at_every_size
 ISAS = kernels.available()
 
 
-def check_winograd(images, channels, filters, size, *, stride, padding, kernel=3, groups=1, dtype="float32", seed=0):
+def check_winograd(
+    images, channels, filters, size, *, padding, stride=1, dilation=1, kernel=3, groups=1, dtype="float32", seed=0
+):
     """Forward with and without ReLU, input gradient and weight gradient."""
     rng = np.random.default_rng(seed)
     kernel = (kernel, kernel) if isinstance(kernel, int) else kernel
     x = rng.standard_normal((images, channels, *size)).astype(dtype)
     w = rng.standard_normal((filters, channels // groups, *kernel)).astype(dtype)
     b = rng.standard_normal(filters).astype(dtype)
-    win = window(size, kernel, stride=stride, padding=padding)
+    win = window(size, kernel, stride=stride, dilation=dilation, padding=padding)
     dy = rng.standard_normal((images, filters, *win.output)).astype(dtype)
-    how = {"stride": stride, "padding": padding, "groups": groups, "algorithm": "winograd"}
+    how = {"stride": stride, "padding": padding, "dilation": dilation, "groups": groups, "algorithm": "winograd"}
     y = reference.conv_forward(x, w, b, win, groups)
     expected = [y, np.maximum(y, 0), reference.conv_backward_input(dy, w, x.shape, win, groups)]
     forward, backward = w[0].size + 1, w.size // channels
@@ -49,15 +51,20 @@ def tilings(draw):
     kernel, stride = draw(st.sampled_from(((3, 1), (3, 2), (5, 1), (4, 2), (5, 2), (6, 2))))
     before = st.integers(0, kernel) if kernel < 6 else st.sampled_from((0, 2, 4, 6))
     padding = draw(st.tuples(*[st.tuples(before, st.integers(0, kernel))] * 2))
-    size = [draw(st.integers(max(1, kernel - sum(pads)), 26)) for pads in padding]
+    dilation = draw(st.tuples(st.integers(1, 5), st.integers(1, 5)) | st.just((1, 1))) if stride == 1 else (1, 1)
+    spans = [d * (kernel - 1) + 1 for d in dilation]
+    size = [
+        draw(st.integers(least := max(1, span - sum(pads)), max(26, least))) for pads, span in zip(padding, spans, strict=True)
+    ]
     groups = draw(st.integers(1, 3))
-    least = 2 if kernel > 3 and groups > 1 else 1
+    least = 2 if (kernel > 3 or dilation != (1, 1)) and groups > 1 else 1
     return {
         "images": draw(st.integers(1, 4)),
         "channels": groups * draw(st.integers(least, 6) | st.sampled_from([n for n in beside(vector)[:4] if n >= least])),
         "filters": groups * draw(st.integers(1, 6) | st.sampled_from(beside(rows))),
         "size": tuple(size),
         "stride": stride,
+        "dilation": dilation,
         "padding": padding,
         "kernel": kernel,
         "groups": groups,
@@ -99,6 +106,33 @@ TABLE = {
 def test_table_of_tilings(name, dtype):
     images, channels, filters, size, stride, padding = TABLE[name]
     check_winograd(images, channels, filters, size, stride=stride, padding=padding, dtype=dtype)
+
+
+# Images, channels, filters, size, kernel, dilation and padding.
+DILATED = {
+    "as many pixels in each phase": (2, 3, 5, (32, 64), 3, 2, 2),
+    "phases that end in zeros": (2, 3, 5, (31, 35), 3, 4, 4),
+    "phases that begin with zeros": (2, 3, 5, (13, 12), 3, (2, 3), ((1, 2), (4, 5))),
+    "rows alone": (1, 4, 3, (12, 11), 3, (3, 1), (3, 1)),
+    "columns alone": (1, 4, 3, (11, 70), 3, (1, 3), (1, 3)),
+    "more phases than are moved by vectors": (2, 3, 4, (20, 45), 3, 5, 5),
+    "fewer pixels than phases": (2, 2, 3, (3, 4), 3, 6, 6),
+    "one output": (1, 3, 2, (9, 7), 3, (4, 3), 0),
+    "a kernel of an even size": (2, 3, 4, (14, 15), (4, 3), 2, (3, 2)),
+    "a large kernel": (1, 3, 4, (30, 29), 7, 2, 6),
+    "5 x 5": (2, 3, 4, (21, 23), 5, 3, 6),
+    "many images": (70, 3, 4, (8, 8), 3, 2, 2),
+    "rows of whole vectors": (1, 2, 3, (9, 96), 3, 3, 3),
+    "rows a value over": (1, 2, 3, (9, 97), 3, 3, 3),
+    "fours, a value over": (1, 2, 3, (9, 129), 3, 4, 4),
+}
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("name", DILATED)
+def test_dilated_kernels(name, dtype):
+    images, channels, filters, size, kernel, dilation, padding = DILATED[name]
+    check_winograd(images, channels, filters, size, kernel=kernel, dilation=dilation, padding=padding, dtype=dtype)
 
 
 # The same with 5 x 5 kernels, whose tiles are two pixels apart.
@@ -250,12 +284,14 @@ def test_filters_of_each_thread_and_of_all(isa, channels, filters, size):
             np.testing.assert_array_equal(one, two)
 
 
-@pytest.mark.parametrize(("kernel", "stride"), [(3, 1), (3, 2), (5, 1), (4, 2), (5, 2)])
-def test_an_image_has_the_same_bits_in_every_batch(kernel, stride):
+@pytest.mark.parametrize(
+    ("kernel", "stride", "dilation"), [(3, 1, 1), (3, 2, 1), (5, 1, 1), (4, 2, 1), (5, 2, 1), (3, 1, 2), (4, 1, 2), (3, 1, 5)]
+)
+def test_an_image_has_the_same_bits_in_every_batch(kernel, stride, dilation):
     """Blocks of tiles run over the ends of images; no tile knows of its neighbours."""
     rng = np.random.default_rng(3)
     x, w = rng.standard_normal((9, 5, 11, 13), np.float32), rng.standard_normal((7, 5, kernel, kernel), np.float32)
-    how = {"stride": stride, "padding": 1, "algorithm": "winograd"}
+    how = {"stride": stride, "padding": dilation, "dilation": dilation, "algorithm": "winograd"}
     y = functional.conv2d(x, w, **how)
     dx = functional.conv2d_backward_input(y, w, x.shape, **how)
     for n in range(len(x)):
@@ -269,5 +305,5 @@ def test_what_is_left_to_others_at_stride_2():
     for kernel, padding in ((7, 3), (6, 1), (2, 0)):
         with pytest.raises(ConfigError, match=refused if kernel > 2 else "takes kernels of 3x3 and larger"):
             functional.conv2d(x, np.zeros((3, 2, kernel, kernel)), stride=2, padding=padding, algorithm="winograd")
-    with pytest.raises(ConfigError, match="'winograd' takes kernels of 3x3 and larger with stride 1 or 2, dilation 1 alone"):
+    with pytest.raises(ConfigError, match="'winograd' takes kernels of 3x3 and larger with stride 1 or 2, dilated ones"):
         functional.conv2d(x, np.zeros((3, 2, 3, 3)), stride=(1, 2), algorithm="winograd")

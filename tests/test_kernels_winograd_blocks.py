@@ -114,9 +114,11 @@ def test_an_image_has_the_same_bits_in_every_batch():
 
 def test_what_is_left_to_others():
     x = np.zeros((1, 4, 9, 9), np.float32)
-    refused = "'winograd' takes kernels of 3x3 and larger with stride 1 or 2, dilation 1 alone"
-    for kernel, how in (((5, 5), {"stride": 3}), ((5, 5), {"dilation": 2}), ((1, 5), {}), ((2, 2), {})):
+    refused = "'winograd' takes kernels of 3x3 and larger with stride 1 or 2, dilated ones with stride 1 alone"
+    for kernel, how in (((5, 5), {"stride": 3}), ((3, 3), {"dilation": 2, "stride": 2}), ((1, 5), {}), ((2, 2), {})):
         with pytest.raises(ConfigError, match=refused):
             functional.conv2d(x, np.zeros((2, 4, *kernel), np.float32), **how, algorithm="winograd")
-    with pytest.raises(ConfigError, match="'winograd' takes 3x3 kernels alone where each channel has filters of its own"):
-        functional.conv2d(x, np.zeros((4, 1, 5, 5), np.float32), groups=4, algorithm="winograd")
+    refused = "'winograd' takes 3x3 kernels without a dilation alone where each channel has filters of its own"
+    for kernel, dilation in ((5, 1), (3, 2)):
+        with pytest.raises(ConfigError, match=refused):
+            functional.conv2d(x, np.zeros((4, 1, kernel, kernel)), groups=4, dilation=dilation, algorithm="winograd")

@@ -1,6 +1,6 @@
 """Winograd's minimal filtering, of each kind of kernel in its own way: by tiles that are convolved as they are
-(winograd_tiles.py), larger kernels by blocks of their taps (winograd_blocks.py), and strides by an image's phases
-(winograd_phases.py).
+(winograd_tiles.py), larger kernels by blocks of their taps (winograd_blocks.py), strides by an image's phases
+(winograd_phases.py), and dilations phase by phase (winograd_dilated.py).
 
 The rounding is of the order of the definition's own (docs/numerics.md), so `auto` may take it wherever it is cheaper.
 """
@@ -9,23 +9,30 @@ from types import ModuleType
 
 from . import winograd_blocks, winograd_phases, winograd_tiles
 from .calls import Backward, BackwardBoth, BackwardOnto, Forward, FusedForward, Kept, WeightAdder
-from .problem import WEIGHT_GRADIENT, Machine, Problem
+from .problem import WEIGHT_GRADIENT, Machine, Problem, once
+from .winograd_dilated import Dilated, phases_of
 
 
 def refuses(problem: Problem) -> str | None:
     """It computes kernels of 3 x 3 and more at stride 1, and at stride 2 those that winograd_phases.py takes."""
     win = problem.win
-    if min(win.kernel) < 2 or max(win.kernel) < 3 or win.stride not in ((1, 1), (2, 2)) or win.dilation != (1, 1):
-        return "takes kernels of 3x3 and larger with stride 1 or 2, dilation 1 alone"
+    dilated = win.dilation != (1, 1)
+    if min(win.kernel) < 2 or max(win.kernel) < 3 or win.stride not in ((1, 1), (2, 2)) or (dilated and win.stride != (1, 1)):
+        return "takes kernels of 3x3 and larger with stride 1 or 2, dilated ones with stride 1 alone"
     if win.stride == (2, 2) and not winograd_phases.takes(win):
         return "takes kernels of 3x3 to 5x5 at stride 2, and of 6x6 where padding is even"
-    if problem.depthwise and win.kernel != (3, 3):
-        return "takes 3x3 kernels alone where each channel has filters of its own"
+    if problem.depthwise and (win.kernel != (3, 3) or dilated):
+        return "takes 3x3 kernels without a dilation alone where each channel has filters of its own"
     return None if all(problem.x[2:]) else "takes no images without pixels"
 
 
-def _kind(problem: Problem) -> ModuleType:
+@once
+def _kind(problem: Problem) -> ModuleType | Dilated:
     win = problem.win
+    if win.dilation != (1, 1):
+        kind = _kind(phases_of(problem))
+        assert not isinstance(kind, Dilated)
+        return Dilated(kind)
     if not problem.work:
         return winograd_tiles
     if win.stride == (2, 2):

@@ -122,7 +122,7 @@ def _moved(array: np.ndarray, shape: tuple[int, ...], groups: int, odd: tuple[in
     """The phases, of `shape`, of images, those of a group's channels after each other; or with `join` the images of phases."""
     moved = memory.empty(shape, array.dtype)
     source, target = (a.reshape(len(a) * groups, a.shape[1] // groups, *a.shape[2:]) for a in (array, moved))
-    kernels.compiled(array.dtype).phases(source, target, *odd, join, threads_over(array.size))
+    kernels.compiled(array.dtype).phases(source, target, *odd, 2, 2, join, threads_over(array.size))
     return moved
 
 
