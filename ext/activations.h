@@ -32,14 +32,15 @@ GRADIENT(hard_swish, x) { return x <= -3 ? 0 : x < 3 ? dy * (x / 3 + (real)0.5) 
 VALUE(elu) { return b * (x > 0 ? x : a * exponential_less_one(x)); }
 GRADIENT(elu, x) { return dy * b * (x <= 0 ? a * exponential(x) : 1); }
 
-/* a may be below 0, and x / a over it: e^z - 1 = -(e^-z - 1) / e^-z. */
+/* a may be below 0, and z = x / a over it: e^z - 1 = -(e^-z - 1) / e^-z, divided twice by the root of that, which stays over 0
+   where e^z is not yet infinite. */
 VALUE(celu) {
-    real z = x / a, back = -magnitude(z), less = exponential_less_one(back);
-    return x > 0 ? x : a * (z > 0 ? -less / exponential(back) : less);
+    real z = x / a, back = -magnitude(z), less = exponential_less_one(back), root = exponential(back / 2);
+    return x > 0 ? x : a * (z > 0 ? -less / root / root : less);
 }
 GRADIENT(celu, x) {
-    real z = x / a, e = exponential(-magnitude(z));
-    return dy * (x > 0 ? 1 : z > 0 ? 1 / e : e);
+    real z = x / a, back = -magnitude(z), root = exponential(back / 2);
+    return dy * (x > 0 ? 1 : z > 0 ? 1 / root / root : exponential(back));
 }
 
 /* 1 - 2 Phi(-sqrt(2) |x|) with the sign of x; below 1, where that loses digits, the power series. */

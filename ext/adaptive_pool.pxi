@@ -143,11 +143,12 @@ cdef void put_back(const real* dy, const int* index, Py_ssize_t outputs, real* d
     cdef Py_ssize_t j
     memset(dx, 0, area * sizeof(real))
     for j in range(outputs):
-        dx[index[j]] = dx[index[j]] + dy[j]
+        if 0 <= index[j] < area:
+            dx[index[j]] = dx[index[j]] + dy[j]
 
 
 def adaptive_max_pool_backward(const real[:, ::1] dy, const int[:, ::1] index, real[:, ::1] dx, int threads, /):
-    """Fill dx: each dy to the pixel of its maximum; planes are flat."""
+    """Fill dx: each dy to the pixel of its maximum, to none where the index is that of another plane's; planes are flat."""
     cdef Py_ssize_t u
     for u in prange(dx.shape[0], schedule="static", nogil=True, num_threads=threads):
         put_back(&dy[u, 0], &index[u, 0], dy.shape[1], &dx[u, 0], dx.shape[1])

@@ -40,7 +40,7 @@ cdef void join_row(const real* first, const real* second, Py_ssize_t width, real
 
 
 cdef bint have_vectors(const Phases* g, Py_ssize_t rows, real* phases, real** of) noexcept nogil:
-    """Whether rows move whole, by vectors from three phases on; `of` gets the first row of each, the first column's first."""
+    """Whether rows move whole, by vectors from three phases on; of[k] becomes where the image's column k goes."""
     cdef Py_ssize_t k, reach = (rows - 1) * g.across + ((g.width - 1) // g.across_step // VL + 1) * VL
     if not 2 <= g.across_step <= MOST_STRIDES:
         return False

@@ -116,6 +116,16 @@ def test_erf_at_its_limits():
     assert np.signbit(y).tolist() == [True, False, False, False, True, False]
 
 
+def test_celu_of_a_negative_alpha_up_to_the_largest_numbers():
+    for dtype, x in ((np.float32, [-88.0, -60, -1e-3, -1e-30, 2]), (np.float64, [-709.0, -400, -1e-9, -1e-300, 2])):
+        given = np.array(x, dtype)
+        y = functional.activation("celu", given, -1.0)
+        dx = functional.activation_backward("celu", np.ones_like(given), given, -1.0)
+        exact = [v if v > 0 else -math.expm1(-v) for v in given.tolist()]
+        np.testing.assert_allclose(y, exact, rtol=8 * np.finfo(dtype).eps)
+        np.testing.assert_allclose(dx, [1 if v > 0 else math.exp(-v) for v in given.tolist()], rtol=8 * np.finfo(dtype).eps)
+
+
 @pytest.mark.parametrize(
     ("layer", "x", "y", "dx"),
     [

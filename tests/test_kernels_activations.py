@@ -15,7 +15,13 @@ NAN, INF = np.nan, np.inf
 BLOCK, CHUNK = 64, 16384  # values of a loop, and of a thread's turn
 
 # Constants of each, where it has any.
-CONSTANTS = {"clip": (-1.0, 1.5), "elu": (1.5, 2.0), "leaky_relu": (0.1, 0.0), "softplus": (2.0, 20.0)}
+CONSTANTS = {
+    "celu": (1.5, 0.0),
+    "clip": (-1.0, 1.5),
+    "elu": (1.5, 2.0),
+    "leaky_relu": (0.1, 0.0),
+    "softplus": (2.0, 20.0),
+}
 NAMES = list(reference.ACTIVATIONS)
 KEEP_OUTPUT = ("sigmoid", "tanh")
 
@@ -111,8 +117,10 @@ def test_arrays_beside_the_edges_of_a_chunk(size):
 
 # y and slope at minus infinity and at infinity.
 LIMITS = {
+    "celu": ((-1.5, 0), (INF, 1)),
     "clip": ((-1, 0), (1.5, 0)),
     "elu": ((-3, 0), (INF, 2)),
+    "erf": ((-1, 0), (1, 0)),
     "gelu": ((0, 0), (INF, 1)),
     "gelu_tanh": ((0, 0), (INF, 1)),
     "hard_sigmoid": ((0, 0), (1, 0)),

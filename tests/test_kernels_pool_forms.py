@@ -7,6 +7,7 @@ import pytest
 from helpers import DTYPES, assert_kernel
 
 from convlayers import functional
+from convlayers.errors import ShapeError
 from convlayers.kernels import reference
 from convlayers.shapes import window
 
@@ -176,3 +177,23 @@ BESIDE_VECTORS = [
 def test_adaptive_beside_vectors(size, output, dtype):
     for kind in ("normal", "few values", "with NaN"):
         assert_adaptive(drawn(size, dtype, kind, 0), output, dtype)
+
+
+@pytest.mark.parametrize(
+    "index",
+    [None, (None,), (np.zeros((1, 9, 9)),), (np.zeros((1, 9, 9), np.int64),), (np.zeros((1, 9, 8), np.intc),)],
+    ids=["none", "no array", "floats", "long", "shape"],
+)
+def test_an_index_of_another_kind(index):
+    with pytest.raises(ShapeError, match="adaptive_max_pool: index must be what the forward pass gave"):
+        functional.adaptive_max_pool_backward(np.ones((1, 1, 9, 9), np.float32), index, (1, 1, 10, 10))
+
+
+def test_an_index_of_another_image():
+    """Pixels that are not there get nothing."""
+    x = np.arange(4900, dtype=np.float32).reshape(1, 1, 70, 70)
+    _, index = functional.adaptive_max_pool(x, (9, 9))
+    for where in (index, (np.full((1, 9, 9), 2**30, np.intc),), (np.full((1, 9, 9), -1, np.intc),)):
+        dx = functional.adaptive_max_pool_backward(np.ones((1, 1, 9, 9), np.float32), where, (1, 1, 10, 10))
+        assert dx.sum() <= 81
+        assert np.isin(dx, range(82)).all()

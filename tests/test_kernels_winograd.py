@@ -300,6 +300,40 @@ def test_an_image_has_the_same_bits_in_every_batch(kernel, stride, dilation):
         np.testing.assert_array_equal(functional.conv2d_backward_input(y[one], w, (1, *x.shape[1:]), **how), dx[one])
 
 
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("dilation", [(3, 1), (1, 2), (2, 2), (4, 3)])
+@pytest.mark.parametrize(("channels", "filters", "kernel"), [(4, 6, 3), (48, 40, 3), (24, 32, 4), (128, 64, 5)])
+def test_phases_are_planned_as_their_image_is(channels, filters, kernel, dilation, isa):
+    """Two or three phases of one image are few images, and those of two images are many."""
+    rng = np.random.default_rng(4)
+    x, w = (
+        rng.standard_normal((6, channels, 13, 12), np.float32),
+        rng.standard_normal((filters, channels, kernel, kernel), np.float32),
+    )
+    how = {"padding": dilation, "dilation": dilation, "algorithm": "winograd"}
+    with kernels.using(isa=isa):
+        for batches in ((1, 2, 3), (4, 5, 6)):
+            y = [functional.conv2d(x[:n], w, **how) for n in batches]
+            dx = [functional.conv2d_backward_input(part, w, (len(part), *x.shape[1:]), **how) for part in y]
+            for one, other in ((0, 1), (0, 2)):
+                np.testing.assert_array_equal(y[one][0], y[other][0])
+                np.testing.assert_array_equal(dx[one][0], dx[other][0])
+
+
+@pytest.mark.parametrize("how", [{}, {"stride": 2}, {"dilation": 2}, {"dilation": (1, 3)}], ids=str)
+@pytest.mark.parametrize("algorithm", ["auto", "winograd"])
+def test_no_images(algorithm, how):
+    for kernel in (3, 4, 5):
+        w = np.ones((6, 4, kernel, kernel), np.float32)
+        options = {**how, "padding": kernel - 1, "algorithm": algorithm}
+        x = np.zeros((0, 4, 12, 13), np.float32)
+        y = functional.conv2d(x, w, **options)
+        dx, dw, db = functional.conv2d_backward(y, x, w, **options)
+        assert (len(y), dx.shape, dw.shape) == (0, x.shape, w.shape)
+        assert not dw.any()
+        assert not db.any()
+
+
 def test_what_is_left_to_others_at_stride_2():
     x, refused = np.zeros((1, 2, 9, 9), np.float32), "'winograd' takes kernels of 3x3 to 5x5 at stride 2, and of 6x6 where"
     for kernel, padding in ((7, 3), (6, 1), (2, 0)):

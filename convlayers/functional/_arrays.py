@@ -53,11 +53,6 @@ def check_gradient(dy: object, expected: tuple[int, ...], name: str, dtype: np.d
     return dy
 
 
-def add_rows(rows: np.ndarray, total: np.ndarray) -> None:
-    """The sums over the last axis but one, rounded once to the type of `total`."""
-    np.copyto(total, rows.sum(axis=-2), casting="same_kind")
-
-
 def window_numbers(win: Window) -> tuple[int, ...]:
     """What the kernels take of a 2-d window: strides, padding before, dilations."""
     (top, _), (left, _) = win.padding

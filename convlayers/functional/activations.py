@@ -1,17 +1,16 @@
 """Activations beside ReLU as functions of arrays; ext/activations.pxi and elementary.py list them with their formulas."""
 
-from collections.abc import Callable
 from math import prod
 from types import ModuleType
-from typing import Any
 
 import numpy as np
 
 from .. import kernels
 from ..errors import ConfigError, ShapeError
 from ..kernels import memory, threads_for, threads_over
-from ._arrays import add_rows, as_array, check_gradient
+from ._arrays import as_array, check_gradient
 from .elementary import ELEMENTARY
+from .pointwise import add_rows, quietly
 
 _DOUBLE = np.dtype(np.float64)
 _VALUE_WORK = 16  # an exponential takes as long as about so many multiply-adds
@@ -22,7 +21,7 @@ def activation(name: str, x: np.ndarray, a: float = 0.0, b: float = 0.0) -> np.n
     x = as_array(x, f"{name}: x")
     y = memory.empty(x.shape, x.dtype)
     if name in ELEMENTARY:
-        kernels.run(_quietly, ELEMENTARY[name].value, x, y, a)
+        kernels.run(quietly, ELEMENTARY[name].value, x, y, a)
         return y
     kernel = _known(name, x.dtype).activation_forward
     if y.size:
@@ -39,17 +38,12 @@ def activation_backward(name: str, dy: np.ndarray, kept: np.ndarray, a: float = 
     dy = check_gradient(dy, kept.shape, name, kept.dtype)
     dx = memory.empty(kept.shape, kept.dtype)
     if name in ELEMENTARY:
-        kernels.run(_quietly, ELEMENTARY[name].gradient, dy, kept, dx, a)
+        kernels.run(quietly, ELEMENTARY[name].gradient, dy, kept, dx, a)
         return dx
     kernel = _known(name, kept.dtype).activation_backward
     if dx.size:
         kernel(name, dy.reshape(-1), kept.reshape(-1), dx.reshape(-1), a, b, threads_for(_VALUE_WORK * dx.size))
     return dx
-
-
-def _quietly(function: Callable[..., object], *args: Any) -> None:
-    with np.errstate(all="ignore"):
-        function(*args)
 
 
 def _known(name: str, dtype: np.dtype) -> ModuleType:

@@ -12,6 +12,7 @@ from .. import kernels
 from ..errors import ConfigError, ShapeError
 from ..kernels import memory
 from ._arrays import as_array, check_gradient
+from .pointwise import quietly
 
 
 def aligned(arrays: Sequence[np.ndarray], name: str) -> list[np.ndarray]:
@@ -39,14 +40,13 @@ def arithmetic(name: str, arrays: Sequence[np.ndarray]) -> np.ndarray:
     first, *others = arrays = aligned(arrays, name)
     y = memory.empty(_met(arrays, name), first.dtype)
     for array in others:
-        kernels.run(_compute, operation, first, array, y)
+        kernels.run(quietly, _compute, operation, first, array, y)
         first = y
     return y
 
 
 def _compute(operation: np.ufunc, a: np.ndarray, b: np.ndarray, y: np.ndarray) -> None:
-    with np.errstate(all="ignore"):
-        operation(a, b, out=y)
+    operation(a, b, out=y)
 
 
 def arithmetic_backward(name: str, dy: np.ndarray, arrays: Sequence[np.ndarray]) -> list[np.ndarray]:
@@ -60,11 +60,10 @@ def arithmetic_backward(name: str, dy: np.ndarray, arrays: Sequence[np.ndarray])
     arrays = aligned(arrays, name)
     dy = as_array(dy, f"{name}: dy", dtype=arrays[0].dtype)
     dy = check_gradient(dy, _met(arrays, name), name, dy.dtype)
-    with np.errstate(all="ignore"):
-        return [
-            folded(gradient(number, dy, arrays), array.shape).reshape(shape)
-            for number, (array, shape) in enumerate(zip(arrays, shapes, strict=True))
-        ]
+    return [
+        folded(gradient(number, dy, arrays), array.shape).reshape(shape)
+        for number, (array, shape) in enumerate(zip(arrays, shapes, strict=True))
+    ]
 
 
 def folded(dx: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
@@ -73,13 +72,12 @@ def folded(dx: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
     if not repeated:
         return dx
     total = memory.empty(shape, dx.dtype)
-    kernels.run(_add_up, dx, repeated, total)
+    kernels.run(quietly, _add_up, dx, repeated, total)
     return total
 
 
 def _add_up(dx: np.ndarray, axes: tuple[int, ...], total: np.ndarray) -> None:
-    with np.errstate(all="ignore"):
-        np.sum(dx, axis=axes, keepdims=True, out=total)
+    np.sum(dx, axis=axes, keepdims=True, out=total)
 
 
 def _of_sum(number: int, dy: np.ndarray, arrays: list[np.ndarray]) -> np.ndarray:
@@ -101,9 +99,9 @@ def _of_product(number: int, dy: np.ndarray, arrays: list[np.ndarray]) -> np.nda
 def _of_quotient(number: int, dy: np.ndarray, arrays: list[np.ndarray]) -> np.ndarray:
     a, b = arrays
     dx = memory.empty(dy.shape, dy.dtype)
-    kernels.run(_compute, np.divide, dy, b, dx)
+    kernels.run(quietly, _compute, np.divide, dy, b, dx)
     if number:
-        kernels.run(_compute, np.multiply, dx, arithmetic("divide", [a, b]), dx)
+        kernels.run(quietly, _compute, np.multiply, dx, arithmetic("divide", [a, b]), dx)
         kernels.run(np.negative, dx, dx)
     return dx
 
@@ -111,28 +109,26 @@ def _of_quotient(number: int, dy: np.ndarray, arrays: list[np.ndarray]) -> np.nd
 def _of_power(number: int, dy: np.ndarray, arrays: list[np.ndarray]) -> np.ndarray:
     a, b = arrays
     dx = arithmetic("power", [a, b]) if number else memory.empty(dy.shape, dy.dtype)
-    kernels.run(_to_exponent if number else _to_base, dy, a, b, dx)
+    kernels.run(quietly, _to_exponent if number else _to_base, dy, a, b, dx)
     return dx
 
 
 def _to_exponent(dy: np.ndarray, a: np.ndarray, b: np.ndarray, dx: np.ndarray) -> None:
     """dx holds the power."""
-    with np.errstate(all="ignore"):
-        dx[...] = np.where(dx == 0, dx, dx * np.log(a) * dy)
+    dx[...] = np.where(dx == 0, dx, dx * np.log(a) * dy)
 
 
 def _to_base(dy: np.ndarray, a: np.ndarray, b: np.ndarray, dx: np.ndarray) -> None:
-    with np.errstate(all="ignore"):
-        np.power(a, b - 1, out=dx)
-        dx *= dy
-        np.copyto(dx, 0, where=b == 0)
-        dx *= b
+    np.power(a, b - 1, out=dx)
+    dx *= dy
+    np.copyto(dx, 0, where=b == 0)
+    dx *= b
 
 
 def _of_extreme(choose: np.ufunc) -> Callable[[int, np.ndarray, list[np.ndarray]], np.ndarray]:
     def gradient(number: int, dy: np.ndarray, arrays: list[np.ndarray]) -> np.ndarray:
         dx = arithmetic(choose.__name__, arrays)
-        kernels.run(_to_first, dy, arrays[number], arrays[:number], dx)
+        kernels.run(quietly, _to_first, dy, arrays[number], arrays[:number], dx)
         return dx
 
     return gradient
@@ -143,8 +139,7 @@ def _to_first(dy: np.ndarray, array: np.ndarray, earlier: Sequence[np.ndarray], 
     wins = array == dx
     for other in earlier:
         wins &= other != dx
-    with np.errstate(all="ignore"):
-        np.multiply(dy, wins, out=dx)
+    np.multiply(dy, wins, out=dx)
 
 
 _Gradient = Callable[[int, np.ndarray, list[np.ndarray]], np.ndarray]

@@ -8,7 +8,8 @@ import numpy as np
 from .. import kernels
 from ..errors import ShapeError
 from ..kernels import memory, threads_over
-from ._arrays import add_rows, as_array, check_gradient
+from ._arrays import as_array, check_gradient
+from .pointwise import add_rows
 
 _DOUBLE = np.dtype(np.float64)
 

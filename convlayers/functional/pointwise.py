@@ -1,6 +1,7 @@
 """Elementwise functions of arrays, and sums over rows."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -56,6 +57,17 @@ def add_to(y: np.ndarray, x: np.ndarray, *, relu: bool = False) -> np.ndarray:
 def add_gradient(total: np.ndarray, part: np.ndarray) -> None:
     """`total += part`, small arrays of shapes that need not be the same."""
     kernels.run(np.add, total, part, total)
+
+
+def add_rows(rows: np.ndarray, total: np.ndarray) -> None:
+    """The sums over the last axis but one, rounded once to the type of `total`."""
+    np.copyto(total, rows.sum(axis=-2), casting="same_kind")
+
+
+def quietly(function: Callable[..., object], *args: Any) -> None:
+    """`function(*args)` without NumPy's warnings: what is infinite or no number then tells of itself."""
+    with np.errstate(all="ignore"):
+        function(*args)
 
 
 def column_sums(x: np.ndarray) -> np.ndarray:

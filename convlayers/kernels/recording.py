@@ -13,7 +13,6 @@ nor a constant was made by something that is not written down: such a recording 
 import threading
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager
-from operator import is_
 from types import ModuleType, TracebackType
 from typing import Any
 
@@ -74,8 +73,7 @@ class Recording(AbstractContextManager["Recording"]):
     def _lasting(self, value: Any) -> Any:
         if isinstance(value, tuple | list):
             parts = tuple(map(self._lasting, value))
-            # What holds none of the arena's arrays stays what it is, a window for one.
-            return value if type(value) is not list and all(map(is_, parts, value)) else parts
+            return value._make(parts) if hasattr(value, "_make") else parts
         if type(value) is not np.ndarray:
             return value
         found = self.arena.lasting(value)

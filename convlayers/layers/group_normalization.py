@@ -175,7 +175,8 @@ class InstanceNorm(Layer):
         return functional.group_norm(x, weight, bias, groups=x.shape[1], eps=self.eps)
 
     def backward(self, dy, cache):
-        kernels.constant(cache.weight)
+        if not self.affine:
+            kernels.constant(cache.weight)
         dx, dw, db = functional.group_norm_backward(dy, cache)
         if self.affine:
             add_gradient(self.grads["weight"], dw)

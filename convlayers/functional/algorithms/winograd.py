@@ -7,7 +7,7 @@ The rounding is of the order of the definition's own (docs/numerics.md), so `aut
 
 from types import ModuleType
 
-from . import winograd_blocks, winograd_phases, winograd_tiles
+from . import direct, winograd_blocks, winograd_phases, winograd_tiles
 from .calls import Backward, BackwardBoth, BackwardOnto, Forward, FusedForward, Kept, WeightAdder
 from .problem import WEIGHT_GRADIENT, Machine, Problem, once
 from .winograd_dilated import Dilated, phases_of
@@ -29,12 +29,12 @@ def refuses(problem: Problem) -> str | None:
 @once
 def _kind(problem: Problem) -> ModuleType | Dilated:
     win = problem.win
+    if not problem.work:
+        return direct  # no image: there is nothing to compute, and all that is here is for some
     if win.dilation != (1, 1):
         kind = _kind(phases_of(problem))
         assert not isinstance(kind, Dilated)
         return Dilated(kind)
-    if not problem.work:
-        return winograd_tiles
     if win.stride == (2, 2):
         return winograd_phases if win.kernel != (3, 3) or problem.direction == WEIGHT_GRADIENT else winograd_tiles
     return winograd_tiles if win.kernel in ((3, 3), (5, 5)) else winograd_blocks

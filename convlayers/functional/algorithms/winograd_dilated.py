@@ -19,7 +19,7 @@ from ... import kernels
 from ...kernels import memory, threads_over
 from ...shapes import Window
 from .calls import Backward, BackwardBoth, Forward, FusedForward, Kept, Maybe
-from .problem import Machine, Problem, once
+from .problem import WEIGHT_GRADIENT, Machine, Problem, once
 
 # Cycles to bring one value to its phase or back, by the step along a row: up to four go by vectors (Zen 3).
 _VALUE_CYCLES = {1: 1.5, 2: 1.5, 3: 2.5, 4: 2.5}
@@ -28,7 +28,15 @@ _FAR_CYCLES = 6.0
 
 @once
 def phases_of(problem: Problem) -> Problem:
-    """The convolution of the phases, a batch of its own."""
+    """The convolution of the phases, a batch of its own; planned as for those of one image or of 16, as `problem` is."""
+    inner = _phases(problem)
+    if problem.direction != WEIGHT_GRADIENT:
+        inner.__dict__["typical"] = typical = _phases(problem.typical)
+        typical.__dict__["typical"] = typical
+    return inner
+
+
+def _phases(problem: Problem) -> Problem:
     (n, channels, *size), win = problem.x, problem.win
     shifts = _shifts(problem)
     x = tuple(-(-(pixels + shift) // step) for pixels, shift, step in zip(size, shifts, win.dilation, strict=True))

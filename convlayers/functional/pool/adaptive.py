@@ -106,13 +106,15 @@ def adaptive_max_pool_backward(dy: np.ndarray, index: Index, x_shape: tuple[int,
     if win is not None:
         return max_pool_backward(dx, index, x_shape, win)
     dx = check_gradient(dx, (*x_shape[:2], *dx.shape[2:]), "adaptive_max_pool", dx.dtype)
-    if not isinstance(index, tuple) or [i.shape for i in index] != [part.y for part in passes]:
+    fits = isinstance(index, tuple) and all(isinstance(i, np.ndarray) and i.dtype == _INTC for i in index)
+    if not fits or [i.shape for i in index] != [part.y for part in passes]:
         raise ShapeError("adaptive_max_pool: index must be what the forward pass gave")
     for part, pixels in zip(reversed(passes), reversed(index), strict=True):
         given, dx = dx, memory.empty(part.x, dx.dtype)
         if dx.size:
             kernel, planes = kernels.compiled(dx.dtype).adaptive_max_pool_backward, part.x[0]
-            kernel(given.reshape(planes, -1), pixels.reshape(planes, -1), dx.reshape(planes, -1), part.threads())
+            pixels = np.ascontiguousarray(pixels).reshape(planes, -1)
+            kernel(given.reshape(planes, -1), pixels, dx.reshape(planes, -1), part.threads())
     return dx.reshape(x_shape)
 
 

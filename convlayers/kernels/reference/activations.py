@@ -4,7 +4,7 @@
 """
 
 from collections.abc import Callable
-from math import erfc, pi, sqrt
+from math import erf, erfc, pi, sqrt
 
 import numpy as np
 
@@ -39,10 +39,18 @@ def _mish_slope(x: np.ndarray, a: float, b: float) -> np.ndarray:
 
 
 ACTIVATIONS: dict[str, tuple[_Function, _Function]] = {
+    "celu": (
+        lambda x, a, b: np.where(x > 0, x, a * np.expm1(np.minimum(x, 0) / a)),
+        lambda x, a, b: np.where(x > 0, 1.0, np.exp(np.minimum(x, 0) / a)),
+    ),
     "clip": (lambda x, a, b: np.clip(x, a, b), lambda x, a, b: np.where((x <= a) | (x >= b), 0.0, 1.0)),
     "elu": (
         lambda x, a, b: b * np.where(x > 0, x, a * np.expm1(np.minimum(x, 0))),
         lambda x, a, b: b * np.where(x > 0, 1.0, a * np.exp(np.minimum(x, 0))),
+    ),
+    "erf": (
+        lambda x, a, b: np.vectorize(erf, otypes=[np.float64])(x),
+        lambda x, a, b: 2 / sqrt(pi) * np.exp(-(x**2)),
     ),
     "gelu": (
         lambda x, a, b: x * _normal(x),
