@@ -103,6 +103,32 @@ def test_what_does_not_fit_the_functions(call, message):
         call(functional, np.zeros((2, 3, 4), np.float32))
 
 
+# Sums
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize(
+    ("shape", "axes"),
+    [
+        ((3, 4, 5, 6), (2, 3)),
+        ((3, 4, 5, 67), (3, 2)),
+        ((3, 4, 5), (1, 2)),
+        ((3, 4, 5), (1,)),
+        ((0, 4, 5), (2,)),
+        ((2, 3, 1, 4), (2,)),
+    ],
+    ids=str,
+)
+def test_means_of_the_last_axes_and_of_others(shape, axes, dtype):
+    x = np.random.default_rng(0).standard_normal(shape).astype(dtype)
+    y = functional.reduce_sum(x, axes, mean=True)
+    expected = x.astype(np.float64).mean(axis=axes, keepdims=True)
+    np.testing.assert_allclose(y, expected, rtol=0, atol=8 * np.finfo(dtype).eps)
+    dx = functional.reduce_sum_backward(y, shape, axes, mean=True)
+    share = np.broadcast_to(y / np.prod([shape[axis] for axis in axes]), shape)
+    np.testing.assert_allclose(dx, share, rtol=4 * np.finfo(dtype).eps)
+
+
 # Slices and indices
 
 

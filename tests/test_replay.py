@@ -117,13 +117,9 @@ def test_what_numpy_computes_is_not_recorded(algorithm):
     assert_replayed(make, (3, 3, 9, 8), algorithm, recorded=False)
 
 
-@pytest.mark.parametrize(
-    "layer",
-    [lambda: cl.MixedPool2d(2), lambda: cl.StochasticPool2d(2)],
-    ids=["a mixture", "draws"],
-)
-def test_layers_that_are_not_recorded(layer):
-    assert_replayed(lambda: small(cl.Conv2d(4, 3), cl.ReLU(), layer()), (3, 3, 9, 8), repr(layer()), recorded=False)
+def test_a_layer_that_is_not_recorded():
+    make = lambda: small(cl.Conv2d(4, 3), cl.ReLU(), cl.StochasticPool2d(2))  # noqa: E731
+    assert_replayed(make, (3, 3, 9, 8), "StochasticPool2d", recorded=False)
 
 
 @pytest.mark.parametrize("layer", [cl.Dropout, cl.Dropout2d])

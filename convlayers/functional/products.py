@@ -27,7 +27,7 @@ def _stacked(a: np.ndarray, b: np.ndarray, transpose_a: bool = False, transpose_
     c = memory.empty((*stack, m, n), a.dtype)
     if m * n * k <= _SMALL:
         left, right = "...ki" if transpose_a else "...ik", "...jk" if transpose_b else "...kj"
-        kernels.run(_small_products, f"{left},{right}->...ij", a, b, c)
+        kernels.run(_einsum, f"{left},{right}->...ij", (a, b), c)
         return c
     kernel, threads = kernels.compiled(a.dtype).gemm, threads_for(m * n * k)
     a, b = (np.broadcast_to(x, stack + x.shape[-2:]) for x in (a, b))
@@ -36,8 +36,8 @@ def _stacked(a: np.ndarray, b: np.ndarray, transpose_a: bool = False, transpose_
     return c
 
 
-def _small_products(equation: str, a: np.ndarray, b: np.ndarray, c: np.ndarray) -> None:
-    np.einsum(equation, a, b, out=c)
+def _einsum(equation: str, arrays: Sequence[np.ndarray], out: np.ndarray) -> None:
+    np.einsum(equation, *arrays, out=out)
 
 
 def matmul(a: np.ndarray, b: np.ndarray) -> np.ndarray:
@@ -89,11 +89,12 @@ def _of_term(dy: np.ndarray, terms: Sequence[str], result: str, arrays: Sequence
     found = "".join(dict.fromkeys(letter for letter in term if letter in "".join(others)))
     part = einsum(others, found, [dy.astype(x.dtype, copy=False), *arrays[:number], *arrays[number + 1 :]])
     dx = memory.empty(x.shape, x.dtype)
-    dx.fill(0)
+    kernels.run(np.copyto, dx, 0)
     once = "".join(dict.fromkeys(term))
     # A view of the diagonals, which alone were read.
     read = np.einsum(f"{term}->{once}", dx)
-    read[...] = part.reshape([size if letter in found else 1 for letter, size in zip(once, read.shape, strict=True)])
+    part = part.reshape([size if letter in found else 1 for letter, size in zip(once, read.shape, strict=True)])
+    kernels.run(np.copyto, read, part)
     return dx
 
 
@@ -110,7 +111,11 @@ def _check_sizes(terms: Sequence[str], arrays: Sequence[np.ndarray]) -> None:
 def _alone(term: str, x: np.ndarray, kept: Collection[str]) -> tuple[str, np.ndarray]:
     """x without the letters that are its own, which are summed, and with one axis for each of the others."""
     rest = "".join(dict.fromkeys(letter for letter in term if letter in kept))
-    return rest, x if rest == term else np.einsum(f"{term}->{rest}", x)
+    if rest == term:
+        return rest, x
+    y = memory.empty(tuple(x.shape[term.index(letter)] for letter in rest), x.dtype)
+    kernels.run(_einsum, f"{term}->{rest}", (x,), y)
+    return rest, y
 
 
 def _contracted(left: str, a: np.ndarray, right: str, b: np.ndarray, kept: Collection[str]) -> tuple[str, np.ndarray]:
@@ -127,4 +132,9 @@ def _contracted(left: str, a: np.ndarray, right: str, b: np.ndarray, kept: Colle
 
 
 def _ordered(x: np.ndarray, term: str, order: str) -> np.ndarray:
-    return as_array(x.transpose([term.index(letter) for letter in order]), "einsum")
+    turned = x.transpose([term.index(letter) for letter in order])
+    if turned.flags.c_contiguous:
+        return turned
+    y = memory.empty(turned.shape, x.dtype)
+    kernels.run(np.copyto, y, turned)
+    return y

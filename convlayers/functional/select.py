@@ -1,4 +1,4 @@
-"""Parts of arrays along their axes, and sums along them, with NumPy."""
+"""Parts of arrays along their axes, and sums along them, with NumPy; means of the last axes as global pooling has them."""
 
 from collections.abc import Mapping, Sequence
 from math import prod
@@ -9,6 +9,7 @@ from .. import kernels
 from ..errors import ShapeError
 from ..kernels import memory
 from ._arrays import as_array, check_gradient
+from .pool.whole import global_avg_pool, global_avg_pool_backward
 
 
 def _key(ranges: Mapping[int, range], rank: int) -> tuple[slice, ...]:
@@ -72,9 +73,19 @@ def _kept(x_shape: tuple[int, ...], axes: Sequence[int]) -> tuple[int, ...]:
     return tuple(1 if axis in axes else n for axis, n in enumerate(x_shape))
 
 
+def _as_planes(x_shape: tuple[int, ...], axes: Sequence[int]) -> tuple[int, int, int] | None:
+    """x with all of `axes` as its last one, where they are the last of it: global pooling then has kernels for the mean."""
+    first = min(axes, default=len(x_shape))
+    area = prod(x_shape[first:])
+    return (prod(x_shape[:first]), 1, area) if area and sorted(axes) == list(range(first, len(x_shape))) else None
+
+
 def reduce_sum(x: np.ndarray, axes: Sequence[int], *, mean: bool = False) -> np.ndarray:
     """The sum of x over `axes`, which stay with size 1, or the mean."""
     x = as_array(x, "reduce_sum: x")
+    planes = _as_planes(x.shape, axes) if mean else None
+    if planes is not None:
+        return global_avg_pool(x.reshape(planes)).reshape(_kept(x.shape, axes))
     y = memory.empty(_kept(x.shape, axes), x.dtype)
     kernels.run(_add_up, x, tuple(axes), prod(x.shape[axis] for axis in axes) if mean else 1, y)
     return y
@@ -90,6 +101,9 @@ def reduce_sum_backward(dy: np.ndarray, x_shape: tuple[int, ...], axes: Sequence
     """The gradient of `reduce_sum`: dy for each value of its sum, over their number for a mean."""
     dy = as_array(dy, "reduce_sum: dy")
     dy = check_gradient(dy, _kept(tuple(x_shape), axes), "reduce_sum", dy.dtype)
+    planes = _as_planes(tuple(x_shape), axes) if mean else None
+    if planes is not None:
+        return global_avg_pool_backward(dy.reshape(-1, 1, 1), planes).reshape(x_shape)
     dx = memory.empty(tuple(x_shape), dy.dtype)
     if mean:
         kernels.run(np.divide, dy, prod(x_shape[axis] for axis in axes), dx)

@@ -2,11 +2,28 @@
 
 import numpy as np
 
-from .. import functional
+from .. import functional, kernels
+from ..kernels import memory
 from ..layer import OnnxGraph, Shape
 from ..shapes import IntOrSequence, Padding
 from ._checks import number, switch
 from ._pooling import _Pool, average_node, max_node
+
+
+def _blend(highest: np.ndarray, average: np.ndarray, mix: float | np.ndarray, y: np.ndarray) -> None:
+    np.multiply(highest, mix, out=y)
+    y += (1 - mix) * average
+
+
+def _part(dy: np.ndarray, mix: float | np.ndarray, parts: np.ndarray) -> None:
+    """What the maximum gets of dy, and the average."""
+    np.multiply(dy, mix, out=parts[0])
+    np.multiply(dy, 1 - mix, out=parts[1])
+
+
+def _add_slope(dy: np.ndarray, highest: np.ndarray, average: np.ndarray, mix: float | np.ndarray, total: np.ndarray) -> None:
+    """The gradient of the parameter."""
+    total += mix * (1 - mix) * (dy * (highest - average)).sum(dtype=np.float64)
 
 
 class MixedPool2d(_Pool):
@@ -19,6 +36,7 @@ class MixedPool2d(_Pool):
     """
 
     rank = 2
+    replays = True
     examples = (
         ({"kernel_size": 2}, (3, 6, 8)),
         ({"kernel_size": 3, "mix": "learned", "stride": 2, "padding": 1}, (2, 7, 5)),
@@ -48,22 +66,25 @@ class MixedPool2d(_Pool):
             self.params["mix_logit"] = np.zeros(1, np.float32)
         return super().build(input_shape, rng)
 
-    def _mix(self) -> float:
-        return float(functional.activation("sigmoid", self.params["mix_logit"])[0] if self.mix == "learned" else self.mix)
+    def _mix(self) -> float | np.ndarray:
+        return functional.activation("sigmoid", self.params["mix_logit"]) if self.mix == "learned" else float(self.mix)
 
     def forward(self, x, *, training):
         win, mix = self._window(x.shape[2:]), self._mix()
         highest, index = functional.max_pool(x, win)
         average = functional.avg_pool(x, win, count_include_pad=self.count_include_pad)
-        y = functional.add([mix * highest, (1 - mix) * average])
-        return y, (x.shape, win, mix, index, highest - average if self.params else None)
+        y = memory.empty(highest.shape, x.dtype)
+        kernels.run(_blend, highest, average, mix, y)
+        return y, (x.shape, win, mix, index, (highest, average) if self.params else ())
 
     def backward(self, dy, cache):
-        shape, win, mix, index, difference = cache
-        if difference is not None:
-            self.grads["mix_logit"] += mix * (1 - mix) * (dy * difference).sum(dtype=np.float64)
-        to_highest = functional.max_pool_backward(mix * dy, index, shape, win)
-        to_average = functional.avg_pool_backward((1 - mix) * dy, shape, win, count_include_pad=self.count_include_pad)
+        shape, win, mix, index, both = cache
+        if both:
+            kernels.run(_add_slope, dy, *both, mix, self.grads["mix_logit"])
+        parts = memory.empty((2, *dy.shape), dy.dtype)
+        kernels.run(_part, dy, mix, parts)
+        to_highest = functional.max_pool_backward(parts[0], index, shape, win)
+        to_average = functional.avg_pool_backward(parts[1], shape, win, count_include_pad=self.count_include_pad)
         return functional.add([to_highest, to_average])
 
     def to_onnx(self, graph: OnnxGraph, *inputs: str) -> str:
@@ -72,7 +93,7 @@ class MixedPool2d(_Pool):
             mix = graph.op("Sigmoid", self.params["mix_logit"])
             rest = graph.op("Sub", np.array(1, np.float32), mix)
         else:
-            mix, rest = np.array(self._mix(), np.float32), np.array(1 - self._mix(), np.float32)
+            mix, rest = np.array(self.mix, np.float32), np.array(1 - float(self.mix), np.float32)
         highest = graph.op("Mul", max_node(graph, *self._laid_out(graph, x, size, -np.inf)), mix)
         average = graph.op("Mul", average_node(self, graph, x, self.count_include_pad), rest)
         return graph.op("Add", highest, average)

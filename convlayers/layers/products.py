@@ -76,6 +76,7 @@ class Einsum(Layer):
     """
 
     joins = True
+    replays = True
     examples = (
         ({"equation": "nij,njk->nik"}, [(3, 4), (4, 5)]),
         ({"equation": "nhid, nhjd -> nhij"}, [(2, 3, 4), (2, 5, 4)]),
