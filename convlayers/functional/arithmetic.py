@@ -12,7 +12,7 @@ from .. import kernels
 from ..errors import ConfigError, ShapeError
 from ..kernels import memory
 from ._arrays import as_array, check_gradient
-from .pointwise import quietly
+from .pointwise import add_up, quietly
 
 
 def aligned(arrays: Sequence[np.ndarray], name: str) -> list[np.ndarray]:
@@ -72,12 +72,8 @@ def folded(dx: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
     if not repeated:
         return dx
     total = memory.empty(shape, dx.dtype)
-    kernels.run(quietly, _add_up, dx, repeated, total)
+    kernels.run(quietly, add_up, dx, repeated, total)
     return total
-
-
-def _add_up(dx: np.ndarray, axes: tuple[int, ...], total: np.ndarray) -> None:
-    np.sum(dx, axis=axes, keepdims=True, out=total)
 
 
 def _of_sum(number: int, dy: np.ndarray, arrays: list[np.ndarray]) -> np.ndarray:

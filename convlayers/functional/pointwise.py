@@ -64,6 +64,11 @@ def add_rows(rows: np.ndarray, total: np.ndarray) -> None:
     np.copyto(total, rows.sum(axis=-2), casting="same_kind")
 
 
+def add_up(x: np.ndarray, axes: tuple[int, ...], total: np.ndarray) -> None:
+    """The sums over `axes`, which `total` has with size 1."""
+    np.sum(x, axis=axes, keepdims=True, out=total)
+
+
 def quietly(function: Callable[..., object], *args: Any) -> None:
     """`function(*args)` without NumPy's warnings: what is infinite or no number then tells of itself."""
     with np.errstate(all="ignore"):

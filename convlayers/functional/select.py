@@ -9,6 +9,7 @@ from .. import kernels
 from ..errors import ShapeError
 from ..kernels import memory
 from ._arrays import as_array, check_gradient
+from .pointwise import add_up
 from .pool.whole import global_avg_pool, global_avg_pool_backward
 
 
@@ -87,14 +88,10 @@ def reduce_sum(x: np.ndarray, axes: Sequence[int], *, mean: bool = False) -> np.
     if planes is not None:
         return global_avg_pool(x.reshape(planes)).reshape(_kept(x.shape, axes))
     y = memory.empty(_kept(x.shape, axes), x.dtype)
-    kernels.run(_add_up, x, tuple(axes), prod(x.shape[axis] for axis in axes) if mean else 1, y)
+    kernels.run(add_up, x, tuple(axes), y)
+    if mean:
+        kernels.run(np.divide, y, prod(x.shape[axis] for axis in axes), y)
     return y
-
-
-def _add_up(x: np.ndarray, axes: tuple[int, ...], divisor: int, y: np.ndarray) -> None:
-    np.sum(x, axis=axes, keepdims=True, out=y)
-    if divisor != 1:
-        y /= divisor
 
 
 def reduce_sum_backward(dy: np.ndarray, x_shape: tuple[int, ...], axes: Sequence[int], *, mean: bool = False) -> np.ndarray:

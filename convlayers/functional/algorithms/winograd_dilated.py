@@ -24,6 +24,7 @@ from .problem import WEIGHT_GRADIENT, Machine, Problem, once
 # Cycles to bring one value to its phase or back, by the step along a row: up to four go by vectors (Zen 3).
 _VALUE_CYCLES = {1: 1.5, 2: 1.5, 3: 2.5, 4: 2.5}
 _FAR_CYCLES = 6.0
+_NO_SHIFT = 0, 0
 
 
 @once
@@ -123,9 +124,6 @@ class Dilated(NamedTuple):
         both_of = getattr(self.kind, "backward_both", None)
         sums = both_of(phases_of(problem)) if both_of is not None else None
         return sums and (lambda dy, x: sums(*_both_moved(problem, dy, x)))
-
-
-_NO_SHIFT = 0, 0
 
 
 def _both_moved(problem: Problem, dy: np.ndarray, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
