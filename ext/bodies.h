@@ -84,6 +84,11 @@ ALWAYS_INLINE void convlayers_transpose_vectors(int, const real *, ptrdiff_t, pt
                                                 ptrdiff_t);
 ALWAYS_INLINE void convlayers_transpose_rows(int, const real *, const real *, ptrdiff_t, ptrdiff_t, ptrdiff_t, const real *, real *,
                                              ptrdiff_t);
+ALWAYS_INLINE void convlayers_line_input(const vf *, vf *);
+ALWAYS_INLINE vf convlayers_every_second(int, int, const vf *, real);
+ALWAYS_INLINE void convlayers_line_filter(int, const vf *, vf *);
+ALWAYS_INLINE void convlayers_line_output(int, const vf *, vf *);
+ALWAYS_INLINE void convlayers_outputs_of_line(int, const real *, ptrdiff_t, vf, vf, real, real *, const ptrdiff_t *);
 ALWAYS_INLINE void convlayers_winograd_input(int, const vf *, int, vf *, int);
 ALWAYS_INLINE void convlayers_winograd_filter(int, int, const vf *, int, vf *, int);
 ALWAYS_INLINE void convlayers_winograd_output(int, int, const vf *, int, vf *, int);

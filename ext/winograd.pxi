@@ -1,6 +1,7 @@
 # 3 x 3 and 5 x 5 convolution by Winograd's minimal filtering, F(m x m, r x r): forward and input gradient; stride 1, alone or
-# over the phases of an image (phases.pxi), and the frame of what winograd_strided.pxi has for stride 2. Filters and products
-# are winograd_filters.pxi's, tiles winograd_tiles.pxi's and winograd_outputs.pxi's.
+# over the phases of an image (phases.pxi), and the frame of what winograd_strided.pxi has for stride 2 and winograd_lines.pxi
+# for kernels of one row or column. Filters and products are winograd_filters.pxi's, tiles winograd_tiles.pxi's and
+# winograd_outputs.pxi's.
 #
 #     Y = A^T [ sum_c (G g_mc G^T) o (B^T d_c B) ] A        for each tile of m x m outputs
 #
@@ -35,9 +36,16 @@ cdef inline Py_ssize_t most_tiles_bytes() noexcept nogil:
 cdef struct Winograd:
     int m                       # outputs along the side of a tile
     int taps                    # r
+    bint flat                   # whether tiles are of one row (winograd_lines.pxi),
+    bint upright                # or of one column,
+    int parts                   # of how many parts of r taps the kernels are, else 1,
+    int row_taps                # and of how many taps
     int size                    # values along the side of a transformed tile: m + r - 1 at stride 1
-    int reach                   # inputs along the side
-    int pace                    # inputs from one tile to the next
+    int reach                   # inputs along the side, and from one tile to the next: of a row,
+    int pace
+    int reach_down              # and of a column
+    int pace_down
+    int made                    # rows of a line of tiles, transformed down
     int sets                    # transformed filters
     int odd[2]                  # input gradient at stride 2: whether padding puts a tile's first row and column at odd places
     int idle                    # values that are zero in filters of a phase, see is_idle
@@ -47,6 +55,7 @@ cdef struct Winograd:
     Py_ssize_t images
     Py_ssize_t groups
     Py_ssize_t channels         # summed over, per group
+    Py_ssize_t depth            # of the sum: a part of the taps of a channel at a time
     Py_ssize_t filters          # computed, per group
     Py_ssize_t height           # of src
     Py_ssize_t width
@@ -55,7 +64,8 @@ cdef struct Winograd:
     int pool                    # 2 where dst is the maximum of each 2 x 2 of them, else 1
     Py_ssize_t down             # of dst
     Py_ssize_t over
-    int side                    # outputs along the side of a tile in dst
+    int side                    # outputs along the side of a tile in dst, of a row
+    int side_down               # and of a column
     Py_ssize_t top              # padding
     Py_ssize_t left
     const real* src
@@ -135,6 +145,11 @@ cdef inline int halo(Winograd* g) noexcept nogil:
     return g.reach - g.pace
 
 
+cdef inline Py_ssize_t tile_values(Winograd* g) noexcept nogil:
+    """Of a transformed tile."""
+    return g.size if g.flat else g.size * g.size
+
+
 cdef inline Py_ssize_t transformed_bytes(Winograd* g) noexcept nogil:
     """Of a copy of the filters."""
     return (1 if g.fleeting else g.groups) * g.sets * g.filter_values * <Py_ssize_t> sizeof(real)
@@ -142,7 +157,7 @@ cdef inline Py_ssize_t transformed_bytes(Winograd* g) noexcept nogil:
 
 cdef size_t place_workspace(Winograd* g, Workspace* space, size_t cursor) noexcept nogil:
     """One thread's buffers, at `cursor`; the address behind them."""
-    cdef Py_ssize_t values = g.size * g.size, lines = min(g.images * g.lines, g.block // g.across + 2), copy
+    cdef Py_ssize_t values = tile_values(g), lines = min(g.images * g.lines, g.block // g.across + 2), copy
     space.place = <Py_ssize_t*> take(&cursor, g.block * sizeof(Py_ssize_t))
     space.target = <Py_ssize_t*> take(&cursor, g.block * sizeof(Py_ssize_t))
     space.joined = <bint*> take(&cursor, g.block // VL * sizeof(bint))
@@ -151,10 +166,10 @@ cdef size_t place_workspace(Winograd* g, Workspace* space, size_t cursor) noexce
     space.starts = <Py_ssize_t*> take(&cursor, g.block * sizeof(Py_ssize_t))
     space.before = <vmask*> take(&cursor, g.block * sizeof(vmask))
     space.lines = <Line*> take(&cursor, lines * sizeof(Line))
-    space.spare = <real*> take(&cursor, (g.reach + 1) * g.span * sizeof(real))
+    space.spare = <real*> take(&cursor, (g.reach_down + 1) * g.span * sizeof(real))
     # Tiles are read in fours, the last one up to three values too far, and tiles two apart in vectors that may begin before the
     # first line: a line of the cache in front of it.
-    copy = (g.height * g.width + 1) * VL if g.one_tile else g.held * g.size * g.pitch + max(VL, 4)
+    copy = (g.height * g.width + 1) * VL if g.one_tile else g.held * g.made * g.pitch + max(VL, 4)
     space.copy = <real*> take(&cursor, (CACHE_LINE + copy) * sizeof(real)) + CACHE_LINE
     space.inputs = <real*> take(&cursor, values * g.values_in * sizeof(real))
     space.products = <real*> take(&cursor, values * g.values_out * sizeof(real))
@@ -165,9 +180,10 @@ cdef size_t place_workspace(Winograd* g, Workspace* space, size_t cursor) noexce
 
 
 cdef void choose_winograd_blocks(Winograd* g, bint kept, int threads) noexcept nogil:
-    cdef Py_ssize_t values = g.size * g.size, most, tile, units
-    g.lines = ((g.height if g.overlaps else g.p) + g.m - 1) // g.m
-    g.across = ((g.width if g.overlaps else g.q) + g.m - 1) // g.m
+    cdef Py_ssize_t values = tile_values(g), most, tile, units
+    g.depth = g.channels * g.parts
+    g.lines = parts_of(g.height if g.overlaps else g.p, g.side_down * g.pool)
+    g.across = parts_of(g.width if g.overlaps else g.q, g.side * g.pool)
     g.tiles = g.images * g.lines * g.across
     g.held = (VL - 1) // g.across + 2
     place_one_tile(g)
@@ -175,7 +191,7 @@ cdef void choose_winograd_blocks(Winograd* g, bint kept, int threads) noexcept n
     if g.size == STRIDED:
         most = STRIDED_BYTES // (values * g.channels * <Py_ssize_t> sizeof(real))
     else:
-        tile = values * (g.channels + g.filters) * <Py_ssize_t> sizeof(real)
+        tile = values * (g.depth + g.filters) * <Py_ssize_t> sizeof(real)
         most = max(TILES_BYTES // tile, min(FEW_TILES, most_tiles_bytes() // tile))
     g.block = max(PANEL, most // PANEL * PANEL)
     # A block for every thread at least, if that leaves a vector of tiles to each.
@@ -190,29 +206,29 @@ cdef void choose_winograd_blocks(Winograd* g, bint kept, int threads) noexcept n
     if g.size == STRIDED:
         g.part = min(g.part, max(1, PRODUCTS_BYTES // (values * g.block * MR * <Py_ssize_t> sizeof(real))))
     # A line of cache more than the values: a power of two would put all values of a tile into the same sets.
-    g.values_in = (g.block + PANEL - 1) // PANEL * PANEL * g.channels + 64 // <Py_ssize_t> sizeof(real)
+    g.values_in = (g.block + PANEL - 1) // PANEL * PANEL * g.depth + 64 // <Py_ssize_t> sizeof(real)
     g.values_out = min(g.filters, g.part * MR) * g.block + 64 // <Py_ssize_t> sizeof(real)
-    g.row = g.m * g.block + VL
+    g.row = g.side * g.pool * g.block + VL
     g.span = vectors_over(g.width) * VL
     # Rows begin with a line of cache, as most tiles then do.
     g.pitch = vectors_over(max(g.across * g.pace + halo(g), g.left + g.span)) * VL
     if g.pace == 2:
         # Even columns and odd ones, each with what half a vector writes too much.
         g.pitch = 2 * vectors_over(max(g.across + halo(g), (max(0, g.left) + g.span + VL) // 2 + 1)) * VL
-    g.filter_values = g.filters * g.channels + tile_count(g.filters) * VL
+    g.filter_values = g.filters * g.depth + tile_count(g.filters) * VL
     g.copies, g.fleeting = 1, False
     if kept:
         g.copies = 0
     elif transformed_bytes(g) > OWN_FILTERS and g.blocks <= FLEETING_BLOCKS:
         g.copies, g.fleeting, g.part = threads, True, 1
-        g.filter_values = min(MR, g.filters) * g.channels + VL
+        g.filter_values = min(MR, g.filters) * g.depth + VL
     elif threads <= OWN_THREADS and transformed_bytes(g) <= OWN_FILTERS:
         g.copies = threads
 
 
 cdef size_t winograd_memory(Winograd* g, size_t cursor) noexcept nogil:
     cdef Workspace space
-    g.step = <Py_ssize_t*> take(&cursor, g.channels * sizeof(Py_ssize_t))
+    g.step = <Py_ssize_t*> take(&cursor, g.depth * sizeof(Py_ssize_t))
     g.staged = <Py_ssize_t*> take(&cursor, VL * sizeof(Py_ssize_t))
     g.filters_in = <real*> take(&cursor, transformed_bytes(g) if g.copies == 1 else 0)
     g.workspace_bytes = <Py_ssize_t> place_workspace(g, &space, 0)
@@ -238,7 +254,9 @@ cdef void finish_filter(
             number += 1
         place = space.target + v * VL if whole else g.staged
         joined = space.joined[v] if whole else True
-        if g.pool == 2:
+        if g.flat:
+            outputs_along(g, products, scale, bias, out, place)
+        elif g.pool == 2:
             output_maxima(g, products, scale, bias, out, row, place, whole)
         elif g.size != STRIDED:
             output_tiles(g, products, scale, bias, out, row, place, joined)
@@ -311,7 +329,7 @@ cdef run_winograd(Winograd* g, const real[:, :, :, ::1] w, tuple kept, int threa
     g.asks = g.images * g.groups * g.filters * g.down * g.over * <Py_ssize_t> sizeof(real) > second_level() // 4
     share_out(&shares, g.groups * g.blocks * g.splits, threads)
     with nogil:
-        for u in range(g.channels):
+        for u in range(g.depth):
             g.step[u] = u * PANEL
         for u in range(VL):
             g.staged[u] = g.m * u
@@ -334,6 +352,7 @@ cdef run_winograd(Winograd* g, const real[:, :, :, ::1] w, tuple kept, int threa
 cdef void open_tiles(Winograd* g, int m, int size, int reach, int pace, int filters) noexcept nogil:
     """The sizes of a tile: outputs, values, inputs and inputs to the next along its side, and values along a filter's."""
     g.m, g.size, g.reach, g.pace, g.sets, g.side = m, size, reach, pace, filters * filters, m // g.pool
+    g.reach_down, g.pace_down, g.side_down, g.made = g.reach, g.pace, g.side, size
 
 
 def winograd(
@@ -351,7 +370,8 @@ def winograd(
     cdef int m, area = <int> (w.shape[2] * w.shape[3])
     m, stride, top, left, g.groups, g.idle, g.overlaps = tiles
     g.phases_out = backward
-    g.taps = <int> w.shape[2]
+    g.taps, g.parts, g.upright = <int> w.shape[2], 1, w.shape[3] == 1
+    g.flat = g.upright or w.shape[2] == 1
     g.images, g.channels, g.filters = src.shape[0], w.shape[1], w.shape[0] // g.groups
     # A row or column that no 2 x 2 holds is not computed.
     g.height, g.width, g.down, g.over, g.top, g.left = src.shape[2], src.shape[3], dst.shape[2], dst.shape[3], top, left
@@ -362,7 +382,9 @@ def winograd(
     g.residual = NULL
     if residual is not None:
         g.residual, g.ceiling, g.relu_of_sum = &residual[0], 0, ceiling > 0
-    if stride == 1:
+    if g.flat:
+        open_flat_tiles(&g, m, area)
+    elif stride == 1:
         open_tiles(&g, m, m + g.taps - 1, m + g.taps - 1, m, m + g.taps - 1)
     elif not backward:
         open_tiles(&g, 4, STRIDED, 9, 8, STRIDED_FILTERS)
@@ -371,7 +393,7 @@ def winograd(
         run_winograd(&g, w, kept, threads)
         return
     g.flipped, g.row_stride, g.channel_stride = not g.overlaps, g.channel_stride, g.row_stride
-    g.channels, g.filters, g.top, g.left = g.filters, g.channels, g.taps - 1 - top, g.taps - 1 - left
+    g.channels, g.filters, g.top, g.left = g.filters, g.channels, <int> w.shape[2] - 1 - top, <int> w.shape[3] - 1 - left
     if stride == 2:
         # The first tile begins with input 0, which has place `pad` among the padded ones.
         open_tiles(&g, 8, STRIDED, 5, 4, STRIDED_FILTERS)

@@ -16,7 +16,7 @@ cdef inline real* filters_of(Winograd* g, int thread, Py_ssize_t group) noexcept
 
 cdef inline Py_ssize_t filter_tile(Winograd* g, Py_ssize_t t) noexcept nogil:
     """Where the rows of tile t begin within a value of the transformed filters."""
-    return 0 if g.fleeting else tile_start(t, g.filters) * g.channels + t * VL
+    return 0 if g.fleeting else tile_start(t, g.filters) * g.depth + t * VL
 
 
 cdef inline void filter_values "convlayers_filter_values"(
@@ -47,12 +47,13 @@ cdef void transform_filters(Winograd* g, Py_ssize_t unit, int thread) noexcept n
     second vector empty.
     """
     cdef Py_ssize_t tiles = tile_count(g.filters), group = unit // tiles, t = unit % tiles, m = tile_start(t, g.filters)
-    cdef Py_ssize_t rows = tile_start(t + 1, g.filters) - m, area = g.taps * g.taps, c = 0, some, k, i
+    cdef Py_ssize_t rows = tile_start(t + 1, g.filters) - m, c = 0, some, k, i, area = g.row_taps if g.flat else g.taps * g.taps
     cdef Py_ssize_t group_stride = max(g.filters * g.row_stride, g.channels * g.channel_stride)
     cdef Py_ssize_t most = MOST_TRANSPOSED // area if g.channel_stride == area else 1
     cdef real taps[MOST_TRANSPOSED * (MR + VL)]
     cdef Py_ssize_t pitch = vectors_over(rows) * VL
     cdef real* dst = filters_of(g, thread, group) + filter_tile(g, t)
+    cdef int part
     cdef const real* w = g.w + group * group_stride + m * g.row_stride
     while c < g.channels:
         some = min(most, g.channels - c)
@@ -60,6 +61,12 @@ cdef void transform_filters(Winograd* g, Py_ssize_t unit, int thread) noexcept n
         transpose_run(w, g.w_end, g.row_stride, rows, some * area, taps, pitch)
         # What a vector writes too much lies where the next channel's rows are written later.
         for k in range(some):
+            if g.flat:
+                for part in range(g.parts):
+                    for i in range(vectors_over(rows)):
+                        filters_along(g, taps + k * area * pitch + i * VL, pitch, part, dst + i * VL)
+                    dst += rows
+                continue
             for i in range(vectors_over(rows)):
                 if g.taps == 3:
                     filter_values(g.size, 3, taps + k * area * pitch + i * VL, pitch, g.flipped, dst + i * VL, g.filter_values)
@@ -102,7 +109,7 @@ cdef void multiply_value(Winograd* g, Py_ssize_t value, Py_ssize_t m, Py_ssize_t
     cdef Py_ssize_t phase = 0, first, depth = g.channels // 4, rows = g.filters // 4
     args.accumulate = False
     if not g.idle:
-        multiply_depths(g, 0, g.channels, vectors, args)
+        multiply_depths(g, 0, g.depth, vectors, args)
         return
     if g.phases_out:
         for phase in range(m // rows, (m + args.lda - 1) // rows + 1):
@@ -130,12 +137,12 @@ cdef void multiply_block(
     cdef Tile args
     args.ahead, args.asks = TAPS_AHEAD * PANEL, False
     args.step, args.init, args.ceiling, args.ldc0, args.ldc1 = g.step, NULL, 0, g.block, g.block
-    args.next_b = g.channels * PANEL
-    for value in range(g.size * g.size):
+    args.next_b = g.depth * PANEL
+    for value in range(tile_values(g)):
         for t in range(first, last):
             m = tile_start(t, g.filters)
             args.lda = tile_start(t + 1, g.filters) - m
             args.a = filters + filter_set(g.size, <int> value) * g.filter_values + filter_tile(g, t)
-            prefetch(args.a + args.lda * g.channels + VL, args.lda * g.channels * <Py_ssize_t> sizeof(real), False)
+            prefetch(args.a + args.lda * g.depth + VL, args.lda * g.depth * <Py_ssize_t> sizeof(real), False)
             args.b0, args.c0 = inputs + value * g.values_in, products + value * g.values_out + (m - start) * g.block
             multiply_value(g, value, m, vectors, &args)

@@ -148,13 +148,13 @@ cdef void store_tiles(
 ) noexcept nogil:
     """The rows of the tiles t0 .. t1 of one filter to their places."""
     cdef Py_ssize_t t = t0, line = t0 // g.across, j = t0 % g.across, n = line // g.lines, inside = line % g.lines
-    cdef Py_ssize_t count, i, width
+    cdef Py_ssize_t count, i, width, rows = g.side_down
     while t < t1:
         count = min(g.across - j, t1 - t)
         width = min(g.side * count, g.over - g.side * j)
-        for i in range(min(g.side, g.down - inside * g.side)):
+        for i in range(min(rows, g.down - inside * rows)):
             store_run(outputs + i * g.row + g.side * (t - t0), width,
-                      dst + n * image_stride + (inside * g.side + i) * g.over + g.side * j)
+                      dst + n * image_stride + (inside * rows + i) * g.over + g.side * j)
         t += count
         j = 0
         inside += 1

@@ -35,7 +35,7 @@ cdef inline Py_ssize_t overlap_bytes(Winograd* g) noexcept nogil:
 
 cdef inline Py_ssize_t staged_values(Winograd* g) noexcept nogil:
     """Of one filter's tiles, before they are where they belong. Pieces are read in whole vectors, and from m columns before."""
-    return (g.size * overlap_parts(g) * g.row + 4 * VL) if g.overlaps else g.m * g.row
+    return (g.size * overlap_parts(g) * g.row + 4 * VL) if g.overlaps else g.side_down * g.pool * g.row
 
 
 cdef void product_tiles(Winograd* g, const real* products, Py_ssize_t vectors, real* dst) noexcept nogil:

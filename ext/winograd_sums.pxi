@@ -13,6 +13,7 @@ cdef enum:
     SHARD_TILES_BYTES = 1200 * 1024     # a sixth of it took 1.2 to 1.3 times as long with 64 channels: sums go by more often
     SHARD_SUMS_BYTES = 1024 * 1024      # of one shard, at most
     SHARD_TILES = 64                    # of one shard, at least, and half of that where there are two
+    MOST_ACROSS = 64                    # tiles of a line: longer rows are several lines, where tiles are of one row or column
     TRANSFORM_CYCLES = 480              # of a vector of channels of a tile, copying included
 
 
@@ -24,9 +25,8 @@ cdef inline Py_ssize_t odd_lines(Py_ssize_t values) noexcept nogil:
 
 cdef size_t place_parts(WinogradWeight* g, size_t cursor) noexcept nogil:
     """The transformed tiles of a block, at `cursor`, with room for the largest part; the address behind them."""
-    cdef Py_ssize_t values = g.size * g.size
-    g.x.values = <real*> take(&cursor, values * g.x.value * sizeof(real))
-    g.dy.values = <real*> take(&cursor, values * g.dy.value * sizeof(real))
+    g.x.values = <real*> take(&cursor, g.values * g.x.value * sizeof(real))
+    g.dy.values = <real*> take(&cursor, g.values * g.dy.value * sizeof(real))
     return cursor
 
 
@@ -43,7 +43,7 @@ cdef inline Py_ssize_t most_channels(Py_ssize_t channels, Py_ssize_t step, Py_ss
 cdef Py_ssize_t unit_cycles(WinogradWeight* g, Py_ssize_t channels, Py_ssize_t filters) noexcept nogil:
     """About as many for each tile of a unit: a product a vector of channels, and what transforming such a vector takes."""
     cdef Py_ssize_t vectors = vectors_over(channels)
-    return vectors * filters * g.size * g.size + (vectors + vectors_over(filters)) * TRANSFORM_CYCLES
+    return vectors * filters * g.values + (vectors + vectors_over(filters)) * TRANSFORM_CYCLES
 
 
 cdef void choose_weight_parts(WinogradWeight* g, int threads) noexcept nogil:
@@ -51,7 +51,7 @@ cdef void choose_weight_parts(WinogradWeight* g, int threads) noexcept nogil:
     them. Sums of 5/4 of the second level beside tiles of as much as it holds: half of the sums with 3/8 of the tiles took
     1.1 times as long, 9/4 with 5/4 as long (Zen 4, 1 MB).
     """
-    cdef Py_ssize_t pairs = second_level() * 5 // 4 // (g.size * g.size * <Py_ssize_t> sizeof(real))
+    cdef Py_ssize_t pairs = second_level() * 5 // 4 // (g.values * <Py_ssize_t> sizeof(real))
     cdef Py_ssize_t strips = (g.dy.channels + CACHE_LINE - 1) // CACHE_LINE, of_x, of_dy, c, m, cycles, least = 0
     g.x_parts, g.dy_parts = (g.x.channels + PANEL - 1) // PANEL, strips
     for of_x in range(1, (g.x.channels + PANEL - 1) // PANEL + 1):
@@ -65,7 +65,7 @@ cdef void choose_weight_parts(WinogradWeight* g, int threads) noexcept nogil:
 
 cdef void choose_weight_units(WinogradWeight* g, int threads) noexcept nogil:
     """Shards by the sizes alone, since the sum's order follows from them, or parts."""
-    cdef Py_ssize_t tiles = g.total * g.across, values = g.size * g.size * <Py_ssize_t> sizeof(real)
+    cdef Py_ssize_t tiles = g.total * g.across, values = g.values * <Py_ssize_t> sizeof(real)
     g.shards, g.x_parts, g.dy_parts = 1, 1, 1
     if values * vectors_over(g.x.channels) * VL * g.dy.channels <= SHARD_SUMS_BYTES:
         # Two shards as soon as can be: threads that share the tiles of a small problem took longer than one thread alone.
@@ -77,16 +77,16 @@ cdef void choose_weight_units(WinogradWeight* g, int threads) noexcept nogil:
 
 cdef void choose_weight_block(WinogradWeight* g) noexcept nogil:
     """Lines of a block, and how its tiles and the sums of a unit lie, of the largest parts."""
-    cdef Py_ssize_t values = g.size * g.size, line, most = SHARD_TILES_BYTES
+    cdef Py_ssize_t line, most = SHARD_TILES_BYTES
     cdef Py_ssize_t c = most_channels(g.x.channels, PANEL, g.x_parts), m = most_channels(g.dy.channels, CACHE_LINE, g.dy_parts)
     # Up to a vector of channels needs no place for a second one.
     g.x.pitch, g.dy.pitch = PANEL if c > VL else VL, odd_lines(vectors_over(m) * VL)
     g.ldc = odd_lines(vectors_over(c) * VL)
     g.sum_value = m * g.ldc + PANEL
-    g.unit_sums = values * g.sum_value
+    g.unit_sums = g.values * g.sum_value
     if g.x_parts * g.dy_parts > 1:
         most = second_level()
-    line = values * (c + m) * g.across * <Py_ssize_t> sizeof(real)
+    line = g.values * (c + m) * g.across * <Py_ssize_t> sizeof(real)
     g.block = max(1, min(most // line, g.total))
     g.x.panel, g.dy.panel = g.block * g.across * g.x.pitch, PANEL
     g.x.value = (c + PANEL - 1) // PANEL * g.x.panel + PANEL
@@ -156,16 +156,20 @@ cdef void gradient_filters(WinogradWeight* g, const real* sums, bint accumulate,
     cdef int i, j, size = g.size, taps = size + 1 - g.m
     for vector in range(vectors_over(g.x.channels)):
         c = vector * VL
-        for j in range(size):
+        if g.flat:
+            for i in range(ALONG):
+                half[i] = load(sums + i * g.sum_value + c)
+            line_output(taps, half, y)
+        for j in range(0 if g.flat else size):
             for i in range(size):
                 v[i] = load(sums + (i * size + j) * g.sum_value + c)
             filter_output(size, taps, v, half + j, 6)
-        for i in range(taps):
+        for i in range(0 if g.flat else taps):
             filter_output(size, taps, half + 6 * i, y + taps * i, 1)
         for lane in range(min(VL, g.x.channels - c)):
-            for k in range(taps * taps):
-                dw[0] = (<real*> y)[k * VL + lane] + (dw[0] if accumulate else 0)
-                dw += 1
+            for k in range(g.live):
+                dw[k] = (<real*> y)[k * VL + lane] + (dw[k] if accumulate else 0)
+            dw += g.taps
 
 
 cdef void add_line_sums(WinogradWeight* g, bint accumulate, real* db) noexcept nogil:
@@ -194,10 +198,6 @@ cdef WinogradWeight part_of(const WinogradWeight* whole, Py_ssize_t part, Py_ssi
     return g
 
 
-cdef inline Py_ssize_t taps_area(const WinogradWeight* g) noexcept nogil:
-    return (g.size + 1 - g.m) * (g.size + 1 - g.m)
-
-
 cdef void sum_lines(WinogradWeight* g, Py_ssize_t begin, Py_ssize_t end, char* workspace) noexcept nogil:
     """The sums over the lines begin .. end - 1."""
     cdef Py_ssize_t start = begin, lines, value
@@ -206,7 +206,7 @@ cdef void sum_lines(WinogradWeight* g, Py_ssize_t begin, Py_ssize_t end, char* w
         lines = min(g.block, end - start)
         transform_lines(g, &g.x, start, lines, <real*> workspace)
         transform_lines(g, &g.dy, start, lines, <real*> workspace)
-        for value in range(g.size * g.size):
+        for value in range(g.values):
             add_products(g, value, lines * g.across, start > begin)
         start += g.block
 
@@ -224,9 +224,9 @@ cdef void run_winograd_sums(const WinogradWeight* whole, Py_ssize_t unit, int th
     g = part_of(whole, unit, first)
     g.sums = unit_sums(whole, thread, 0)
     sum_lines(&g, 0, g.total, workspace)
-    dw += (first[1] * whole.x.channels + first[0]) * taps_area(&g)
+    dw += (first[1] * whole.x.channels + first[0]) * g.taps
     for filter in range(g.dy.channels):
-        gradient_filters(&g, g.sums + filter * g.ldc, accumulate, dw + filter * whole.x.channels * taps_area(&g))
+        gradient_filters(&g, g.sums + filter * g.ldc, accumulate, dw + filter * whole.x.channels * g.taps)
 
 
 cdef void add_shard_sums(WinogradWeight* g, Py_ssize_t value) noexcept nogil:
@@ -242,7 +242,7 @@ cdef void add_shard_sums(WinogradWeight* g, Py_ssize_t value) noexcept nogil:
 
 cdef void run_winograd_weight(WinogradWeight* g, int threads, bint accumulate, real* dw) noexcept nogil:
     """One group."""
-    cdef Py_ssize_t u, unit, area = taps_area(g)
+    cdef Py_ssize_t u, unit, area = g.taps
     cdef Shares shares
     cdef Units units
     for u in range(g.block * g.across):
@@ -257,11 +257,50 @@ cdef void run_winograd_weight(WinogradWeight* g, int threads, bint accumulate, r
             units = next_units(&shares, threadid())
         if g.shards > 1:
             wait_for_all()
-            for u in prange(g.size * g.size, schedule="static"):
+            for u in prange(g.values, schedule="static"):
                 add_shard_sums(g, u)
             wait_for_all()
             for u in prange(g.dy.channels, schedule="static"):
                 gradient_filters(g, g.sums + u * g.ldc, accumulate, dw + u * g.x.channels * area)
+
+
+cdef void open_weight_tiles(
+    WinogradWeight* g, int m, Py_ssize_t rows, Py_ssize_t columns, Py_ssize_t p, Py_ssize_t q
+) noexcept nogil:
+    """The sizes of tiles for p x q gradients, and for kernels of so many rows and columns of taps."""
+    g.m, g.taps, g.segments, g.upright = m, rows * columns, 1, columns == 1
+    g.flat = g.upright or rows == 1
+    g.size = ALONG if g.flat else m - 1 + <int> rows
+    g.live = ALONG + 1 - m if g.flat else g.taps
+    g.values = g.size if g.flat else g.size * g.size
+    g.high, g.wide, g.x.rows, g.x.side = m, m, g.size, g.size
+    if g.upright:
+        g.wide, g.x.side = 1, 1
+    elif g.flat:
+        g.high, g.x.rows = 1, 1
+    g.dy.rows, g.dy.side = g.high, g.wide
+    g.across = parts_of(q, g.wide)
+    if g.flat:
+        g.segments = parts_of(g.across, MOST_ACROSS)
+        g.across = parts_of(g.across, g.segments)
+    g.lines = parts_of(p, g.high) * g.segments
+
+
+cdef void run_weight_parts(const WinogradWeight* whole, int threads, bint accumulate, real* dw) noexcept nogil:
+    """One group: of a row or column of taps one part after the other, as if the rest were padding."""
+    cdef WinogradWeight g
+    cdef Py_ssize_t first = 0
+    while first < whole.taps:
+        g = whole[0]
+        g.live = min(whole.live, whole.taps - first)
+        if g.upright:
+            g.x.top -= first
+        else:
+            g.x.left -= first
+        if first > 0:
+            g.biases = NULL
+        run_winograd_weight(&g, threads, accumulate, dw + first)
+        first += whole.live
 
 
 def winograd_backward_weight(
@@ -273,10 +312,10 @@ def winograd_backward_weight(
     cdef WinogradWeight g
     cdef Py_ssize_t group, filters = dw.shape[0] // groups, channels = dw.shape[1], p = dy.shape[2], q = dy.shape[3]
     cdef Py_ssize_t images = x.shape[0], area = p * q
-    g.m, g.size, g.lines, g.across = m, m - 1 + <int> dw.shape[2], (p + m - 1) // m, (q + m - 1) // m
+    open_weight_tiles(&g, m, dw.shape[2], dw.shape[3], p, q)
     g.total = images * g.lines
-    g.x.channels, g.x.height, g.x.width, g.x.top, g.x.left, g.x.side = channels, x.shape[2], x.shape[3], top, left, g.size
-    g.dy.channels, g.dy.height, g.dy.width, g.dy.top, g.dy.left, g.dy.side = filters, p, q, 0, 0, m
+    g.x.channels, g.x.height, g.x.width, g.x.top, g.x.left = channels, x.shape[2], x.shape[3], top, left
+    g.dy.channels, g.dy.height, g.dy.width, g.dy.top, g.dy.left = filters, p, q, 0, 0
     g.x.image, g.dy.image = groups * channels * x.shape[2] * x.shape[3], groups * filters * area
     g.x.end, g.dy.end = &x[0, 0, 0, 0] + images * g.x.image, &dy[0, 0, 0, 0] + images * g.dy.image
     choose_weight_units(&g, threads)
@@ -290,6 +329,6 @@ def winograd_backward_weight(
         for group in range(groups):
             g.x.src = &x[0, 0, 0, 0] + group * channels * x.shape[2] * x.shape[3]
             g.dy.src = &dy[0, 0, 0, 0] + group * filters * area
-            run_winograd_weight(&g, threads, accumulate, &dw[group * filters, 0, 0, 0])
+            run_weight_parts(&g, threads, accumulate, &dw[group * filters, 0, 0, 0])
             if g.biases != NULL:
                 add_line_sums(&g, accumulate, &db[group * filters])

@@ -6,7 +6,11 @@
 
 cdef inline void tile_input "convlayers_tile_input"(int size, int reach, const vf* d, int odd, vf* v, int vs) noexcept nogil:
     """One axis of a tile: `reach` inputs to `size` values."""
-    if reach == 9:
+    if size == 1:
+        v[0] = d[0]
+    elif size == ALONG:
+        line_input(d, v)
+    elif reach == 9:
         strided_input(d, 1, v, vs)
     elif reach == 5:
         spread_input(d, 1, odd, v, vs)
@@ -70,11 +74,11 @@ cdef inline void columns_apart "convlayers_columns_apart"(
 
 cdef void line_down(Winograd* g, const real* src, const Line* line, bint ask, real* dst, Workspace* space) noexcept nogil:
     """One line of tiles of one channel, transformed down its columns; `ask` for the same line of the next channel."""
-    cdef const real* rows[9]
+    cdef const real* rows[MOST_READ]
     cdef const real* at = src + line.start
     cdef Py_ssize_t span = vectors_over(line.count) * VL
     cdef int i
-    for i in range(g.reach):
+    for i in range(g.reach_down):
         if ask and i >= line.known:
             prefetch(at + g.height * g.width, line.count * <Py_ssize_t> sizeof(real), False)
         rows[i] = at
@@ -84,7 +88,11 @@ cdef void line_down(Winograd* g, const real* src, const Line* line, bint ask, re
             rows[i] = space.spare + (i + 1) * g.span
             copy_run(at, g.src_end, 1, <real*> rows[i], line.count)
         at += g.width
-    if g.reach == 9:
+    if g.upright:
+        columns_along(g, rows, line.count, dst + line.column)
+    elif g.flat:
+        columns_down(1, 1, 0, rows, line.count, dst + line.column, g.pitch)
+    elif g.reach == 9:
         columns_down(9, 9, 0, rows, line.count, dst + line.column, g.pitch)
     elif g.reach == 5:
         columns_down(9, 5, g.odd[0], rows, line.count, dst + line.column, g.pitch)
@@ -111,7 +119,7 @@ cdef bint is_joined(const Py_ssize_t* place) noexcept nogil:
 
 cdef inline bint divides_evenly(Winograd* g) noexcept nogil:
     """Whether tiles of 4 x 4 outputs or more leave none over."""
-    return g.m >= 4 and g.p == g.m * g.lines and g.q == g.m * g.across
+    return g.m >= 4 and not g.flat and g.p == g.m * g.lines and g.q == g.m * g.across
 
 
 cdef void place_one_tile(Winograd* g) noexcept nogil:
@@ -168,11 +176,12 @@ cdef void place_lines(Winograd* g, Py_ssize_t image_stride, Py_ssize_t t0, Py_ss
         begin = max(0, j0 * g.pace - g.left - skipped) // VL * VL + skipped
         line.count = max(0, min(g.width, (j1 - 1) * g.pace + g.reach - g.left) - begin)
         line.column = begin + g.left
-        line.top = inside * g.pace - g.top
+        line.top = inside * g.pace_down - g.top
         line.start = n * g.image + line.top * g.width + begin
-        line.known = halo(g) if inside > 0 and number > first else 0
-        line.target = n * image_stride + (inside * g.over + j0) * g.side
-        line.rows, line.width = min(g.side, g.down - inside * g.side), min(g.over, j1 * g.side) - j0 * g.side
+        line.known = g.reach_down - g.pace_down if inside > 0 and number > first else 0
+        line.target = n * image_stride + inside * g.side_down * g.over + j0 * g.side
+        line.rows = min(g.side_down, g.down - inside * g.side_down)
+        line.width = min(g.over, j1 * g.side) - j0 * g.side
         if line.width == g.over:
             line.rows, line.width = 1, line.rows * g.over
         line += 1
@@ -186,8 +195,8 @@ cdef void place_block(Winograd* g, Py_ssize_t image_stride, Py_ssize_t t0, Py_ss
     """Where each tile of a block begins among the transformed lines and in dst; those behind the last are where that one is."""
     cdef Py_ssize_t line = t0 // g.across, j = t0 % g.across, inside = line % g.lines, n = line // g.lines, number = 0, t, v
     for t in range(vectors_over(t1 - t0) * VL):
-        space.place[t] = number % g.held * g.size * g.pitch + j * (1 if g.pace == 2 else g.pace)
-        space.target[t] = n * image_stride + (inside * g.over + j) * g.side
+        space.place[t] = number % g.held * g.made * g.pitch + j * (1 if g.pace == 2 else g.pace)
+        space.target[t] = n * image_stride + inside * g.side_down * g.over + j * g.side
         space.last[t // VL] = number
         if t >= t1 - t0 - 1:
             continue
@@ -201,7 +210,7 @@ cdef void place_block(Winograd* g, Py_ssize_t image_stride, Py_ssize_t t0, Py_ss
             n += 1
     for v in range(vectors_over(t1 - t0)):
         space.joined[v] = g.pace == 4 and is_joined(space.place + v * VL)
-    if g.pace == 2:
+    if g.pace <= 2:
         place_runs(g, t1 - t0, space)
     place_lines(g, image_stride, t0, t1, space)
 
@@ -246,7 +255,13 @@ cdef inline void tiles_apart "convlayers_tiles_apart"(
 cdef void transform_vector_across(Winograd* g, Py_ssize_t v, real* dst, Workspace* space) noexcept nogil:
     """Tiles v * VL .. v * VL + VL - 1 of a block."""
     cdef const Py_ssize_t* place = space.place + v * VL
-    if g.reach == 9:
+    cdef int part
+    if g.upright:
+        tiles_upright(g, space.copy, space.starts + v * VL, space.before + v * VL, space.runs[v], dst)
+    elif g.flat:
+        for part in range(g.parts):
+            tiles_along(space.copy + part * g.taps, place, space.joined[v], dst + part * PANEL, g.values_in)
+    elif g.reach == 9:
         tiles_across(9, 9, 0, space.copy, g.pitch, place, False, dst, g.values_in)
     elif g.reach == 5:
         tiles_across(9, 5, g.odd[1], space.copy, g.pitch, place, space.joined[v], dst, g.values_in)
@@ -266,7 +281,7 @@ cdef void transform_vector_across(Winograd* g, Py_ssize_t v, real* dst, Workspac
 
 cdef void transform_block(Winograd* g, const real* src, Py_ssize_t t0, Py_ssize_t t1, Workspace* space) noexcept nogil:
     """The tiles t0 .. t1 of all channels of one group, V = B^T d B: [value][panel][channel][PANEL]."""
-    cdef Py_ssize_t c, v, number, vectors = vectors_over(t1 - t0), values = g.size * g.pitch
+    cdef Py_ssize_t c, v, number, vectors = vectors_over(t1 - t0), values = g.made * g.pitch
     zero_run(space.spare, g.span)
     # What lies beside the images is never written.
     memset(space.copy, 0, g.held * values * sizeof(real))
@@ -276,7 +291,7 @@ cdef void transform_block(Winograd* g, const real* src, Py_ssize_t t0, Py_ssize_
             while number <= space.last[v]:
                 line_down(g, src, space.lines + number, c + 1 < g.channels, space.copy + number % g.held * values, space)
                 number += 1
-            transform_vector_across(g, v, space.inputs + (v // 2 * g.channels + c) * PANEL + v % 2 * VL, space)
+            transform_vector_across(g, v, space.inputs + (v // 2 * g.channels + c) * g.parts * PANEL + v % 2 * VL, space)
         src += g.height * g.width
 
 

@@ -1,5 +1,5 @@
 # 3 x 3 and 5 x 5 convolution at stride 1, gradient with respect to the filters, by Winograd's minimal filtering,
-# F(r x r, m x m).
+# F(r x r, m x m), and of kernels of one row, F(r, m) or column along it (winograd_lines.pxi).
 #
 #     dW_mc = A^T [ sum_tiles (G dy_m G^T) o (B^T x_c B) ] A
 #
@@ -32,7 +32,8 @@ cdef struct Part:
     Py_ssize_t width
     Py_ssize_t top              # the first tile begins so many rows above the image
     Py_ssize_t left
-    int side                    # rows and columns of a tile
+    int side                    # columns of a tile
+    int rows                    # and rows
     real* values                # transformed: [value][panel][tile][pitch] of x, [value][tile][channel] of dy
     Py_ssize_t pitch            # from one tile to the next
     Py_ssize_t panel            # from PANEL channels to the next
@@ -42,7 +43,13 @@ cdef struct Part:
 cdef struct WinogradWeight:
     int m
     int size
-    Py_ssize_t lines            # lines of tiles in an image
+    bint flat                   # whether tiles are of one row,
+    bint upright                # or of one column
+    int high                    # gradients down a tile, m or 1,
+    int wide                    # and across
+    int values                  # of a transformed tile
+    Py_ssize_t lines            # lines of tiles in an image: with `flat` so many
+    Py_ssize_t segments         # to a row, else 1
     Py_ssize_t across           # tiles in a line
     Py_ssize_t total            # lines in all images
     Py_ssize_t block            # lines of a block
@@ -51,6 +58,8 @@ cdef struct WinogradWeight:
     Py_ssize_t dy_parts
     Part x
     Part dy
+    Py_ssize_t taps             # of a filter's channel in dw,
+    Py_ssize_t live             # of which so many are made at once
     real* biases                # [line][channel of dy], NULL for none
     Py_ssize_t bias_pitch
     Py_ssize_t* step            # k times the pitch of x
@@ -67,7 +76,7 @@ cdef struct WinogradWeight:
 
 cdef inline Py_ssize_t part_columns(const WinogradWeight* g, const Part* part) noexcept nogil:
     """Columns that a line of tiles reads."""
-    return (g.across - 1) * g.m + part.side
+    return (g.across - 1) * g.wide + part.side
 
 
 cdef inline bint is_narrow(const WinogradWeight* g, const Part* part) noexcept nogil:
@@ -80,11 +89,11 @@ cdef void copy_narrow(
 ) noexcept nogil:
     """What copy_channels does, from row `top` on, of narrow images: their rows are transposed as one, to the end of dst, and
     moved from there."""
-    cdef Py_ssize_t first = max(0, top), rows = max(0, min(part.height, top + part.side) - first), width = part.width, i, k
-    cdef const real* row = dst + (part.side * columns - rows * width) * VL
+    cdef Py_ssize_t first = max(0, top), rows = max(0, min(part.height, top + part.rows) - first), width = part.width, i, k
+    cdef const real* row = dst + (part.rows * columns - rows * width) * VL
     if rows > 0:
         transpose_run(src + first * width, part.end, part.height * width, channels, rows * width, <real*> row, VL)
-    for i in range(part.side):
+    for i in range(part.rows):
         if not first <= top + i < first + rows:
             zero_run(dst, columns * VL)
         else:
@@ -102,22 +111,23 @@ cdef void copy_channels(
 ) noexcept nogil:
     """What the line of tiles number `inside` of an image reads of up to VL channels: `rows` of [column][VL], zero outside the
     image, in dst. Rows that lines share stay where they are: unless it is the `first` one, the line before has copied them."""
-    cdef Py_ssize_t columns = part_columns(g, part), area = part.height * part.width, h = inside * g.m - part.top, place, i
-    cdef Py_ssize_t begin = min(columns, max(0, part.left)), last = max(begin, min(columns, part.width + part.left))
+    cdef Py_ssize_t columns = part_columns(g, part), area = part.height * part.width, place, i
+    cdef Py_ssize_t h = inside // g.segments * g.high - part.top, left = part.left - inside % g.segments * g.across * g.wide
+    cdef Py_ssize_t begin = min(columns, max(0, left)), last = max(begin, min(columns, part.width + left))
     cdef bint narrow = is_narrow(g, part)
     cdef real* row
-    place = 0 if narrow else inside * g.m % part.side
+    place = 0 if narrow else inside // g.segments * g.high % part.rows
     if narrow:
         copy_narrow(part, src, channels, h, columns, dst)
-    for i in range(part.side):
+    for i in range(part.rows):
         row = dst + place * columns * VL
         rows[i] = row
-        place = place + 1 if place + 1 < part.side else 0
-        if narrow or i < part.side - g.m and inside > 0 and not first:
+        place = place + 1 if place + 1 < part.rows else 0
+        if narrow or i < part.rows - g.high and inside > 0 and not first and g.segments == 1:
             continue
         if 0 <= h + i < part.height:
             zero_run(row, begin * VL)
-            transpose_run(src + (h + i) * part.width + begin - part.left, part.end, area, channels, last - begin,
+            transpose_run(src + (h + i) * part.width + begin - left, part.end, area, channels, last - begin,
                           row + begin * VL, VL)
             zero_run(row + last * VL, (columns - last) * VL)
         else:
@@ -161,27 +171,30 @@ cdef inline void ask_channels(
 ) noexcept nogil:
     """Ask for the rows that line of tiles number `inside` of an image is the first to read, of the channels first .. last - 1
     from src on."""
-    cdef Py_ssize_t h = inside * g.m - part.top + part.side - g.m, area = part.height * part.width, c, at
-    cdef Py_ssize_t nbytes = min(g.m, part.height - h) * part.width * <Py_ssize_t> sizeof(real)
-    src += h * part.width
+    cdef Py_ssize_t h = inside // g.segments * g.high - part.top + part.rows - g.high, area = part.height * part.width, c, at
+    cdef Py_ssize_t start = inside % g.segments * g.across * g.wide, values = min(g.high, part.height - h) * part.width
+    cdef Py_ssize_t nbytes = (values if g.segments == 1 else min(values - start, g.across * g.wide)) * <Py_ssize_t> sizeof(real)
+    src += h * part.width + start
     for c in range(first, last):
         for at in range(0, nbytes, 64):
             prefetch_far(<const char*> (src + c * area) + at)
 
 
 cdef inline vf sum_copy(const real* copy, Py_ssize_t count) noexcept nogil:
-    """Of `count` vectors, an even number."""
+    """Of `count` vectors."""
     cdef vf a = splat(0), b = splat(0)
     cdef Py_ssize_t k
     for k in range(count // 2):
         a = a + load(copy + 2 * k * VL)
         b = b + load(copy + (2 * k + 1) * VL)
+    if count % 2:
+        a = a + load(copy + (count - 1) * VL)
     return a + b
 
 
 # What VL channels of a line are transformed from.
 cdef struct Channels:
-    const real* rows[6]
+    const real* rows[ALONG]
     real* half                  # tiles on their way
 
 
@@ -192,7 +205,9 @@ cdef inline void gradient_vector(WinogradWeight* g, Part* part, Channels* source
     be too much for the wheel.
     """
     cdef int known = 0 if j == 0 else part.side - g.m
-    if ASKS and MR == 6 and part.side == 6 and known == 2 and j % 2:
+    if g.flat:
+        gradients_along(source.rows, j * g.wide, g.m if part == &g.dy else 0, g.upright, dst, part.value)
+    elif ASKS and MR == 6 and part.side == 6 and known == 2 and j % 2:
         gradient_tile(6, 0, source.rows, j * 4, 4, 2, source.half, dst, part.value)
     elif ASKS and MR == 6 and part.side == 6 and known == 2:
         gradient_tile(6, 0, source.rows, j * 4, 0, 2, source.half, dst, part.value)
@@ -210,7 +225,7 @@ cdef inline void gradient_vector(WinogradWeight* g, Part* part, Channels* source
 
 cdef inline Py_ssize_t copy_values(const WinogradWeight* g, const Part* part) noexcept nogil:
     """Of VL channels: the copy of a line and `half`."""
-    return (part.side * part_columns(g, part) + HALF_COLUMNS * g.size) * VL
+    return (part.rows * part_columns(g, part) + HALF_COLUMNS * g.size) * VL
 
 
 cdef void transform_lines(WinogradWeight* g, Part* part, Py_ssize_t start, Py_ssize_t lines, real* copy) noexcept nogil:
@@ -234,7 +249,7 @@ cdef void transform_lines(WinogradWeight* g, Part* part, Py_ssize_t start, Py_ss
                 copy_channels(g, part, src + u * VL * area, min(VL, some - u * VL), inside, line == start, copy + u * size,
                               channels[u].rows)
                 if part == &g.dy and g.biases != NULL:
-                    store(g.biases + line * g.bias_pitch + c0 + u * VL, sum_copy(copy + u * size, g.m * g.m * g.across))
+                    store(g.biases + line * g.bias_pitch + c0 + u * VL, sum_copy(copy + u * size, g.high * g.wide * g.across))
             behind, next = src, inside + 1
             if next == g.lines:
                 behind, next = src + part.image, 0

@@ -189,6 +189,8 @@ def test_a_convolution_takes_over_batch_normalization_in_inference(n, dtype):
         (3, 9, cl.Conv2d(5, 3, padding=1, algorithm="winograd")),
         (3, 9, cl.Conv2d(5, 3, stride=2, padding=1, algorithm="winograd")),
         (3, 9, cl.Conv2d(5, 5, padding=2, algorithm="winograd")),
+        (3, 9, cl.Conv2d(5, (1, 7), padding=(1, 3), algorithm="winograd")),
+        (3, 9, cl.Conv2d(5, (3, 1), algorithm="winograd")),
         (3, 9, cl.Conv2d(5, 3, algorithm="direct")),
         (40, 2, cl.Conv2d(5, 1)),
         (6, 7, cl.Conv2d(6, 3, groups=6)),

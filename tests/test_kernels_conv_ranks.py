@@ -182,7 +182,8 @@ def test_plans_of_sequences_and_volumes():
     assert [line.split(" (")[0] for line in text.splitlines()[::2]] == [
         "forward: fft", "input gradient: fft", "weight gradient: fft"
     ]  # fmt: skip
-    assert plan_conv("forward", (8, 64, 1024), (64, 64, 3), "float32").algorithm == "direct"
+    assert plan_conv("forward", (8, 64, 1024), (64, 64, 3), "float32").algorithm == "winograd"
+    assert plan_conv("forward", (8, 8, 1024), (4, 8, 3), "float32").algorithm == "direct"
     assert plan_conv("forward", (2, 64, 8, 28, 28), (64, 64, 3, 3, 3), "float32").algorithm == "winograd"
 
 
@@ -248,10 +249,10 @@ W = {rank: np.ones((2, 4, *(3,) * rank), np.float32) for rank in (1, 2, 3)}
         (lambda: functional.conv3d(X[3], W[3], padding=-1), ConfigError, "conv3d: padding must be at least 0; got -1"),
         (lambda: functional.conv3d(X[3], W[3], padding=True), ArrayTypeError, "conv3d: padding is an int or 3 ints"),
         (
-            lambda: functional.conv1d(X[1], W[1], algorithm="winograd"),
+            lambda: functional.conv1d(X[1], W[1], stride=2, algorithm="winograd"),
             ConfigError,
-            "conv1d: algorithm 'winograd' takes kernels of 3x3 and larger with stride 1 or 2, dilated ones with stride 1 "
-            "alone; direct, fft, einsum can",
+            "conv1d: algorithm 'winograd' takes kernels of 3x3 and larger with stride 1 or 2, dilated ones and rows and "
+            "columns of 2 to 31 taps with stride 1 alone; direct, fft, einsum can",
         ),
         (
             lambda: functional.conv3d_backward(X[3], X[3], W[3]),

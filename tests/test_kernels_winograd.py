@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from helpers import DTYPES, assert_kernel, beside, edges, random_cases
+from helpers import DTYPES, assert_kernel, beside, check_winograd, edges, random_cases
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -16,32 +16,6 @@ from convlayers.shapes import window
 from convlayers.testing.machine import threads_at_every_size
 
 ISAS = kernels.available()
-
-
-def check_winograd(
-    images, channels, filters, size, *, padding, stride=1, dilation=1, kernel=3, groups=1, dtype="float32", seed=0
-):
-    """Forward with and without ReLU, input gradient and weight gradient."""
-    rng = np.random.default_rng(seed)
-    kernel = (kernel, kernel) if isinstance(kernel, int) else kernel
-    x = rng.standard_normal((images, channels, *size)).astype(dtype)
-    w = rng.standard_normal((filters, channels // groups, *kernel)).astype(dtype)
-    b = rng.standard_normal(filters).astype(dtype)
-    win = window(size, kernel, stride=stride, dilation=dilation, padding=padding)
-    dy = rng.standard_normal((images, filters, *win.output)).astype(dtype)
-    how = {"stride": stride, "padding": padding, "dilation": dilation, "groups": groups, "algorithm": "winograd"}
-    y = reference.conv_forward(x, w, b, win, groups)
-    expected = [y, np.maximum(y, 0), reference.conv_backward_input(dy, w, x.shape, win, groups)]
-    forward, backward = w[0].size + 1, w.size // channels
-    expected += reference.conv_backward_weight(dy, x, w.shape, win, groups)
-    lengths = [forward, forward, backward, dy[:, 0].size, dy[:, 0].size]
-
-    def compute():
-        results = [functional.conv2d(x, w, b, **how), functional.conv2d(x, w, b, **how, relu=True)]
-        results.append(functional.conv2d_backward_input(dy, w, x.shape, **how))
-        return results + list(functional.conv2d_backward_weight(dy, x, w.shape, **how))
-
-    assert_kernel(compute, expected, lengths, f"x {x.shape}, w {w.shape}, {how}, seed {seed}", dtype)
 
 
 @st.composite

@@ -12,6 +12,8 @@ from .._arrays import window_numbers
 
 FORWARD, INPUT_GRADIENT, WEIGHT_GRADIENT = DIRECTIONS = ("forward", "input gradient", "weight gradient")
 
+# Values of a weight gradient's transformed filters that stay near: half of a second level of 1 MB.
+NEAR_SUMS = 125_000
 _FEW_IMAGES = 3
 _TYPICAL_BATCH = 16
 

@@ -19,7 +19,7 @@ import numpy as np
 from ... import kernels
 from ...kernels import memory
 from ...shapes import Window
-from .calls import Backward, BackwardBoth, Forward
+from .calls import Backward, BackwardBoth, Forward, FusedForward, Kept, Maybe
 from .problem import Problem
 
 # Bytes of columns held at once: few enough to be in a cache when they are read, and enough for one call of an algorithm.
@@ -36,6 +36,21 @@ class Viewed(NamedTuple):
         """y, or max(y, 0)."""
         flat, run = self.flat, self.algorithm.forward(self.flat, relu)
         return lambda x, w, bias: run(x.reshape(flat.x), w.reshape(flat.w), bias).reshape(problem.y)
+
+    def forward_fused(
+        self, problem: Problem, relu: bool | float, residual: bool, pooled: bool, kept: Kept | None
+    ) -> FusedForward | None:
+        """y times a scale, plus a shift and a residual; None for the maximum of pixels, which are no neighbours here."""
+        flat, fused_of = self.flat, getattr(self.algorithm, "forward_fused", None)
+        run = None if pooled or fused_of is None else fused_of(self.flat, relu, residual, False, kept)
+        if run is None:
+            return None
+
+        def viewed(x: np.ndarray, w: np.ndarray, scale: Maybe, shift: Maybe, added: Maybe) -> np.ndarray:
+            y: np.ndarray = run(x.reshape(flat.x), w.reshape(flat.w), scale, shift, added)
+            return y.reshape(problem.y)
+
+        return viewed
 
     def backward_input(self, problem: Problem) -> Backward:
         """dx."""

@@ -47,6 +47,7 @@ def _live(problem: Problem, axis: int) -> slice:
     return slice(min(first, before // apart), max(last + 1, count - behind // apart))
 
 
+@once
 def live_part(problem: Problem) -> Problem:
     """The same convolution by the live taps, or `problem` itself where they are more than half: they have to be copied."""
     win, taps = problem.win, live_taps(problem)

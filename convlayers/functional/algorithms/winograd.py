@@ -1,29 +1,39 @@
 """Winograd's minimal filtering, of each kind of kernel in its own way: by tiles that are convolved as they are
-(winograd_tiles.py), larger kernels by blocks of their taps (winograd_blocks.py), strides by an image's phases
-(winograd_phases.py), and dilations phase by phase (winograd_dilated.py).
+(winograd_tiles.py, rows and columns of taps among them), larger kernels by blocks of their taps (winograd_blocks.py), strides
+by an image's phases (winograd_phases.py), and dilations phase by phase (winograd_dilated.py).
 
 The rounding is of the order of the definition's own (docs/numerics.md), so `auto` may take it wherever it is cheaper.
 """
 
 from types import ModuleType
 
-from . import direct, winograd_blocks, winograd_phases, winograd_tiles
+from . import direct, winograd_blocks, winograd_lines, winograd_phases, winograd_tiles
 from .calls import Backward, BackwardBoth, BackwardOnto, Forward, FusedForward, Kept, WeightAdder
 from .problem import WEIGHT_GRADIENT, Machine, Problem, once
 from .winograd_dilated import Dilated, phases_of
 
+_TAKES = (
+    "takes kernels of 3x3 and larger with stride 1 or 2, dilated ones and rows and columns of 2 to 31 taps with stride 1 alone"
+)
+_NO_PIXELS = "takes no images without pixels"
+
 
 def refuses(problem: Problem) -> str | None:
-    """It computes kernels of 3 x 3 and more at stride 1, and at stride 2 those that winograd_phases.py takes."""
+    """It computes kernels of 3 x 3 and more and rows and columns of taps at stride 1, and at stride 2 what winograd_phases.py
+    takes."""
     win = problem.win
     dilated = win.dilation != (1, 1)
+    if winograd_lines.takes(win) and win.stride == (1, 1):
+        if problem.depthwise:
+            return "takes no rows and columns of taps where each channel has filters of its own"
+        return None if all(problem.x[2:]) else _NO_PIXELS
     if min(win.kernel) < 2 or max(win.kernel) < 3 or win.stride not in ((1, 1), (2, 2)) or (dilated and win.stride != (1, 1)):
-        return "takes kernels of 3x3 and larger with stride 1 or 2, dilated ones with stride 1 alone"
+        return _TAKES
     if win.stride == (2, 2) and not winograd_phases.takes(win):
         return "takes kernels of 3x3 to 5x5 at stride 2, and of 6x6 where padding is even"
     if problem.depthwise and (win.kernel != (3, 3) or dilated):
         return "takes 3x3 kernels without a dilation alone where each channel has filters of its own"
-    return None if all(problem.x[2:]) else "takes no images without pixels"
+    return None if all(problem.x[2:]) else _NO_PIXELS
 
 
 @once
@@ -37,7 +47,7 @@ def _kind(problem: Problem) -> ModuleType | Dilated:
         return Dilated(kind)
     if win.stride == (2, 2):
         return winograd_phases if win.kernel != (3, 3) or problem.direction == WEIGHT_GRADIENT else winograd_tiles
-    return winograd_tiles if win.kernel in ((3, 3), (5, 5)) else winograd_blocks
+    return winograd_tiles if win.kernel in ((3, 3), (5, 5)) or winograd_lines.takes(win) else winograd_blocks
 
 
 def cost(problem: Problem, machine: Machine) -> float:

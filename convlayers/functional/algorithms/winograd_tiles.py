@@ -1,4 +1,4 @@
-"""Winograd's minimal filtering of 3 x 3 and 5 x 5 kernels at stride 1, and of 3 x 3 at stride 2 (ext/winograd.pxi).
+"""Winograd's minimal filtering of 3 x 3 and 5 x 5 kernels, rows and columns at stride 1, and of 3 x 3 at 2 (ext/winograd.pxi).
 
 F(m x m, 3 x 3) with m = 4 or 2: a quarter of the multiply-adds of the definition with m = 4, against transforms of the tiles
 and of the filters; and F(2 x 2, 5 x 5), 36 products in place of 100. At stride 2, forward and input gradient are made of
@@ -11,6 +11,7 @@ from typing import Any
 
 from ... import kernels
 from ...kernels import threads_for
+from . import winograd_lines
 from .calls import (
     Backward,
     BackwardBoth,
@@ -27,7 +28,7 @@ from .calls import (
     onto_call,
     weight_call,
 )
-from .problem import FORWARD, INPUT_GRADIENT, MACHINES, WEIGHT_GRADIENT, Machine, Problem, once
+from .problem import FORWARD, INPUT_GRADIENT, MACHINES, NEAR_SUMS, WEIGHT_GRADIENT, Machine, Problem, once
 
 # Cycles to transform one vector, by m and the kernel's side: of tiles for one channel, going in or coming out, and of filters;
 # and to copy a row of one channel, and the call. Measured on Zen 5, but the filters' on Zen 3, and on Zen 4 those of 5 x 5
@@ -39,7 +40,6 @@ _GRADIENT_TILE_CYCLES = {(4, 3): 360, (2, 3): 200, (2, 5): 180}  # for the weigh
 _FILTER_CYCLES = {(4, 3): 500, (2, 3): 250, (2, 5): 700}
 _STRIDED_CYCLES = {FORWARD: 600, INPUT_GRADIENT: 750}  # at stride 2, of tiles, in or out; measured on Emerald Rapids
 _CACHED_BYTES = 16e6
-_NEAR_SUMS = 125_000  # of a weight gradient's transformed filters: half of a second level of 1 MB
 _ROW_CYCLES = 8
 # To add up a vector of a row of overlapping tiles, for each of the tiles that may reach it (Zen 4); and the bytes of tiles that
 # a block has room for, which is of whole images there.
@@ -70,7 +70,7 @@ def tile_cost(problem: Problem, machine: Machine, m: int, share: float = 1, over
     if problem.direction == INPUT_GRADIENT:
         rows, depth = depth, rows
     sums *= share * (1 + 7 / depth) * max(1, 4 / rows)
-    if problem.direction == WEIGHT_GRADIENT and (m + taps - 1) ** 2 * filters * channels > _NEAR_SUMS:
+    if problem.direction == WEIGHT_GRADIENT and (m + taps - 1) ** 2 * filters * channels > NEAR_SUMS:
         sums *= machine.far_sums
     transformed = (m + taps - 1) ** 2 * filters * channels * machine.vector_bytes / lanes
     if problem.direction != WEIGHT_GRADIENT and vectors * lanes <= machine.few_tiles:
@@ -112,6 +112,8 @@ def _tiling(problem: Problem, machine: Machine) -> tuple[int, bool]:
 
 def cost(problem: Problem, machine: Machine) -> float:
     """Microseconds on one thread, with the best of the tiles."""
+    if winograd_lines.takes(problem.win):
+        return winograd_lines.cost(problem, machine)
     m, overlaps = _tiling(problem, machine)
     return tile_cost(problem, machine, m, overlaps=overlaps)
 
@@ -119,7 +121,9 @@ def cost(problem: Problem, machine: Machine) -> float:
 @once
 def _arguments(problem: Problem) -> tuple[int, ...]:
     (top, _), (left, _) = problem.win.padding
-    m, overlaps = _tiling(problem.typical, MACHINES[problem.isa])
+    m, overlaps = winograd_lines.outputs(problem.win), False
+    if not winograd_lines.takes(problem.win):
+        m, overlaps = _tiling(problem.typical, MACHINES[problem.isa])
     return m, problem.win.stride[0], top, left, problem.groups, 0, overlaps
 
 
@@ -136,7 +140,7 @@ def fused(
     """`forward_fused` with the kernel's `tiles`."""
     if residual and (pooled or isinstance(relu, float)):
         return None
-    if pooled and problem.win.stride != (1, 1):
+    if pooled and (problem.win.stride != (1, 1) or winograd_lines.takes(problem.win)):
         return None
     place = None
     if kept is not None and prod(problem.w) * problem.type.itemsize <= _MOST_KEPT:
@@ -147,7 +151,7 @@ def fused(
 
 def forward_fused(problem: Problem, relu: bool | float, residual: bool, pooled: bool, kept: Kept | None) -> FusedForward | None:
     """y times a scale, plus a shift and a residual, in the last pass, or the maximum of each 2 x 2 of it, at stride 1; None for
-    an upper bound of a sum, and for the maximum of one."""
+    an upper bound of a sum, for the maximum of one, and for maxima behind a row or column of taps."""
     return fused(problem, _arguments(problem), relu, residual, pooled, kept)
 
 
