@@ -53,8 +53,8 @@ VALUE(erf) {
         -0.026866170645131252, 0.11283791670955126, -0.37612638903183754, 1.1283791670955126};
     real size = magnitude(x), square = size * size, sum = 0;
     for (int n = SINGLE ? 9 : 0; n < 20; n++) sum = sum * square + (real)series[n];
-    real far = 1 - 2 * normal_at_minus((real)1.41421356237309504880 * size).below;
-    return with_sign(size < 1 ? size * sum : size >= 1 ? far : size, x);
+    real wide = 1 - 2 * normal_at_minus((real)1.41421356237309504880 * size).below;
+    return with_sign(size < 1 ? size * sum : size >= 1 ? wide : size, x);
 }
 GRADIENT(erf, x) { return dy * (real)1.12837916709551257390 * exponential(-x * x); }
 

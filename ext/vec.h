@@ -43,6 +43,7 @@ typedef real vf __attribute__((vector_size(CONVLAYERS_VEC_BYTES), aligned(REAL_B
 /* A difference, not a sum: x + 0 is not folded, since it turns -0 into +0. */
 #define splat(x) ((real)(x) - (vf){0})
 #define ALWAYS_INLINE static inline __attribute__((always_inline))
+#define NEVER_INLINE static __attribute__((noinline))
 /* Integers as wide as a real: a comparison's outcome, all bits set or none, and the taps of a pooling. */
 typedef lane vmask __attribute__((vector_size(CONVLAYERS_VEC_BYTES)));
 #define isplat(x) ((vmask){0} + (lane)(x))
@@ -56,6 +57,7 @@ typedef lane vmask __attribute__((vector_size(CONVLAYERS_VEC_BYTES)));
 typedef real vf;
 #define splat(x) (x)
 #define ALWAYS_INLINE static
+#define NEVER_INLINE static
 typedef lane vmask;
 #define isplat(x) ((lane)(x))
 #define iselect(mask, a, b) ((mask) ? (a) : (b))

@@ -33,7 +33,7 @@ cdef inline Py_ssize_t most_tiles_bytes() noexcept nogil:
     return min(2 * TILES_BYTES, max(TILES_BYTES, second_level() * 5 // 8))
 
 
-cdef struct Winograd:
+cdef struct Winograd "convlayers_winograd_args":
     int m                       # outputs along the side of a tile
     int taps                    # r
     bint flat                   # whether tiles are of one row (winograd_lines.pxi),
@@ -122,7 +122,7 @@ cdef struct Line:
 
 
 # What one thread works with.
-cdef struct Workspace:
+cdef struct Workspace "convlayers_workspace":
     Py_ssize_t* place           # of each tile of a block in the transformed lines
     Py_ssize_t* target          # and in dst, for its first filter
     bint* joined                # of each vector of tiles, in both
@@ -254,10 +254,10 @@ cdef void finish_filter(
             number += 1
         place = space.target + v * VL if whole else g.staged
         joined = space.joined[v] if whole else True
-        if g.flat:
-            outputs_along(g, products, scale, bias, out, place)
-        elif g.pool == 2:
+        if g.pool == 2:
             output_maxima(g, products, scale, bias, out, row, place, whole)
+        elif g.flat:
+            outputs_along(g, products, scale, bias, out, place)
         elif g.size != STRIDED:
             output_tiles(g, products, scale, bias, out, row, place, joined)
         elif g.m == 4:

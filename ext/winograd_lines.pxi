@@ -82,9 +82,12 @@ cdef void tiles_along(
         store(dst + i * ldv, v[i])
 
 
-cdef void columns_along(Winograd* g, const real** rows, Py_ssize_t count, real* dst) noexcept nogil:
-    """Tiles that are columns, transformed: ALONG rows of each part of the taps, with zeros behind the last column."""
+cdef void flat_down "convlayers_flat_down"(Winograd* g, const real** rows, Py_ssize_t count, real* dst) noexcept nogil:
+    """A row as it is, or, of tiles that are columns, ALONG rows of each part of the taps, transformed; then zeros."""
     cdef int part
+    if not g.upright:
+        columns_down(1, 1, 0, rows, count, dst, g.pitch)
+        return
     for part in range(g.parts):
         columns_down(ALONG, ALONG, 0, rows + part * g.taps, count, dst, g.pitch)
         dst += ALONG * g.pitch
@@ -106,7 +109,19 @@ cdef void tiles_upright(
             lines += g.pitch
 
 
-cdef void filters_along(Winograd* g, const real* taps, Py_ssize_t tap_stride, int part, real* dst) noexcept nogil:
+cdef void transform_flat "convlayers_transform_flat"(Winograd* g, Py_ssize_t v, real* dst, Workspace* space) noexcept nogil:
+    """Tiles v * VL .. v * VL + VL - 1 of a block."""
+    cdef int part
+    if g.upright:
+        tiles_upright(g, space.copy, space.starts + v * VL, space.before + v * VL, space.runs[v], dst)
+        return
+    for part in range(g.parts):
+        tiles_along(space.copy + part * g.taps, space.place + v * VL, space.joined[v], dst + part * PANEL, g.values_in)
+
+
+cdef void filters_along "convlayers_filters_along"(
+    Winograd* g, const real* taps, Py_ssize_t tap_stride, int part, real* dst
+) noexcept nogil:
     """U = G g for one part of VL filters, whose taps are vectors `tap_stride` apart; zeros behind the last one."""
     cdef vf w[ALONG]
     cdef vf u[ALONG]
@@ -149,7 +164,7 @@ cdef void outputs_upright(Winograd* g, const real* products, vf scale, vf bias, 
         store(dst + i * g.row, finished(y[i], scale, bias, g.ceiling))
 
 
-cdef void outputs_along(
+cdef void outputs_along "convlayers_outputs_along"(
     Winograd* g, const real* products, vf scale, vf bias, real* dst, const Py_ssize_t* place
 ) noexcept nogil:
     if g.upright:
@@ -164,7 +179,7 @@ cdef void outputs_along(
         outputs_of_line(7, products, g.values_out, scale, bias, g.ceiling, dst, place)
 
 
-cdef void gradients_along(
+cdef void gradients_along "convlayers_gradients_along"(
     const real** rows, Py_ssize_t column, int taps, bint upright, real* dst, Py_ssize_t ldv
 ) noexcept nogil:
     """A tile of VL channels from a column on: of inputs, where taps is 0, else of as many gradients, 4 to 7."""

@@ -278,7 +278,7 @@ cdef void open_weight_tiles(
         g.wide, g.x.side = 1, 1
     elif g.flat:
         g.high, g.x.rows = 1, 1
-    g.dy.rows, g.dy.side = g.high, g.wide
+    g.dy.rows, g.dy.side, g.x.taps, g.dy.taps = g.high, g.wide, 0, m
     g.across = parts_of(q, g.wide)
     if g.flat:
         g.segments = parts_of(g.across, MOST_ACROSS)

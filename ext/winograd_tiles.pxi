@@ -88,10 +88,8 @@ cdef void line_down(Winograd* g, const real* src, const Line* line, bint ask, re
             rows[i] = space.spare + (i + 1) * g.span
             copy_run(at, g.src_end, 1, <real*> rows[i], line.count)
         at += g.width
-    if g.upright:
-        columns_along(g, rows, line.count, dst + line.column)
-    elif g.flat:
-        columns_down(1, 1, 0, rows, line.count, dst + line.column, g.pitch)
+    if g.flat:
+        flat_down(g, rows, line.count, dst + line.column)
     elif g.reach == 9:
         columns_down(9, 9, 0, rows, line.count, dst + line.column, g.pitch)
     elif g.reach == 5:
@@ -255,13 +253,7 @@ cdef inline void tiles_apart "convlayers_tiles_apart"(
 cdef void transform_vector_across(Winograd* g, Py_ssize_t v, real* dst, Workspace* space) noexcept nogil:
     """Tiles v * VL .. v * VL + VL - 1 of a block."""
     cdef const Py_ssize_t* place = space.place + v * VL
-    cdef int part
-    if g.upright:
-        tiles_upright(g, space.copy, space.starts + v * VL, space.before + v * VL, space.runs[v], dst)
-    elif g.flat:
-        for part in range(g.parts):
-            tiles_along(space.copy + part * g.taps, place, space.joined[v], dst + part * PANEL, g.values_in)
-    elif g.reach == 9:
+    if g.reach == 9:
         tiles_across(9, 9, 0, space.copy, g.pitch, place, False, dst, g.values_in)
     elif g.reach == 5:
         tiles_across(9, 5, g.odd[1], space.copy, g.pitch, place, space.joined[v], dst, g.values_in)
@@ -291,7 +283,10 @@ cdef void transform_block(Winograd* g, const real* src, Py_ssize_t t0, Py_ssize_
             while number <= space.last[v]:
                 line_down(g, src, space.lines + number, c + 1 < g.channels, space.copy + number % g.held * values, space)
                 number += 1
-            transform_vector_across(g, v, space.inputs + (v // 2 * g.channels + c) * g.parts * PANEL + v % 2 * VL, space)
+            if g.flat:
+                transform_flat(g, v, space.inputs + (v // 2 * g.channels + c) * g.parts * PANEL + v % 2 * VL, space)
+            else:
+                transform_vector_across(g, v, space.inputs + (v // 2 * g.channels + c) * PANEL + v % 2 * VL, space)
         src += g.height * g.width
 
 

@@ -34,6 +34,7 @@ cdef struct Part:
     Py_ssize_t left
     int side                    # columns of a tile
     int rows                    # and rows
+    int taps                    # of dy, gradients along a tile of one row or column; of x 0
     real* values                # transformed: [value][panel][tile][pitch] of x, [value][tile][channel] of dy
     Py_ssize_t pitch            # from one tile to the next
     Py_ssize_t panel            # from PANEL channels to the next
@@ -105,6 +106,11 @@ cdef void copy_narrow(
         dst += columns * VL
 
 
+cdef inline Py_ssize_t row_number(const WinogradWeight* g, Py_ssize_t inside) noexcept nogil:
+    """The row of tiles of an image that its line number `inside` is a part of. Most are all of one, and divisions are slow."""
+    return inside if g.segments == 1 else inside // g.segments
+
+
 cdef void copy_channels(
     const WinogradWeight* g, const Part* part, const real* src, Py_ssize_t channels, Py_ssize_t inside, bint first, real* dst,
     const real** rows
@@ -112,11 +118,12 @@ cdef void copy_channels(
     """What the line of tiles number `inside` of an image reads of up to VL channels: `rows` of [column][VL], zero outside the
     image, in dst. Rows that lines share stay where they are: unless it is the `first` one, the line before has copied them."""
     cdef Py_ssize_t columns = part_columns(g, part), area = part.height * part.width, place, i
-    cdef Py_ssize_t h = inside // g.segments * g.high - part.top, left = part.left - inside % g.segments * g.across * g.wide
+    cdef Py_ssize_t row_of = row_number(g, inside), h = row_of * g.high - part.top
+    cdef Py_ssize_t left = part.left - (inside - row_of * g.segments) * g.across * g.wide
     cdef Py_ssize_t begin = min(columns, max(0, left)), last = max(begin, min(columns, part.width + left))
     cdef bint narrow = is_narrow(g, part)
     cdef real* row
-    place = 0 if narrow else inside // g.segments * g.high % part.rows
+    place = 0 if narrow else row_of * g.high % part.rows
     if narrow:
         copy_narrow(part, src, channels, h, columns, dst)
     for i in range(part.rows):
@@ -171,8 +178,9 @@ cdef inline void ask_channels(
 ) noexcept nogil:
     """Ask for the rows that line of tiles number `inside` of an image is the first to read, of the channels first .. last - 1
     from src on."""
-    cdef Py_ssize_t h = inside // g.segments * g.high - part.top + part.rows - g.high, area = part.height * part.width, c, at
-    cdef Py_ssize_t start = inside % g.segments * g.across * g.wide, values = min(g.high, part.height - h) * part.width
+    cdef Py_ssize_t row_of = row_number(g, inside), h = row_of * g.high - part.top + part.rows - g.high, c, at
+    cdef Py_ssize_t area = part.height * part.width, values = min(g.high, part.height - h) * part.width
+    cdef Py_ssize_t start = (inside - row_of * g.segments) * g.across * g.wide
     cdef Py_ssize_t nbytes = (values if g.segments == 1 else min(values - start, g.across * g.wide)) * <Py_ssize_t> sizeof(real)
     src += h * part.width + start
     for c in range(first, last):
@@ -206,7 +214,7 @@ cdef inline void gradient_vector(WinogradWeight* g, Part* part, Channels* source
     """
     cdef int known = 0 if j == 0 else part.side - g.m
     if g.flat:
-        gradients_along(source.rows, j * g.wide, g.m if part == &g.dy else 0, g.upright, dst, part.value)
+        gradients_along(source.rows, j * g.wide, part.taps, g.upright, dst, part.value)
     elif ASKS and MR == 6 and part.side == 6 and known == 2 and j % 2:
         gradient_tile(6, 0, source.rows, j * 4, 4, 2, source.half, dst, part.value)
     elif ASKS and MR == 6 and part.side == 6 and known == 2:
