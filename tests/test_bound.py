@@ -158,6 +158,28 @@ def test_an_input_gradient_onto_an_array(shape, stride):
     np.testing.assert_array_equal(array, kept)
 
 
+@pytest.mark.parametrize("kernel", [(3,), (7,), (1, 5), (4, 1)])
+def test_gradients_of_rows_onto_arrays(kernel):
+    """Those of sequences are views of images'; weights' gradients of several parts of the taps are added part by part."""
+    rank, rng = len(kernel), np.random.default_rng(8)
+    options, size = conv_options(1, 0, 1, 2, None, "winograd"), (9, 70)[-rank:]
+    x, w = (rng.standard_normal(shape).astype(np.float32) for shape in ((3, 6, *size), (8, 3, *kernel)))
+    dy = rng.standard_normal((3, 8, *(n - k + 1 for n, k in zip(size, kernel, strict=True)))).astype(np.float32)
+    array, dw, db = (rng.standard_normal(shape).astype(np.float32) for shape in (x.shape, w.shape, (8,)))
+
+    def compute():
+        sizes = rank, x.shape, w.shape, w.dtype, options
+        dx = conv.bound_backward_input_onto(*sizes)(dy, w, array)
+        np.testing.assert_array_equal(dx, conv.bound_backward_input(*sizes)(dy, w) + array)
+        more = dw.copy(), db.copy()
+        conv.bound_add_backward_weight(*sizes)(dy, x, *more)
+        for grown, before, alone in zip(more, (dw, db), conv.backward_weight(rank, dy, x, w.shape, True, options), strict=True):
+            np.testing.assert_allclose(grown, before + alone, rtol=1e-5, atol=1e-5)
+        return [dx, *more]
+
+    on_every_machine(compute)
+
+
 @pytest.mark.parametrize("algorithm", ["direct", "fft", "einsum"])
 def test_algorithms_whose_last_pass_adds_nothing(algorithm):
     options = conv_options(1, 1, 1, 1, None, algorithm)

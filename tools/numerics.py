@@ -10,6 +10,7 @@ the same rounded operands.
 
 import argparse
 import sys
+from math import prod
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -26,18 +27,23 @@ MARKERS = "<!-- tools/numerics.py writes from here -->", "<!-- to here -->"
 
 
 class Shape(NamedTuple):
-    """Two images of `channels`, `side` x `side`, to filters of `kernel` x `kernel`."""
+    """Two images of `channels`, `side` x `side`, to filters of `kernel` x `kernel`, or with `row` of 1 x `kernel`."""
 
     kernel: int
     channels: int
     side: int
     stride: int = 1
     padding: str = "same"
+    row: bool = False
+
+    @property
+    def taps(self) -> tuple[int, int]:
+        return 1 if self.row else self.kernel, self.kernel
 
     @property
     def title(self) -> str:
         how = f", stride {self.stride}" if self.stride > 1 else ", no padding" if self.padding == "valid" else ""
-        return f"{self.kernel}x{self.kernel}, {self.channels} channels, {self.side}x{self.side}{how}"
+        return f"{self.taps[0]}x{self.kernel}, {self.channels} channels, {self.side}x{self.side}{how}"
 
     @property
     def output(self) -> int:
@@ -53,6 +59,7 @@ SHAPES = (
     Shape(7, 32, 16),
     Shape(11, 16, 32),
     Shape(31, 8, 40),
+    *(Shape(kernel, 64, 24, row=True) for kernel in (2, 3, 5, 7)),
 )
 FILTERS = 8  # as many as tell enough; the exact sum is slow
 IMAGES = 2
@@ -62,9 +69,9 @@ def operands(shape: Shape, direction: str, dtype: str) -> tuple[np.ndarray, np.n
     """x, w and dy, of which the direction reads two."""
     rng = np.random.default_rng(0)
     x = rng.standard_normal((IMAGES, shape.channels, shape.side, shape.side))
-    w = rng.standard_normal((FILTERS, shape.channels, shape.kernel, shape.kernel))
+    w = rng.standard_normal((FILTERS, shape.channels, *shape.taps))
     dy = rng.standard_normal((IMAGES, FILTERS, shape.output, shape.output))
-    w /= np.sqrt((shape.channels if direction == FORWARD else FILTERS / shape.stride**2) * shape.kernel**2)
+    w /= np.sqrt((shape.channels if direction == FORWARD else FILTERS / shape.stride**2) * prod(shape.taps))
     if direction not in (FORWARD, INPUT_GRADIENT):
         dy /= np.sqrt(IMAGES * shape.output**2)
     return tuple(a.astype(dtype) for a in (x, w, dy))  # type: ignore[return-value]

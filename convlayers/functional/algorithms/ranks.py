@@ -19,7 +19,7 @@ import numpy as np
 from ... import kernels
 from ...kernels import memory
 from ...shapes import Window
-from .calls import Backward, BackwardBoth, Forward, FusedForward, Kept, Maybe
+from .calls import Backward, BackwardBoth, BackwardOnto, Forward, FusedForward, Kept, Maybe, WeightAdder
 from .problem import Problem
 
 # Bytes of columns held at once: few enough to be in a cache when they are read, and enough for one call of an algorithm.
@@ -57,6 +57,19 @@ class Viewed(NamedTuple):
         flat, run = self.flat, self.algorithm.backward_input(self.flat)
         return lambda dy, w: run(dy.reshape(flat.y), w.reshape(flat.w)).reshape(problem.x)
 
+    def backward_input_onto(self, problem: Problem) -> BackwardOnto | None:
+        """dx and an array of its shape, where the algorithm adds one."""
+        flat, onto_of = self.flat, getattr(self.algorithm, "backward_input_onto", None)
+        run = onto_of(flat) if onto_of is not None else None
+        if run is None:
+            return None
+
+        def onto(dy: np.ndarray, w: np.ndarray, array: np.ndarray) -> np.ndarray:
+            dx: np.ndarray = run(dy.reshape(flat.y), w.reshape(flat.w), array.reshape(flat.x))
+            return dx.reshape(problem.x)
+
+        return onto
+
     def backward_weight(self, problem: Problem) -> Backward:
         """dw."""
         flat, run = self.flat, self.algorithm.backward_weight(self.flat)
@@ -74,6 +87,14 @@ class Viewed(NamedTuple):
             return dw.reshape(problem.w), db
 
         return both
+
+    def add_backward_weight(self, problem: Problem) -> WeightAdder | None:
+        """A function of dy, x and what dw and db are added to, where the algorithm has one."""
+        flat, add_of = self.flat, getattr(self.algorithm, "add_backward_weight", None)
+        run = add_of(flat) if add_of is not None else None
+        if run is None:
+            return None
+        return lambda dy, x, dw, db: run(dy.reshape(flat.y), x.reshape(flat.x), dw.reshape(flat.w), db)
 
 
 class Unrolled(NamedTuple):
