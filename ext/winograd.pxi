@@ -126,7 +126,7 @@ cdef struct Workspace "convlayers_workspace":
     Py_ssize_t* place           # of each tile of a block in the transformed lines
     Py_ssize_t* target          # and in dst, for its first filter
     bint* joined                # of each vector of tiles, in both
-    Py_ssize_t* runs            # tiles two apart: how many lines a vector's tiles lie in,
+    Py_ssize_t* runs            # tiles one or two apart: how many lines a vector's tiles lie in,
     Py_ssize_t* starts          # for each of them where lane 0 would begin,
     vmask* before               # and the lanes before its first
     Py_ssize_t* last            # the line of the last tile of each vector, counted from the block's first
@@ -167,8 +167,8 @@ cdef size_t place_workspace(Winograd* g, Workspace* space, size_t cursor) noexce
     space.before = <vmask*> take(&cursor, g.block * sizeof(vmask))
     space.lines = <Line*> take(&cursor, lines * sizeof(Line))
     space.spare = <real*> take(&cursor, (g.reach_down + 1) * g.span * sizeof(real))
-    # Tiles are read in fours, the last one up to three values too far, and tiles two apart in vectors that may begin before the
-    # first line: a line of the cache in front of it.
+    # Tiles are read in fours, the last one up to three values too far, and tiles one or two apart in vectors that may begin
+    # before the first line: a line of the cache in front of it.
     copy = (g.height * g.width + 1) * VL if g.one_tile else g.held * g.made * g.pitch + max(VL, 4)
     space.copy = <real*> take(&cursor, (CACHE_LINE + copy) * sizeof(real)) + CACHE_LINE
     space.inputs = <real*> take(&cursor, values * g.values_in * sizeof(real))
@@ -215,6 +215,10 @@ cdef void choose_winograd_blocks(Winograd* g, bint kept, int threads) noexcept n
     if g.pace == 2:
         # Even columns and odd ones, each with what half a vector writes too much.
         g.pitch = 2 * vectors_over(max(g.across + halo(g), (max(0, g.left) + g.span + VL) // 2 + 1)) * VL
+    if g.flat:
+        # The rows of sequences are long: of each no more than the tiles of a block read (first_read).
+        g.pitch = vectors_over(min(g.across, g.block) * g.pace + halo(g) + PANEL) * VL
+        g.span = min(g.span, g.pitch)
     g.filter_values = g.filters * g.depth + tile_count(g.filters) * VL
     g.copies, g.fleeting = 1, False
     if kept:

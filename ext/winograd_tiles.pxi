@@ -149,7 +149,7 @@ cdef void copy_one_tile(Winograd* g, const real* src, Py_ssize_t first, real* ds
 
 
 cdef void place_runs(Winograd* g, Py_ssize_t tiles, Workspace* space) noexcept nogil:
-    """Of each vector of tiles two apart, what lies in one line of them; lanes behind the last tile belong to its line."""
+    """Of each vector of tiles one or two apart, what lies in a line of them; lanes behind the last tile belong to its line."""
     cdef Py_ssize_t t, v = 0, k
     for t in range(tiles):
         if t % VL > 0 and space.place[t] == space.place[t - 1] + 1:
@@ -163,17 +163,29 @@ cdef void place_runs(Winograd* g, Py_ssize_t tiles, Workspace* space) noexcept n
         space.runs[v] += 1
 
 
+cdef inline Py_ssize_t first_read(Winograd* g, Py_ssize_t j) noexcept nogil:
+    """The first column of an image that a line reads from tile j on: whole vectors before it are left out."""
+    cdef Py_ssize_t skipped = max(0, -g.left)
+    return max(0, j * g.pace - g.left - skipped) // VL * VL + skipped
+
+
+cdef inline Py_ssize_t first_kept(Winograd* g, Py_ssize_t j) noexcept nogil:
+    """And its place in the row: what is kept of long ones begins there. A block has one or two of those then, each in its place
+    alone, so that margins stay zeros."""
+    return first_read(g, j) + g.left if g.flat and g.across >= g.block and first_read(g, j) > max(0, -g.left) else 0
+
+
 cdef void place_lines(Winograd* g, Py_ssize_t image_stride, Py_ssize_t t0, Py_ssize_t t1, Workspace* space) noexcept nogil:
     """What each line of a block reads of a channel and writes of a filter: whole rows but for the first line and the last."""
     cdef Py_ssize_t first = t0 // g.across, last = (t1 - 1) // g.across, n = first // g.lines, inside = first % g.lines
-    cdef Py_ssize_t number, j0, j1, begin, skipped = max(0, -g.left)
+    cdef Py_ssize_t number, j0, j1, begin
     cdef Line* line = space.lines
     for number in range(first, last + 1):
         j0 = t0 % g.across if number == first else 0
         j1 = (t1 - 1) % g.across + 1 if number == last else g.across
-        begin = max(0, j0 * g.pace - g.left - skipped) // VL * VL + skipped
+        begin = first_read(g, j0)
         line.count = max(0, min(g.width, (j1 - 1) * g.pace + g.reach - g.left) - begin)
-        line.column = begin + g.left
+        line.column = begin + g.left - first_kept(g, j0)
         line.top = inside * g.pace_down - g.top
         line.start = n * g.image + line.top * g.width + begin
         line.known = g.reach_down - g.pace_down if inside > 0 and number > first else 0
@@ -192,15 +204,16 @@ cdef void place_lines(Winograd* g, Py_ssize_t image_stride, Py_ssize_t t0, Py_ss
 cdef void place_block(Winograd* g, Py_ssize_t image_stride, Py_ssize_t t0, Py_ssize_t t1, Workspace* space) noexcept nogil:
     """Where each tile of a block begins among the transformed lines and in dst; those behind the last are where that one is."""
     cdef Py_ssize_t line = t0 // g.across, j = t0 % g.across, inside = line % g.lines, n = line // g.lines, number = 0, t, v
+    cdef Py_ssize_t kept = first_kept(g, j)
     for t in range(vectors_over(t1 - t0) * VL):
-        space.place[t] = number % g.held * g.made * g.pitch + j * (1 if g.pace == 2 else g.pace)
+        space.place[t] = number % g.held * g.made * g.pitch + j * (1 if g.pace == 2 else g.pace) - kept
         space.target[t] = n * image_stride + inside * g.side_down * g.over + j * g.side
         space.last[t // VL] = number
         if t >= t1 - t0 - 1:
             continue
         j += 1
         if j == g.across:
-            j = 0
+            j, kept = 0, 0
             number += 1
             inside += 1
         if inside == g.lines:

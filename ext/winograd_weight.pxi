@@ -82,7 +82,7 @@ cdef inline Py_ssize_t part_columns(const WinogradWeight* g, const Part* part) n
 
 cdef inline bint is_narrow(const WinogradWeight* g, const Part* part) noexcept nogil:
     """Whether images are up to half a vector wide, and lie within the columns that are read."""
-    return 2 * part.width <= VL and 0 <= part.left <= part_columns(g, part) - part.width
+    return g.segments == 1 and 2 * part.width <= VL and 0 <= part.left <= part_columns(g, part) - part.width
 
 
 cdef void copy_narrow(

@@ -79,6 +79,29 @@ def test_table_of_lines(name, dtype, along):
     check_winograd(images, channels, filters, size[::along], kernel=(taps, 1)[::along], padding=padding[::along], dtype=dtype)
 
 
+# Size, kernel and padding: long rows of which a block keeps its own part alone, and images narrower than half a vector between
+# wide margins, where a row of gradients is several segments.
+LONG = {
+    "a margin at each end": ((1, 4000), (1, 3), ((0, 0), (7, 5))),
+    "no margin": ((2, 2500), (1, 5), 0),
+    "several parts": ((1, 3000), (1, 9), ((1, 0), (4, 4))),
+    "less padding than none, backwards": ((1, 2100), (1, 2), ((0, 0), (9, 0))),
+    "columns of wide images": ((7, 1500), (3, 1), ((1, 1), (0, 2))),
+    "one column, far from both sides": ((9, 1), (3, 1), ((1, 1), (10, 80))),
+    "one value, far from both ends": ((1, 1), (1, 3), ((0, 0), (300, 300))),
+    "two values, farther behind": ((2, 2), (1, 7), ((0, 0), (2, 400))),
+}
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("name", LONG)
+def test_long_rows(name, dtype):
+    size, kernel, padding = LONG[name]
+    check_winograd(2, 5, 6, size, kernel=kernel, padding=padding, dtype=dtype)
+    if name in ("a margin at each end", "columns of wide images"):
+        check_winograd(1, 130, 40, size, kernel=kernel, padding=padding, dtype=dtype)
+
+
 @pytest.mark.parametrize(("kernel", "padding"), [((1, 3), (0, 1)), ((3, 1), (1, 0)), ((1, 7), (0, 3)), ((9, 1), (4, 0))])
 def test_an_image_has_the_same_bits_in_every_batch(kernel, padding):
     """Blocks of tiles run over the ends of images; no tile knows of its neighbours."""

@@ -377,10 +377,10 @@ def conv2d(
     """2-d cross-correlation, as in ONNX `Conv`: `y[n,m,p,q] = b[m] + sum x[n,c,p s + r d - pad, ...] w[m,c,r,s]`.
 
     x `(N, C, H, W)`, w `(M, C/groups, R, S)`, b `(M,)`; returns `(N, M, P, Q)`. `algorithm`: `"auto"`, which takes the
-    cheapest by a cost model (`explain_conv2d` tells), `"direct"` (the definition, compiled), `"winograd"` (3x3 kernels at
-    stride 1, and at stride 2 but for the weight gradient; larger kernels at stride 1; a value that is not finite spreads over
-    its tile), `"fft"` (for large kernels; it spreads over its image) or `"einsum"` (the reference, in float64 inside). With
-    `relu`, `max(y, 0)`, in the same pass.
+    cheapest by a cost model (`explain_conv2d` tells), `"direct"` (the definition, compiled), `"winograd"` (kernels of 3x3 and
+    larger, and rows and columns of 2 to 31 taps, at stride 1, with a dilation too; of 3x3 to 6x6 at stride 2; a value that is
+    not finite spreads over its tile), `"fft"` (for large kernels; it spreads over its image) or `"einsum"` (the reference, in
+    float64 inside). With `relu`, `max(y, 0)`, in the same pass.
     """
     return forward(2, x, w, b, bool(relu), Options(stride, padding, dilation, groups, None, algorithm))
 
@@ -424,7 +424,8 @@ def conv3d(
     """`y[n,m,o,p,q] = b[m] + sum x[n,c,o s + t d - pad, ...] w[m,c,t,r,s]`.
 
     x `(N, C, D, H, W)`, w `(M, C/groups, T, R, S)`; returns `(N, M, O, P, Q)`. See `conv2d`: an algorithm is that of the last
-    two axes, so `"winograd"` computes `(T, 3, 3)` kernels, and larger ones.
+    two axes, or of the first with `(T, 1, 1)` kernels; so `"winograd"` computes `(T, 3, 3)` kernels and larger ones, and those
+    of 2 to 31 taps along one axis.
     """
     return forward(3, x, w, b, bool(relu), Options(stride, padding, dilation, groups, None, algorithm))
 

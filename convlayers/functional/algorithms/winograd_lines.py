@@ -48,7 +48,7 @@ def cost(problem: Problem, machine: Machine) -> float:
     sums = _VALUES * vectors * lanes * filters * depth * (1 + 7 / depth) * max(1, 4 / rows)
     cycles = filters * depth / lanes * _FILTER_CYCLES + _CALL_CYCLES
     if problem.direction == WEIGHT_GRADIENT:
-        sums *= machine.far_sums if _VALUES * filters * depth > NEAR_SUMS else 1
+        sums *= machine.far_sums if _VALUES * filters * depth / parts > NEAR_SUMS else 1
         cycles += vectors * (channels + filters) * parts * _GRADIENT_TILE_CYCLES
     else:
         cycles += vectors * (channels * parts + filters) * _TILE_CYCLES + n * (channels + filters) * output[0] * _ROW_CYCLES
