@@ -36,9 +36,9 @@ cdef inline Py_ssize_t most_tiles_bytes() noexcept nogil:
 cdef struct Winograd "convlayers_winograd_args":
     int m                       # outputs along the side of a tile
     int taps                    # r
-    bint flat                   # whether tiles are of one row (winograd_lines.pxi),
-    bint upright                # or of one column,
-    int parts                   # of how many parts of r taps the kernels are, else 1,
+    bint flat                   # whether tiles are of one row or one column (winograd_lines.pxi),
+    bint upright                # and which of them,
+    int parts                   # of how many parts of r taps the kernels are then, else 1,
     int row_taps                # and of how many taps
     int size                    # values along the side of a transformed tile: m + r - 1 at stride 1
     int reach                   # inputs along the side, and from one tile to the next: of a row,

@@ -1,5 +1,5 @@
 # 3 x 3 and 5 x 5 convolution at stride 1, gradient with respect to the filters, by Winograd's minimal filtering,
-# F(r x r, m x m), and of kernels of one row, F(r, m) or column along it (winograd_lines.pxi).
+# F(r x r, m x m), and of kernels of one row or one column, F(r, m) along it (winograd_lines.pxi).
 #
 #     dW_mc = A^T [ sum_tiles (G dy_m G^T) o (B^T x_c B) ] A
 #
@@ -44,13 +44,13 @@ cdef struct Part:
 cdef struct WinogradWeight:
     int m
     int size
-    bint flat                   # whether tiles are of one row,
-    bint upright                # or of one column
+    bint flat                   # whether tiles are of one row or one column,
+    bint upright                # and which of them
     int high                    # gradients down a tile, m or 1,
     int wide                    # and across
     int values                  # of a transformed tile
-    Py_ssize_t lines            # lines of tiles in an image: with `flat` so many
-    Py_ssize_t segments         # to a row, else 1
+    Py_ssize_t lines            # lines of tiles in an image,
+    Py_ssize_t segments         # of which so many make a row of tiles: with `flat`, else 1
     Py_ssize_t across           # tiles in a line
     Py_ssize_t total            # lines in all images
     Py_ssize_t block            # lines of a block

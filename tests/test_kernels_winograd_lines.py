@@ -141,6 +141,20 @@ def test_sequences_are_planned_so():
     assert plan_conv("forward", (16, 4, 1024), (4, 4, 3), "float32", padding=1).algorithm == "direct"
 
 
+@pytest.mark.parametrize(("padding", "dilation"), [(((2, 0),), 1), (((8, 0),), 4), (((0, 2),), 1)])
+def test_causal_sequences_do_not_know_what_comes_later(padding, dilation):
+    """Not in the last bit, whatever the sizes: `auto` leaves them to the definition."""
+    rng, how = np.random.default_rng(9), {"padding": padding, "dilation": dilation}
+    x, w = rng.standard_normal((16, 64, 500), np.float32), rng.standard_normal((64, 64, 3), np.float32)
+    before, behind = slice(0, 250), slice(250, None)
+    seen, unseen = (before, behind) if padding[0][1] == 0 else (behind, before)
+    other = x.copy()
+    other[:, :, unseen] = np.inf
+    y, changed = functional.conv1d(x, w, **how), functional.conv1d(other, w, **how)
+    np.testing.assert_array_equal(changed[:, :, seen], y[:, :, seen])
+    assert plan_conv("forward", x.shape, w.shape, "float32", padding=1).algorithm == "winograd"
+
+
 def fused_sequence() -> cl.Model:
     """A residual block of a sequence: normalization, sum and ReLU fold into the convolutions in inference."""
     x = cl.Input((40, 100))

@@ -5,6 +5,7 @@ by an image's phases (winograd_phases.py), and dilations phase by phase (winogra
 The rounding is of the order of the definition's own (docs/numerics.md), so `auto` may take it wherever it is cheaper.
 """
 
+from math import inf
 from types import ModuleType
 
 from . import direct, winograd_blocks, winograd_lines, winograd_phases, winograd_tiles
@@ -51,7 +52,10 @@ def _kind(problem: Problem) -> ModuleType | Dilated:
 
 
 def cost(problem: Problem, machine: Machine) -> float:
-    """Microseconds on one thread."""
+    """Microseconds on one thread; never the least where a sequence's outputs must not know what comes behind them: a tile's do
+    in their last bits, and by a value that is not finite."""
+    if winograd_lines.is_causal(problem.win):
+        return inf
     microseconds: float = _kind(problem).cost(problem, machine)
     return microseconds
 
