@@ -424,8 +424,7 @@ def conv3d(
     """`y[n,m,o,p,q] = b[m] + sum x[n,c,o s + t d - pad, ...] w[m,c,t,r,s]`.
 
     x `(N, C, D, H, W)`, w `(M, C/groups, T, R, S)`; returns `(N, M, O, P, Q)`. See `conv2d`: an algorithm is that of the last
-    two axes, or of the first with `(T, 1, 1)` kernels; so `"winograd"` computes `(T, 3, 3)` kernels and larger ones, and those
-    of 2 to 31 taps along one axis.
+    two axes, so `"winograd"` computes `(T, 3, 3)` kernels and larger ones, and those of 2 to 31 taps along one axis.
     """
     return forward(3, x, w, b, bool(relu), Options(stride, padding, dilation, groups, None, algorithm))
 
